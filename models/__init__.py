@@ -1,0 +1,1 @@
+"""What training writes and the service reads: bundles, backbones, samples, pixels."""

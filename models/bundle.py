@@ -1,0 +1,192 @@
+"""Bundles: one trained, immutable version of a recipe's model, as files that vouch for each other.
+
+`<store>/<recipe>/<version>/` holds `model.onnx` (uint8 (B, H, W, 3) RGB in; `score` (B) and
+`heatmap` (B, h, w), float32, raw, out), `manifest.json`, `checkpoint.safetensors`,
+`golden.npz`, `trained_on.txt` and `report.html`. Versions are whole numbers from 1, the layout
+that Triton and KServe load too.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ValidationError
+
+from models.contract import Contract
+from models.durable import new_directory, write_file
+from models.errors import BundleError
+from models.image import InputSize, PixelContract
+
+MODEL = "model.onnx"
+MANIFEST = "manifest.json"
+CHECKPOINT = "checkpoint.safetensors"
+GOLDEN = "golden.npz"
+TRAINED_ON = "trained_on.txt"
+REPORT = "report.html"
+FILES = (MODEL, CHECKPOINT, GOLDEN, TRAINED_ON, REPORT)
+
+RECIPE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+
+Verdict = Literal["ok", "review", "ng", "error"]
+
+
+class Thresholds(Contract):
+    """Raw scores from which a part goes to `review`, and from which it is `ng`."""
+
+    review: float
+    ng: float
+
+    def verdict(self, score: float) -> Verdict:
+        """The verdict for a finite raw score."""
+        if score >= self.ng:
+            return "ng"
+        return "review" if score >= self.review else "ok"
+
+
+class Calibration(Contract):
+    """What held-out good parts scored: the quantiles 0 %, 1 %, … 100 % of their raw scores.
+
+    `resolvable_false_reject` is the smallest false-reject rate that `count` parts can vouch for.
+    """
+
+    count: int
+    quantiles: tuple[float, ...]
+    false_review_rate: float
+    false_reject_rate: float
+    resolvable_false_reject: float
+
+
+class BackboneReference(Contract):
+    """Which backbone stands inside `model.onnx`."""
+
+    name: str
+    sha256: str
+    licence: str
+
+
+class Manifest(Contract):
+    """All that is known of a bundle, and the sha256 of each of its other files."""
+
+    format_version: Literal[1] = 1
+    recipe: str
+    version: int
+    created_at: datetime
+    origin: Literal["fit", "retrain"]
+    parent_version: int | None = None
+    method: str
+    input: InputSize
+    pixels: PixelContract
+    calibration: Calibration
+    thresholds: Thresholds
+    backbone: BackboneReference
+    snapshot: str | None = None
+    git_commit: str | None = None
+    metrics: dict[str, float]
+    sha256: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle. `digest` is the sha256 of its manifest, and so stands for every file."""
+
+    path: Path
+    manifest: Manifest
+    digest: str
+
+    def read(self, name: str) -> bytes:
+        """The bytes of one file, checked against the manifest. Raises BundleError."""
+        path = self.path / name
+        if path.is_symlink():
+            raise BundleError(f"{path} is a link; a bundle holds plain files only.")
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise BundleError(
+                f"{path} cannot be read: {error.strerror}.", remedy="Copy the bundle again."
+            ) from error
+        if hashlib.sha256(data).hexdigest() != self.manifest.sha256[name]:
+            raise BundleError(
+                f"{path} differs from the hash in its manifest.",
+                remedy="Copy the bundle again from where it was trained.",
+            )
+        return data
+
+
+def open_bundle(path: Path) -> Bundle:
+    """Open `<store>/<recipe>/<version>` and verify every hash. Raises BundleError."""
+    try:
+        raw = (path / MANIFEST).read_bytes()
+        manifest = Manifest.model_validate_json(raw)
+    except OSError as error:
+        raise BundleError(
+            f"{path} is not a bundle: {MANIFEST} cannot be read ({error.strerror}).",
+            remedy="Name a directory <store>/<recipe>/<version>.",
+        ) from error
+    except ValidationError as error:
+        raise BundleError(f"{path / MANIFEST} is not a bundle's manifest: {error}") from error
+    if set(manifest.sha256) != set(FILES):
+        raise BundleError(f"{path / MANIFEST} does not list exactly {', '.join(FILES)}.")
+    if (manifest.recipe, str(manifest.version)) != (path.parent.name, path.name):
+        raise BundleError(
+            f"{path} holds version {manifest.version} of {manifest.recipe!r}.",
+            remedy="Keep bundles under the recipe and version that they were written as.",
+        )
+    bundle = Bundle(path, manifest, hashlib.sha256(raw).hexdigest())
+    for name in FILES:
+        bundle.read(name)
+    return bundle
+
+
+def write_bundle(store: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Path:
+    """Write a bundle whole or not at all, and return its path.
+
+    The manifest's `sha256` is filled in here. Raises BundleError for a missing file, a bad
+    recipe name, or a version that exists.
+    """
+    check_recipe_name(manifest.recipe)
+    if set(files) != set(FILES):
+        raise BundleError(f"A bundle holds exactly {', '.join(FILES)}, not {', '.join(files)}.")
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    sealed = manifest.model_copy(update={"sha256": digests})
+    path = store / manifest.recipe / str(manifest.version)
+    try:
+        with new_directory(path) as temporary:
+            for name, data in files.items():
+                write_file(temporary / name, data)
+            write_file(temporary / MANIFEST, sealed.model_dump_json(indent=2).encode())
+    except FileExistsError as error:
+        raise BundleError(
+            f"{path} already exists; a bundle never changes.", remedy="Train again."
+        ) from error
+    return path
+
+
+def check_recipe_name(recipe: str) -> None:
+    """Raise BundleError unless `recipe` is a name that is safe in paths and URLs."""
+    if not RECIPE_NAME.fullmatch(recipe):
+        raise BundleError(
+            f"{recipe!r} is not a recipe name.",
+            remedy="Use up to 63 of a-z, 0-9, - and _, starting with a letter or digit.",
+        )
+
+
+def list_versions(store: Path, recipe: str) -> list[int]:
+    """The versions of a recipe that a store holds, ascending, unverified."""
+    return sorted(
+        int(path.name)
+        for path in (store / recipe).glob("*")
+        if path.name.isdecimal() and (path / MANIFEST).exists()
+    )
+
+
+def list_recipes(store: Path) -> list[str]:
+    """The recipes of which a store holds at least one version, sorted."""
+    return sorted(
+        path.name
+        for path in store.glob("*")
+        if RECIPE_NAME.fullmatch(path.name) and list_versions(store, path.name)
+    )

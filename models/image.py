@@ -1,0 +1,199 @@
+"""Bytes to pixels: the only decoding and the only resizing in Kizu.
+
+Training and serving both come through here, so that a part is seen the same way by both. What
+a file may contain, and how it is mapped to 8-bit RGB, is declared by a PixelContract; whatever
+the contract does not cover is refused, because a silent conversion (16 bits clipped at 255, an
+alpha channel composed on black) would change the verdict.
+"""
+
+import io
+import struct
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFile, ImageOps
+
+from models.contract import Contract
+from models.errors import ImageError
+
+Pixels = NDArray[np.uint8]
+Mask = NDArray[np.bool_]
+
+FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
+MAX_PIXELS = 64_000_000
+
+# What Pillow's readers raise on broken files, found by feeding them such files.
+_BROKEN = (
+    OSError, ValueError, SyntaxError, EOFError, struct.error, IndexError, KeyError, TypeError,
+    OverflowError, ZeroDivisionError, RuntimeError, NotImplementedError, AttributeError,
+    Image.DecompressionBombError, Image.DecompressionBombWarning,
+)  # fmt: skip
+
+
+class PixelContract(Contract):
+    """What the camera of a recipe delivers.
+
+    `bit_depth` is the number of significant bits of a sample. Above 8, the file holds 16-bit
+    samples in 0 .. 2**bit_depth - 1, mapped linearly to 0 .. 255. `colour="grey"` takes the luma
+    (ITU-R 601) of a colour image.
+    """
+
+    colour: Literal["rgb", "grey"] = "rgb"
+    bit_depth: Literal[8, 10, 12, 14, 16] = 8
+
+
+class InputSize(Contract):
+    """The size a network sees, in pixels, and how an image gets there."""
+
+    height: int
+    width: int
+    resize: Literal["stretch"] = "stretch"
+
+
+def decode(data: bytes, contract: PixelContract, *, max_pixels: int = MAX_PIXELS) -> Pixels:
+    """Decode an image file to uint8 (H, W, 3) RGB, with its EXIF orientation applied.
+
+    Palette and CMYK images are mapped to RGB as Pillow does, grey is repeated thrice, an alpha
+    channel is dropped where it is opaque everywhere. Raises ImageError for anything unreadable,
+    larger than `max_pixels`, of several frames, translucent, or of another depth than declared.
+    """
+    image = _open(data, max_pixels)
+    bits = _sample_bits(image)
+    try:
+        image.load()
+        upright = ImageOps.exif_transpose(image)
+    except _BROKEN as error:
+        raise ImageError(
+            f"The image is damaged: {_reason(error)}.", remedy="Send the whole file, unchanged."
+        ) from error
+    return _map(upright, bits, contract)
+
+
+def read_mask(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Mask:
+    """Decode a mask file to bool (H, W): True where its value is above half (> 127)."""
+    image = _open(data, max_pixels)
+    try:
+        values = np.asarray(image.convert("L"))
+    except _BROKEN as error:
+        raise ImageError(
+            f"The mask is damaged: {_reason(error)}.", remedy="Export the mask again as PNG."
+        ) from error
+    if 0 < int(values.max(initial=0)) <= 127:
+        raise ImageError(
+            f"The mask's largest value is {int(values.max())}, so nothing in it counts as marked.",
+            remedy="Store masks as 8-bit PNG with 0 for good and 255 for defective.",
+        )
+    marked: Mask = values > 127
+    return marked
+
+
+def resize(image: Pixels, size: InputSize) -> Pixels:
+    """Resize uint8 (H, W, 3) to the network's size; bilinear, antialiased when it shrinks."""
+    if image.shape[:2] == (size.height, size.width):
+        return image
+    resized = Image.fromarray(image).resize((size.width, size.height), Image.Resampling.BILINEAR)
+    return np.asarray(resized)
+
+
+def resize_mask(mask: Mask, size: InputSize) -> Mask:
+    """Resize bool (H, W) to the network's size: True where at least half of a pixel is marked."""
+    share = Image.fromarray(mask.astype(np.uint8) * 255).resize(
+        (size.width, size.height), Image.Resampling.BOX
+    )
+    resized: Mask = np.asarray(share) > 127
+    return resized
+
+
+def encode_png(values: NDArray[Any], *, level: int = 1) -> bytes:
+    """Encode uint8 (H, W[, 3]) or uint16 (H, W) as PNG; level 1, since 6 costs five times more."""
+    buffer = io.BytesIO()
+    Image.fromarray(values).save(buffer, "PNG", compress_level=level)
+    return buffer.getvalue()
+
+
+def _open(data: bytes, max_pixels: int) -> ImageFile.ImageFile:
+    if not data:
+        raise ImageError("The image is empty (0 bytes).", remedy="Send the image file as the body.")
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        frames = getattr(image, "n_frames", 1)
+    except _BROKEN as error:
+        raise ImageError(
+            "The data is not a readable JPEG, PNG, BMP, TIFF or WebP image.",
+            remedy="Send one of these formats, whole and unchanged.",
+        ) from error
+    # From the header, before any pixel is decoded: a few bytes may claim gigabytes.
+    if image.width * image.height > max_pixels:
+        raise ImageError(
+            f"The image has {image.width}×{image.height} pixels, more than the limit of "
+            f"{max_pixels:,}.",
+            remedy="Send a smaller image, or raise the limit.",
+        )
+    if frames != 1:
+        raise ImageError(
+            f"The file holds {frames} frames.", remedy="Send one image per file, one frame each."
+        )
+    return image
+
+
+def _sample_bits(image: ImageFile.ImageFile) -> int:
+    """8 or 16, as stored in the file; asked before load(), which forgets the raw mode.
+
+    The mode alone would not do: Pillow reads 48-bit RGB as 24-bit without a word.
+    """
+    raw_modes = [str(tile.args) for tile in image.tile]
+    return 16 if any(";16" in mode for mode in [image.mode, *raw_modes]) else 8
+
+
+def _map(image: Image.Image, bits: int, contract: PixelContract) -> Pixels:
+    declared = 8 if contract.bit_depth == 8 else 16
+    if image.mode in ("I", "F"):
+        raise ImageError(
+            f"The image holds 32-bit samples (mode {image.mode}).",
+            remedy="Send 8-bit samples, or 16-bit ones to a recipe with a bit depth above 8.",
+        )
+    if bits != declared:
+        raise ImageError(
+            f"The image has {bits}-bit samples; the recipe declares a bit depth of "
+            f"{contract.bit_depth}.",
+            remedy="Set the camera to the recipe's depth, or train the recipe for this depth.",
+        )
+    image8 = _to_8_bit(image, contract.bit_depth) if bits == 16 else image
+    if "A" in image8.getbands() or "transparency" in image8.info:
+        image8 = _opaque(image8)
+    if contract.colour == "grey" and image8.mode != "L":
+        image8 = image8.convert("RGB").convert("L")
+    return np.array(image8.convert("RGB"))
+
+
+def _to_8_bit(image: Image.Image, bit_depth: int) -> Image.Image:
+    samples = np.asarray(image)
+    if samples.dtype != np.uint16:
+        raise ImageError(
+            "The image holds 16-bit colour samples.",
+            remedy="Send 16-bit grey, or 8-bit colour to a recipe of bit depth 8.",
+        )
+    top = (1 << bit_depth) - 1
+    if int(samples.max(initial=0)) > top:
+        raise ImageError(
+            f"The image has samples up to {int(samples.max())}; a bit depth of {bit_depth} ends "
+            f"at {top}.",
+            remedy="Check whether the camera left-aligns its samples; train the recipe for 16.",
+        )
+    return Image.fromarray(np.rint(samples.astype(np.float64) * (255.0 / top)).astype(np.uint8))
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    rgba = image.convert("RGBA")
+    alpha = rgba.getchannel("A").getextrema()
+    if alpha != (255, 255):
+        raise ImageError(
+            "The image is partly transparent, and there is no right colour behind it.",
+            remedy="Send the image without an alpha channel.",
+        )
+    return rgba.convert("RGB")
+
+
+def _reason(error: BaseException) -> str:
+    return str(error).rstrip(".") or type(error).__name__

@@ -1,0 +1,1 @@
+"""The offline training package: images of good parts in, a verified bundle out."""

@@ -1,0 +1,59 @@
+"""Thresholds from the raw scores of held-out good parts, and of nothing else."""
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.bundle import Calibration, Thresholds
+
+FALSE_REVIEW_RATE = 0.05
+FALSE_REJECT_RATE = 0.01
+
+
+def calibrate(scores: NDArray[Any]) -> tuple[Calibration, Thresholds]:
+    """Conformal thresholds for the default rates, from the scores (N) of held-out good parts.
+
+    A part is sent to review when its p-value (1 + #{calibration ≥ s}) / (n + 1) is at most 5 %,
+    and rejected at 1 %. Fewer than 1/rate - 1 parts cannot vouch for a rate: then the line is
+    put beyond all that was seen, by the spread between the median and the largest score.
+    """
+    values = np.asarray(scores, np.float64)
+    calibration = Calibration(
+        count=len(values),
+        quantiles=tuple(float(q) for q in np.quantile(values, np.linspace(0, 1, 101))),
+        false_review_rate=FALSE_REVIEW_RATE,
+        false_reject_rate=FALSE_REJECT_RATE,
+        resolvable_false_reject=1 / (len(values) + 1),
+    )
+    review, ng = (conformal(values, rate) for rate in (FALSE_REVIEW_RATE, FALSE_REJECT_RATE))
+    beyond = float(2 * values.max() - np.median(values))
+    review_line = float(np.nextafter(values.max(), np.inf)) if review is None else review
+    return calibration, Thresholds(
+        review=review_line, ng=max(beyond if ng is None else ng, review_line)
+    )
+
+
+def conformal(values: NDArray[np.float64], rate: float) -> float | None:
+    """The smallest score whose p-value is at most `rate`; None when n cannot resolve it."""
+    allowed = math.floor(rate * (len(values) + 1) + 1e-9) - 1  # calibration scores ≥ the line
+    if allowed < 0:
+        return None
+    return float(np.nextafter(np.sort(values)[::-1][allowed], np.inf))
+
+
+def statement(calibration: Calibration) -> str:
+    """In words, what the calibration can vouch for."""
+    if calibration.resolvable_false_reject <= calibration.false_reject_rate:
+        return (
+            f"Thresholds for {calibration.false_review_rate:.0%} false reviews and "
+            f"{calibration.false_reject_rate:.0%} false rejects, from {calibration.count} "
+            "held-out good parts."
+        )
+    needed = math.ceil(1 / calibration.false_reject_rate) - 1
+    return (
+        f"Too few held-out good parts ({calibration.count}) to vouch for "
+        f"{calibration.false_reject_rate:.0%} false rejects, which takes {needed}; they resolve "
+        f"{calibration.resolvable_false_reject:.1%}. The reject line lies beyond all of them."
+    )

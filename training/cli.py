@@ -1,0 +1,317 @@
+"""`kizu-train`: fit, retrain, evaluate, benchmark, backbone, demo-data."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from models.backbone import EMBEDDED, find_backbone, list_backbones, open_backbone
+from models.bundle import MODEL, Bundle, Verdict, open_bundle
+from models.durable import write_file
+from models.errors import KizuError
+from models.image import PixelContract
+from models.sample import open_snapshot
+from models.session import Device, open_session
+from training.backbones import import_backbone, pull_backbone, random_backbone
+from training.benchmark import TileBenchmark
+from training.data import Dataset, read_mvtec
+from training.demo_data import write_demo
+from training.errors import TrainingError
+from training.evaluation import evaluate, score_images
+from training.fit import FitSettings, Places, fit
+from training.presets import PresetName, ScheduleName
+from training.progress import TerminalReporter
+from training.retrain import RetrainSettings, feature_source, retrain
+from training.table import tile_table
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    help="Train Kizu's models: good parts in, verified bundles out.",
+)  # fmt: skip
+backbone_app = typer.Typer(no_args_is_help=True, help="Bring and list frozen feature extractors.")
+benchmark_app = typer.Typer(no_args_is_help=True, help="Measure, and write every figure.")
+app.add_typer(backbone_app, name="backbone")
+app.add_typer(benchmark_app, name="benchmark")
+
+HOME = Path.home() / ".kizu"
+
+StoreOption = Annotated[
+    Path, typer.Option("--store", envvar="KIZU_STORE", help="Directory of bundles.")
+]
+BackbonesOption = Annotated[
+    Path,
+    typer.Option("--backbones", envvar="KIZU_BACKBONES", help="Directory of brought backbones."),
+]
+CacheOption = Annotated[
+    Path, typer.Option("--cache", envvar="KIZU_CACHE", help="Directory of cached features.")
+]
+DeviceOption = Annotated[
+    Device, typer.Option("--device", envvar="KIZU_DEVICE", help="Where the backbone runs.")
+]
+SeedOption = Annotated[int, typer.Option(help="The same seed gives the same losses.")]
+
+
+@app.command("fit")
+def fit_command(
+    data: Annotated[Path, typer.Argument(help="Folder with train/good/, optionally test/.")],
+    recipe: Annotated[str, typer.Option(help="Name of the inspected view of one product.")],
+    backbone: Annotated[str, typer.Option(help="Name of a backbone, see `backbone list`.")],
+    store: StoreOption = Path("models/bundles"),
+    preset: Annotated[
+        PresetName, typer.Option(help="paper: 4+4 layers, 256 wide; fast: 2+2 layers, 128 wide.")
+    ] = "paper",
+    schedule: Annotated[
+        ScheduleName, typer.Option(help="short: 800 steps; paper: 500 epochs, for a GPU's time.")
+    ] = "short",
+    steps: Annotated[int | None, typer.Option(min=1, help="Another number of steps.")] = None,
+    size: Annotated[int, typer.Option(help="Side of the network's input in pixels.")] = 256,
+    grid: Annotated[int, typer.Option(help="Cells per side; divides the size.")] = 16,
+    stages: Annotated[
+        str, typer.Option(help="Backbone stages, comma-separated; all by default.")
+    ] = "",
+    colour: Annotated[str, typer.Option(help="rgb or grey: what the camera delivers.")] = "rgb",
+    bit_depth: Annotated[int, typer.Option(help="Significant bits: 8, 10, 12, 14 or 16.")] = 8,
+    seed: SeedOption = 0,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted fit.")
+    ] = False,
+    backbones: BackbonesOption = HOME / "backbones",
+    cache: CacheOption = HOME / "features",
+    device: DeviceOption = "auto",
+) -> None:
+    """Fit a recipe on images of good parts and write a bundle."""
+    reporter = TerminalReporter()
+    settings = FitSettings(
+        recipe=recipe,
+        preset=preset,
+        schedule=schedule,
+        size=size,
+        grid=grid,
+        stages=tuple(name for name in stages.split(",") if name),
+        pixels=PixelContract.model_validate({"colour": colour, "bit_depth": bit_depth}),
+        seed=seed,
+        steps=steps,
+        device=device,
+    )
+    frozen = find_backbone(backbone, (EMBEDDED, backbones))
+    if frozen.manifest.training_data == "none":
+        reporter.say(f"Note: {backbone} has random features. They do for a demo, not for parts.")
+    fitted = fit(
+        read_mvtec(data), frozen, settings, Places(store, cache), resume=resume, reporter=reporter
+    )
+    if fitted.test and fitted.test.metrics:
+        reporter.say(_metrics_line(fitted.test.metrics))
+    reporter.say(f"Fitted in {fitted.seconds:.0f} s. Report: {fitted.path / 'report.html'}")
+    typer.echo(fitted.path)
+
+
+@app.command("retrain")
+def retrain_command(
+    snapshot: Annotated[Path, typer.Option(help="Directory made by `kizu snapshot`.")],
+    champion: Annotated[
+        Path, typer.Option(help="Bundle <store>/<recipe>/<version> to start from.")
+    ],
+    data: Annotated[
+        Path | None, typer.Option(help="Folder with the good parts that the recipe was fitted on.")
+    ] = None,
+    store: Annotated[
+        Path | None, typer.Option(envvar="KIZU_STORE", help="The champion's store by default.")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1)] = RetrainSettings.steps,
+    alpha_pixels: Annotated[
+        float, typer.Option(help="Weight of the push where a mask says where.")
+    ] = RetrainSettings.alpha_pixels,
+    alpha_images: Annotated[
+        float, typer.Option(help="Weight of the push where only the image is labelled.")
+    ] = RetrainSettings.alpha_images,
+    seed: SeedOption = 0,
+    cache: CacheOption = HOME / "features",
+    device: DeviceOption = "auto",
+) -> None:
+    """Learn operators' labels; writes a candidate only if it is not worse than the champion."""
+    reporter = TerminalReporter()
+    settings = RetrainSettings(
+        alpha_pixels=alpha_pixels, alpha_images=alpha_images, steps=steps, seed=seed, device=device
+    )
+    result = retrain(
+        open_snapshot(snapshot),
+        open_bundle(champion),
+        Places(store or champion.resolve().parent.parent, cache),
+        settings,
+        data=read_mvtec(data) if data else None,
+        reporter=reporter,
+    )
+    reporter.say(f"Champion:  {_metrics_line(result.champion.metrics)}")
+    reporter.say(f"Candidate: {_metrics_line(result.candidate.metrics)}")
+    if result.path is None:
+        reporter.say(f"No candidate was written. {result.reason} Report: {result.report}")
+        raise typer.Exit(1)
+    reporter.say(f"Report: {result.report}")
+    typer.echo(result.path)
+
+
+@app.command("evaluate")
+def evaluate_command(
+    data: Annotated[Path, typer.Argument(help="Folder in the MVTec layout, with test/.")],
+    bundle: Annotated[Path, typer.Option(help="Bundle <store>/<recipe>/<version>.")],
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the figures here.")
+    ] = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Score a test folder with a bundle, exactly as the service does."""
+    opened = open_bundle(bundle)
+    dataset = read_mvtec(data)
+    if not dataset.test:
+        raise TrainingError(
+            f"{data} has no test images.", remedy="Put some into test/good and test/<defect>."
+        )
+    figures = _evaluate(opened, dataset, device)
+    if json_file:
+        write_file(json_file, json.dumps(figures, indent=2).encode())
+    typer.echo(json.dumps(figures, indent=2))
+
+
+@backbone_app.command("import")
+def import_command(
+    file: Annotated[Path, typer.Argument(help="ONNX file: float32 (B, 3, H, W) to feature maps.")],
+    name: Annotated[str, typer.Option(help="What to call it.")],
+    licence: Annotated[str, typer.Option(help="Licence of the weights.")],
+    mean: Annotated[str, typer.Option(help="Three numbers, comma-separated, on a 0..1 scale.")],
+    std: Annotated[str, typer.Option(help="Three numbers, comma-separated.")],
+    stages: Annotated[
+        str, typer.Option(help="Outputs to keep, comma-separated; all by default.")
+    ] = "",
+    training_data: Annotated[str, typer.Option(help="What it was trained on.")] = "unknown",
+    backbones: BackbonesOption = HOME / "backbones",
+) -> None:
+    """Bring a backbone of one's own; its normalisation is folded into the graph."""
+    path = import_backbone(
+        file,
+        backbones,
+        name=name,
+        mean=_three(mean, "--mean"),
+        std=_three(std, "--std"),
+        stages=[stage for stage in stages.split(",") if stage],
+        licence=licence,
+        training_data=training_data,
+    )
+    typer.echo(path)
+
+
+@backbone_app.command("pull")
+def pull_command(
+    architecture: Annotated[str, typer.Argument(help="A timm model.")] = "efficientnet_b4",
+    name: Annotated[str | None, typer.Option(help="What to call it.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Local state dict, for a machine without a network.")
+    ] = None,
+    backbones: BackbonesOption = HOME / "backbones",
+) -> None:
+    """Export a timm model as a backbone, with weights from its hub or from a file."""
+    typer.echo(pull_backbone(architecture, backbones, name=name, weights=weights))
+
+
+@backbone_app.command("random")
+def random_command(
+    name: Annotated[str, typer.Option(help="What to call it.")] = "random",
+    seed: SeedOption = 0,
+    backbones: BackbonesOption = HOME / "backbones",
+) -> None:
+    """Make a small backbone of fixed random weights: for demos and tests, not for parts."""
+    typer.echo(random_backbone(backbones, name=name, seed=seed))
+
+
+@backbone_app.command("list")
+def list_command(backbones: BackbonesOption = HOME / "backbones") -> None:
+    """List the backbones at hand."""
+    table = Table("Name", "Stages (stride × channels)", "Licence", "Training data", "Origin")
+    for path in list_backbones((EMBEDDED, backbones)):
+        manifest = open_backbone(path).manifest
+        stages = ", ".join(
+            f"{stage.name} {stage.stride}×{stage.channels}" for stage in manifest.stages
+        )
+        table.add_row(
+            manifest.name, stages, manifest.licence, manifest.training_data, manifest.origin
+        )
+    Console().print(table)
+
+
+@app.command("demo-data")
+def demo_data_command(
+    out: Annotated[Path, typer.Argument(help="Folder to write; must not exist.")],
+    good: Annotated[int, typer.Option(min=2, help="Good parts for training.")] = 80,
+    test_good: Annotated[int, typer.Option(min=1)] = 20,
+    per_defect: Annotated[int, typer.Option(min=1)] = 8,
+    size: Annotated[int, typer.Option(min=64, help="Side in pixels.")] = 512,
+    seed: SeedOption = 0,
+) -> None:
+    """Draw a demo product: a printed metal cap, good and with three kinds of defects."""
+    reporter = TerminalReporter()
+    total = good + test_good + 3 * per_defect
+    with reporter.bar("Drawing", total) as advance:
+        write_demo(
+            out, seed=seed, good=good, test_good=test_good, per_defect=per_defect, size=size,
+            progress=lambda done, _: advance(done, ""),
+        )  # fmt: skip
+    typer.echo(out)
+
+
+@benchmark_app.command("tile")
+def benchmark_tile_command(
+    json_file: Annotated[
+        Path, typer.Option("--json", help="Every figure; an interrupted run goes on.")
+    ],
+    shared: Annotated[
+        Path, typer.Option(envvar="KIZU_SHARED", help="Folder with data/ and backbones/.")
+    ] = Path("../shared"),
+    out: Annotated[Path, typer.Option(help="Folder for bundles and features.")] = Path(
+        ".kizu/tile"
+    ),
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from 0.")] = 3,
+) -> None:
+    """Magnetic tiles on MobileNetV2: ADTR beside a k-NN, before and after learning labels."""
+    benchmark = TileBenchmark(shared, out, range(seeds), TerminalReporter())
+    typer.echo(tile_table(benchmark.run(json_file), seeds))
+
+
+def _evaluate(bundle: Bundle, dataset: Dataset, device: Device) -> dict[str, object]:
+    source = feature_source(bundle)
+    session = open_session(bundle.read(MODEL), device=device)
+    result = evaluate(score_images(session, source, dataset.test), source.size)
+    verdicts: dict[Verdict, int] = {"ok": 0, "review": 0, "ng": 0}
+    for score in result.scores:
+        verdicts[bundle.manifest.thresholds.verdict(float(score))] += 1
+    return {"images": len(result.files), "verdicts": verdicts, **result.metrics}
+
+
+def _metrics_line(metrics: dict[str, float]) -> str:
+    return ", ".join(
+        f"{name.replace('_', ' ')} {100 * value:.1f}" for name, value in metrics.items()
+    )
+
+
+def _three(text: str, option: str) -> tuple[float, ...]:
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if len(values) != 3:
+        raise typer.BadParameter(f"{option} takes three numbers, such as 0.485,0.456,0.406")
+    return values
+
+
+def main() -> None:
+    """Run the command line; anything that a person can mend ends with 2 and one message."""
+    try:
+        app()
+    except KizuError as error:
+        Console(stderr=True).print(f"[bold red]error:[/] {error}", highlight=False)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.echo("Interrupted. The same command with --resume goes on from here.", err=True)
+        sys.exit(130)

@@ -1,0 +1,129 @@
+"""A trained scorer to a bundle: one ONNX graph, proven equal to what was trained."""
+
+import io
+import subprocess
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from torch import nn
+
+from models import bundle as files
+from models.bundle import Manifest, write_bundle
+from models.golden import Golden
+from models.image import Pixels
+from models.session import Device, open_session
+from training import graph
+from training.checkpoint import dump_checkpoint
+from training.errors import TrainingError
+from training.features import Features, FeatureSource
+from training.networks.scorer import AdtrScorer
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A bundle's `model.onnx` with the golden vectors that it was checked against."""
+
+    model: bytes
+    golden: Golden
+
+
+def export(
+    scorer: AdtrScorer, source: FeatureSource, images: Pixels, *, device: Device = "auto"
+) -> Exported:
+    """Join the feature graph and the scorer, and replay `images` (B, H, W, 3) through the whole.
+
+    Raises TrainingError when the graph and the trained network disagree.
+    """
+    config = scorer.network.config
+    head = export_head(scorer, (config.channels, config.height, config.width))
+    model = graph.join(source.graph, head)
+    golden = _golden(scorer, source, images, device)
+    session = open_session(model, device=device)
+    scores, heatmaps = session.run(["score", "heatmap"], {"image": images})
+    difference = golden.disagreement(scores, heatmaps)
+    if difference:
+        raise TrainingError(
+            f"The exported graph disagrees with the trained network: its {difference}.",
+            remedy="Keep the checkpoint and report this; no bundle was written.",
+        )
+    return Exported(model, golden)
+
+
+def export_head(scorer: nn.Module, shape: tuple[int, int, int]) -> onnx.ModelProto:
+    """A scorer, features (B, *shape) to score and heatmap, as ONNX with a dynamic batch."""
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter warns about its own internals
+        torch.onnx.export(
+            scorer.eval(),
+            (torch.zeros(2, *shape),),
+            buffer,
+            input_names=["features"],
+            output_names=["score", "heatmap"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            opset_version=graph.OPSET,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+    return onnx.load_from_string(buffer.getvalue())
+
+
+def golden_images(good: Sequence[Pixels]) -> Pixels:
+    """Golden inputs (B, H, W, 3) from a few good parts: these, and one with a dark patch."""
+    height, width = good[0].shape[:2]
+    patched = good[0].copy()
+    patched[height // 4 : height // 2, width // 4 : width // 2] = 0
+    return np.stack([*good, patched])
+
+
+def save_bundle(
+    store: Path,
+    manifest: Manifest,
+    exported: Exported,
+    scorer: AdtrScorer,
+    trained_on: Sequence[str],
+    report: str,
+) -> Path:
+    """Write everything as `<store>/<recipe>/<version>` and return that path."""
+    return write_bundle(
+        store,
+        manifest,
+        {
+            files.MODEL: exported.model,
+            files.CHECKPOINT: dump_checkpoint(scorer),
+            files.GOLDEN: exported.golden.to_bytes(),
+            files.TRAINED_ON: "".join(f"{sha256}\n" for sha256 in sorted(trained_on)).encode(),
+            files.REPORT: report.encode(),
+        },
+    )
+
+
+def next_version(store: Path, recipe: str) -> int:
+    """One more than the highest version that the store holds of a recipe."""
+    return max(files.list_versions(store, recipe), default=0) + 1
+
+
+def git_commit() -> str | None:
+    """The commit that the training code stands at, or None outside of a checkout."""
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"],  # noqa: S607
+            cwd=Path(__file__).parent, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() or None
+
+
+def _golden(scorer: AdtrScorer, source: FeatureSource, images: Pixels, device: Device) -> Golden:
+    session = open_session(source.graph, device=device)
+    features: Features = session.run(["features"], {"image": images})[0]
+    with torch.inference_mode():
+        score, heatmap = scorer(torch.from_numpy(features))
+    return Golden(images, score.numpy(), heatmap.numpy())

@@ -1,0 +1,132 @@
+"""Images to backbone features, through ONNX Runtime, each computed once and kept on disk."""
+
+import hashlib
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.errors import ImageError
+from models.image import InputSize, PixelContract, Pixels, decode, resize
+from models.session import Device, open_session
+from training.data import LabelledFile
+from training.errors import DatasetError
+
+Features = NDArray[np.float32]
+Progress = Callable[[int, int], None]
+
+BATCH = 8
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class FeatureSource:
+    """How an image becomes features: the graph, and what precedes it."""
+
+    graph: bytes
+    size: InputSize
+    pixels: PixelContract
+
+    @property
+    def digest(self) -> str:
+        """Changes with anything that would change a feature."""
+        settings = self.size.model_dump_json() + self.pixels.model_dump_json()
+        return hashlib.sha256(self.graph + settings.encode()).hexdigest()
+
+    def read(self, path: Path) -> Pixels:
+        """One image file as uint8 (H, W, 3) at the network's size. Raises ImageError."""
+        return resize(decode(path.read_bytes(), self.pixels), self.size)
+
+
+class FeatureCache:
+    """Features by image hash, a file each, so that memory stays bounded whatever the set's size.
+
+    `cache[sha256]` is float32 (C, h, w).
+    """
+
+    def __init__(self, directory: Path, source: FeatureSource, *, device: Device = "auto") -> None:
+        self.source = source
+        self._directory = directory / source.digest[:24]
+        self._directory.mkdir(parents=True, exist_ok=True)
+        self._session = open_session(source.graph, device=device)
+
+    def __getitem__(self, sha256: str) -> Features:
+        features: Features = np.load(self._path(sha256), allow_pickle=False)
+        return features
+
+    def add(self, files: Sequence[LabelledFile], progress: Progress | None = None) -> None:
+        """Compute what is not there yet. Raises DatasetError naming every unreadable file.
+
+        It goes through all files before it raises, so that one broken file among thousands
+        costs one message and no recomputation.
+        """
+        missing = {file.sha256: file for file in files if not self._path(file.sha256).exists()}
+        broken: list[tuple[Path, ImageError]] = []
+        done = len(files) - len(missing)
+        for batch in _batches(self._decode(missing.values(), broken), BATCH):
+            features = self._session.run(None, {"image": np.stack([image for _, image in batch])})
+            for (file, _), values in zip(batch, features[0], strict=True):
+                self._write(file.sha256, values)
+            done += len(batch)
+            if progress:
+                progress(done, len(files))
+        if broken:
+            path, error = broken[0]
+            raise DatasetError(
+                f"{len(broken)} of {len(files)} images cannot be used, the first is {path}: "
+                f"{error.message}",
+                remedy="Remove or replace: " + ", ".join(str(path) for path, _ in broken[:20]),
+            )
+
+    def _decode(
+        self, files: Iterable[LabelledFile], broken: list[tuple[Path, ImageError]]
+    ) -> Iterator[tuple[LabelledFile, Pixels]]:
+        def read(file: LabelledFile) -> Pixels | ImageError:
+            try:
+                return self.source.read(file.image)
+            except ImageError as error:
+                return error
+
+        with ThreadPoolExecutor(2) as pool:
+            for chunk in _batches(iter(files), 4 * BATCH):  # bounds what is decoded ahead
+                for file, image in zip(chunk, pool.map(read, chunk), strict=True):
+                    if isinstance(image, ImageError):
+                        broken.append((file.image, image))
+                    else:
+                        yield file, image
+
+    def _path(self, sha256: str) -> Path:
+        return self._directory / f"{sha256}.npy"
+
+    def _write(self, sha256: str, values: Features) -> None:
+        # Atomic, so that an interrupted run leaves no half file; not durable: it is a cache.
+        temporary = self._directory / f".{sha256}.npy"
+        np.save(temporary, values, allow_pickle=False)
+        temporary.rename(self._path(sha256))
+
+
+def channel_statistics(
+    cache: FeatureCache, files: Sequence[LabelledFile]
+) -> tuple[Features, Features]:
+    """Mean and standard deviation (C) of each feature channel over the cells of all files."""
+    total = squares = np.float64(0)
+    cells = 0
+    for file in files:
+        features = cache[file.sha256].astype(np.float64)
+        total = total + features.sum(axis=(1, 2))
+        squares = squares + (features**2).sum(axis=(1, 2))
+        cells += features.shape[1] * features.shape[2]
+    mean = total / cells
+    variance = np.maximum(squares / cells - mean**2, 0)
+    return mean.astype(np.float32), np.sqrt(variance).astype(np.float32)
+
+
+def _batches(items: Iterator[T], size: int) -> Iterator[list[T]]:
+    while batch := list(itertools.islice(items, size)):
+        yield batch

@@ -1,0 +1,44 @@
+"""ADTR's losses (arXiv 2209.01816, section 3.3), per batch.
+
+f and f̂ are features and their reconstruction, (B, C, H, W); a distance is (B, H, W).
+"""
+
+import torch
+from torch import Tensor
+
+_SMALLEST = 1e-6
+
+
+def reconstruction(features: Tensor, rebuilt: Tensor) -> Tensor:
+    """Normal-only: the squared distance, summed over channels, averaged over cells and batch."""
+    return (features - rebuilt).square().sum(dim=1).mean()
+
+
+def pseudo_huber(features: Tensor, rebuilt: Tensor) -> Tensor:
+    """φ = sqrt((mean_C |f - f̂|)² + 1) - 1, (B, H, W)."""
+    return ((features - rebuilt).abs().mean(dim=1).square() + 1).sqrt() - 1
+
+
+def push(distance: Tensor) -> Tensor:
+    """-log(1 - exp(-x)): large where an anomaly is rebuilt well. Finite for x ≥ 0."""
+    return -torch.log(-torch.expm1(-distance.clamp_min(_SMALLEST)))
+
+
+def push_pull_pixels(phi: Tensor, anomalous: Tensor, alpha: float) -> Tensor:
+    """Pixel-level labels: pull good cells together, push marked cells apart; (B).
+
+    `anomalous` (B, H, W) is 0 or 1 per cell. Without a marked cell only the pull is left,
+    since the push would be -log 0.
+    """
+    pull = ((1 - anomalous) * phi).mean(dim=(1, 2))
+    pushed = push((anomalous * phi).mean(dim=(1, 2)))
+    return pull + alpha * torch.where(anomalous.amax(dim=(1, 2)) > 0, pushed, 0.0)
+
+
+def push_pull_images(phi: Tensor, anomalous: Tensor, alpha: float, k: int) -> Tensor:
+    """Image-level labels: the mean of the k largest distances, pulled or pushed; (B).
+
+    `anomalous` (B) is 0 or 1 per image.
+    """
+    largest = phi.flatten(1).topk(k, dim=1).values.mean(dim=1)
+    return (1 - anomalous) * largest + alpha * anomalous * push(largest)

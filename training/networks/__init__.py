@@ -1,0 +1,1 @@
+"""One method per file: pure tensors in, tensors out."""

@@ -1,0 +1,254 @@
+"""The anomaly-available path: labels move a champion, and are what it is compared on."""
+
+import math
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor
+
+from models.bundle import CHECKPOINT, MODEL, TRAINED_ON, Bundle, Manifest
+from models.durable import write_file
+from models.sample import Snapshot
+from models.session import Device
+from training import losses
+from training.calibrate import calibrate
+from training.checkpoint import load_checkpoint
+from training.data import Dataset, LabelledFile, read_snapshot
+from training.errors import TrainingError
+from training.evaluation import Evaluation, evaluate, grid_mask, score_features
+from training.export import export, git_commit, golden_images, next_version, save_bundle
+from training.features import FeatureCache, FeatureSource
+from training.fit import GOLDEN, Places, gather_features
+from training.loop import Schedule, train
+from training.networks.scorer import AdtrScorer
+from training.progress import Reporter
+from training.report import Report, render
+
+HOLD_OUT = 0.2
+BATCH = 8
+# What a candidate may not lose against the champion.
+COMPARED = ("image_auroc", "pixel_ap")
+
+
+@dataclass(frozen=True)
+class RetrainSettings:
+    """How labels are learned. `alpha_*` weigh the push against the pull, `k` counts cells."""
+
+    alpha_pixels: float = 0.3
+    alpha_images: float = 0.03
+    k: int = 10
+    steps: int = 300
+    learning_rate: float = 5e-4
+    seed: int = 0
+    device: Device = "auto"
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Labelled images, apart: what is trained on, and what champion and candidate are tried on."""
+
+    good: tuple[LabelledFile, ...]
+    defective: tuple[LabelledFile, ...]
+    held_out: tuple[LabelledFile, ...]
+
+
+@dataclass(frozen=True)
+class Retrained:
+    """`path` is the candidate bundle, or None where it was worse; `report` says why."""
+
+    path: Path | None
+    report: Path
+    champion: Evaluation
+    candidate: Evaluation
+    reason: str
+
+
+@dataclass(frozen=True)
+class _Batch:
+    features: Tensor  # (B, C, H, W), standardised
+    cells: Tensor  # (B, H, W), 1 where a mask marks the cell
+    defective: Tensor  # (B), 1 for defective
+    located: Tensor  # (B), 1 where the cells say where the defect is, or that there is none
+
+
+def retrain(
+    snapshot: Snapshot,
+    champion: Bundle,
+    places: Places,
+    settings: RetrainSettings | None = None,
+    *,
+    data: Dataset | None = None,
+    reporter: Reporter | None = None,
+) -> Retrained:
+    """Train the champion's weights on the snapshot's labels and on the good parts of `data`.
+
+    A candidate bundle is written only if it is not worse than the champion on labels that
+    neither trained on. Raises TrainingError, SnapshotError or BundleError.
+    """
+    settings = settings or RetrainSettings()
+    reporter = reporter or Reporter()
+    seen = frozenset(champion.read(TRAINED_ON).decode().split())
+    labels = split_labels(_gather(snapshot, champion, data), seen)
+    source = feature_source(champion)
+    cache = FeatureCache(places.cache, source, device=settings.device)
+    gather_features(cache, labels.good + labels.defective + labels.held_out, reporter)
+
+    scorer = load_checkpoint(champion.read(CHECKPOINT))
+    before = evaluate(score_features(scorer, cache, labels.held_out), source.size)
+    curve = learn_labels(scorer, cache, labels, settings, reporter)
+    after = evaluate(score_features(scorer, cache, labels.held_out), source.size)
+    worse = _worse(before, after)
+
+    normals = tuple(file for file in labels.held_out if file.verdict == "ok")
+    manifest = _manifest(champion, snapshot, places, after)
+    report = render(
+        Report(
+            manifest, curve, scorer, cache, normals, after, settings=asdict(settings),
+            champion=before, refused=worse,
+        )
+    )  # fmt: skip
+    if worse:
+        path = places.store / champion.manifest.recipe / ".training" / "refused.html"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_file(path, report.encode())
+        return Retrained(None, path, before, after, worse)
+    images = golden_images([source.read(file.image) for file in normals[:GOLDEN]])
+    exported = export(scorer, source, images, device=settings.device)
+    trained_on = seen.union(file.sha256 for file in labels.good + labels.defective)
+    path = save_bundle(places.store, manifest, exported, scorer, sorted(trained_on), report)
+    return Retrained(path, path / "report.html", before, after, "")
+
+
+def feature_source(bundle: Bundle) -> FeatureSource:
+    """How a bundle's images become features: the front of its own graph, so that a retraining
+    needs no backbone file."""
+    extractor = onnx.utils.Extractor(onnx.load_from_string(bundle.read(MODEL)))
+    graph: bytes = extractor.extract_model(["image"], ["features"]).SerializeToString()
+    return FeatureSource(graph, bundle.manifest.input, bundle.manifest.pixels)
+
+
+def split_labels(files: tuple[LabelledFile, ...], seen: frozenset[str]) -> Labels:
+    """Hold out a fifth of each kind, by content hash, among what the champion has not seen.
+
+    Raises TrainingError when a side would be left empty.
+    """
+    held: set[str] = set()
+    for kind in {(file.verdict, file.defect_class) for file in files}:
+        of_kind = sorted(file.sha256 for file in files if (file.verdict, file.defect_class) == kind)
+        fresh = [sha256 for sha256 in of_kind if sha256 not in seen]
+        held.update(fresh[: math.ceil(HOLD_OUT * len(of_kind))] if len(of_kind) > 1 else [])
+    labels = Labels(
+        good=tuple(f for f in files if f.verdict == "ok" and f.sha256 not in held),
+        defective=tuple(f for f in files if f.verdict == "ng" and f.sha256 not in held),
+        held_out=tuple(f for f in files if f.sha256 in held),
+    )
+    for what, count in (
+        ("good parts to train on", len(labels.good)),
+        ("defective parts to train on", len(labels.defective)),
+        ("good parts that the champion has not seen", _count(labels.held_out, "ok")),
+        ("defective parts that the champion has not seen", _count(labels.held_out, "ng")),
+    ):
+        if count == 0:
+            raise TrainingError(
+                f"There are no {what}, so a candidate could not be trained and compared.",
+                remedy="Label at least two parts of each kind, and name the good parts that the "
+                "champion was fitted on with --data.",
+            )
+    return labels
+
+
+def learn_labels(
+    scorer: AdtrScorer,
+    cache: FeatureCache,
+    labels: Labels,
+    settings: RetrainSettings,
+    reporter: Reporter,
+) -> list[float]:
+    """Train `scorer` in place; half of each batch is defective. Returns the loss of each step."""
+    rows, columns = scorer.network.config.height, scorer.network.config.width
+    cells = {f.sha256: grid_mask(f.mask, rows, columns) for f in labels.defective if f.mask}
+    blank = np.zeros((rows, columns), np.bool_)
+
+    def batch(step: int) -> _Batch:
+        rng = np.random.default_rng([settings.seed, step])
+        half = BATCH // 2
+        chosen = [labels.good[i] for i in rng.integers(len(labels.good), size=half)]
+        chosen += [labels.defective[i] for i in rng.integers(len(labels.defective), size=half)]
+        features = torch.from_numpy(np.stack([cache[file.sha256] for file in chosen]))
+        marked = np.stack([cells.get(file.sha256, blank) for file in chosen])
+        located = [file.verdict == "ok" or file.sha256 in cells for file in chosen]
+        return _Batch(
+            scorer.standardise(features),
+            torch.from_numpy(marked).float(),
+            torch.tensor([file.verdict == "ng" for file in chosen]).float(),
+            torch.tensor(located),
+        )
+
+    def loss(batch: _Batch) -> Tensor:
+        phi = losses.pseudo_huber(batch.features, scorer.network(batch.features))
+        by_cell = losses.push_pull_pixels(phi, batch.cells, settings.alpha_pixels)
+        by_image = losses.push_pull_images(phi, batch.defective, settings.alpha_images, settings.k)
+        return torch.where(batch.located, by_cell, by_image).mean()
+
+    schedule = Schedule(settings.steps, BATCH, settings.learning_rate)
+    with reporter.bar("Learning from labels", settings.steps) as advance:
+        curve = train(
+            scorer.network, schedule, batch, loss, seed=settings.seed,
+            progress=lambda step, value: advance(step, f"loss {value:.3f}"),
+        )  # fmt: skip
+    scorer.eval()
+    return curve
+
+
+def _gather(snapshot: Snapshot, champion: Bundle, data: Dataset | None) -> tuple[LabelledFile, ...]:
+    """Every labelled image once; a label from the line outweighs the folder that it was in."""
+    recipe = champion.manifest.recipe
+    others = {sample.recipe for sample in snapshot.samples} - {recipe}
+    if others:
+        raise TrainingError(
+            f"The snapshot holds labels of {', '.join(sorted(others))}, the champion is of "
+            f"{recipe}.",
+            remedy=f"Make a snapshot with `kizu snapshot --recipe {recipe}`.",
+        )
+    files = {file.sha256: file for file in (data.train if data else ())}
+    files |= {file.sha256: file for file in read_snapshot(snapshot)}
+    return tuple(files.values())
+
+
+def _worse(champion: Evaluation, candidate: Evaluation) -> str:
+    """In what the candidate is worse, in words; empty where it is not."""
+    lost = [
+        f"{metric} fell from {champion.metrics[metric]:.4f} to {candidate.metrics[metric]:.4f}"
+        for metric in COMPARED
+        if metric in champion.metrics and candidate.metrics[metric] < champion.metrics[metric]
+    ]
+    if not lost:
+        return ""
+    return f"On {len(champion.files)} labels that neither trained on, {' and '.join(lost)}."
+
+
+def _manifest(champion: Bundle, snapshot: Snapshot, places: Places, after: Evaluation) -> Manifest:
+    calibration, thresholds = calibrate(after.scores[~after.anomalous])
+    recipe = champion.manifest.recipe
+    return champion.manifest.model_copy(
+        update={
+            "version": next_version(places.store, recipe),
+            "created_at": datetime.now(UTC),
+            "origin": "retrain",
+            "parent_version": champion.manifest.version,
+            "calibration": calibration,
+            "thresholds": thresholds,
+            "snapshot": snapshot.digest,
+            "git_commit": git_commit(),
+            "metrics": after.metrics,
+            "sha256": {},
+        }
+    )
+
+
+def _count(files: tuple[LabelledFile, ...], verdict: str) -> int:
+    return sum(file.verdict == verdict for file in files)
