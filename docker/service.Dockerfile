@@ -1,0 +1,41 @@
+# The inspection service. From the repository's root:
+#   docker build -f docker/service.Dockerfile --build-arg RUNTIME=cpu -t kizu:local-cpu .
+ARG BASE=python:3.11-slim-bookworm
+
+FROM ${BASE} AS build
+# cpu or gpu, never both: the two wheels of ONNX Runtime write the same module.
+ARG RUNTIME=cpu
+WORKDIR /src
+COPY pyproject.toml README.md LICENSE ./
+COPY models models
+COPY service service
+COPY training training
+RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
+# pip only warns of an extra that does not exist; the import makes a mistyped RUNTIME fail here.
+RUN python -m venv /opt/kizu \
+    && /opt/kizu/bin/pip install --no-cache-dir "$(echo /wheels/kizu-*.whl)[${RUNTIME}]" \
+    && /opt/kizu/bin/python -c "import onnxruntime"
+
+FROM ${BASE}
+# The ids are fixed because volumes outlive images. A new named volume takes over the owner of
+# the directory that it covers, so both directories exist before they are volumes.
+RUN groupadd --gid 10001 kizu \
+    && useradd --uid 10001 --gid kizu --no-log-init --no-create-home \
+        --shell /usr/sbin/nologin kizu \
+    && install --directory --owner=kizu --group=kizu /data /store
+COPY --from=build /opt/kizu /opt/kizu
+ENV PATH="/opt/kizu/bin:${PATH}" \
+    PYTHONUNBUFFERED=1 \
+    KIZU_HOST=0.0.0.0 \
+    KIZU_STORE=/store \
+    KIZU_DATA=/data
+WORKDIR /data
+VOLUME ["/data", "/store"]
+# By number: Kubernetes cannot tell that a user given by name is not root.
+USER 10001:10001
+EXPOSE 8000
+# Without proxies: Docker hands a plant's HTTP_PROXY to containers, and urllib would ask it.
+# The start period is the time to load and warm up every bundle.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 \
+    CMD ["python", "-c", "import os, urllib.request as r; r.build_opener(r.ProxyHandler({})).open('http://127.0.0.1:' + os.environ.get('KIZU_PORT', '8000') + '/health/ready', timeout=4)"]
+CMD ["kizu", "serve"]

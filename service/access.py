@@ -1,0 +1,67 @@
+"""The outermost layer: a request's id, its line in the log, and no exception that escapes."""
+
+import re
+import time
+import uuid
+
+import structlog
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.errors import as_service_error, problem
+
+log = structlog.get_logger()
+
+_GOOD_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_QUIET = ("/health/live", "/health/ready", "/metrics")
+
+
+class AccessMiddleware:
+    """Gives each request an id (the caller's, if it is a plain one) and answers what went wrong.
+
+    An exception that reached the server would close the connection under the next request.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope)
+        asked = request.headers.get("x-request-id", "")
+        request_id = asked if _GOOD_ID.fullmatch(asked) else uuid.uuid4().hex
+        request.state.request_id = request_id
+        started = time.perf_counter()
+        status = 0
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [
+                    *message.get("headers", []), (b"x-request-id", request_id.encode()),
+                ]  # fmt: skip
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_id)
+        except Exception as error:
+            if status:
+                raise
+            shown = as_service_error(error)
+            response = JSONResponse(
+                problem(shown, request_id), shown.status, media_type="application/problem+json"
+            )
+            await response(scope, receive, send_with_id)
+        if request.url.path not in _QUIET:
+            log.info(
+                "request",
+                method=request.method,
+                path=request.url.path,
+                status=status,
+                ms=round(1000 * (time.perf_counter() - started), 1),
+                request_id=request_id,
+            )

@@ -1,0 +1,98 @@
+"""The only place where the service is put together. Nothing opens at import."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+from anyio import to_thread
+from fastapi import FastAPI
+from fastapi.staticfiles import StaticFiles
+
+from models.bundle import Bundle
+from service.access import AccessMiddleware
+from service.engine import Engine
+from service.errors import install_handlers
+from service.inspector import Inspector
+from service.metrics import Metrics
+from service.onnx_engine import OnnxEngine
+from service.registry import Registry
+from service.routes import feedback, health, inspection, recipes
+from service.settings import Settings
+from service.state import State
+from service.store.blobs import Blobs
+from service.store.database import open_database
+
+WEB = Path(__file__).parent / "web"
+
+
+def create_app(
+    settings: Settings, *, open_engine: Callable[[Bundle], Engine] | None = None
+) -> FastAPI:
+    """The application; it opens its database, store and device when it starts.
+
+    `open_engine` puts another engine in the place of ONNX Runtime.
+    """
+    app = FastAPI(
+        title="Kizu",
+        summary="Visual inspection that learns from good parts.",
+        version="1",
+        lifespan=_lifespan(settings, open_engine or _onnx(settings)),
+        max_body_size=settings.max_body_bytes,
+        telemetry={"tracing": False},
+    )
+    install_handlers(app)
+    app.add_middleware(AccessMiddleware)
+    for module in (inspection, feedback, recipes, health):
+        app.include_router(module.router)
+    # The short forms that cameras and operators' tools use.
+    for path, endpoint, body in (
+        ("/inspect", inspection.inspect, inspection.INSPECT_BODY),
+        ("/feedback", feedback.give_feedback, None),
+    ):
+        app.add_api_route(
+            path,
+            endpoint,
+            methods=["POST"],
+            operation_id=f"{endpoint.__name__}_short",
+            status_code=201 if path == "/feedback" else 200,
+            openapi_extra=body,
+            responses=inspection.PROBLEMS,
+            tags=["short forms"],
+        )
+    app.mount("/", StaticFiles(directory=WEB, html=True), name="web")
+    return app
+
+
+def _lifespan(
+    settings: Settings, open_engine: Callable[[Bundle], Engine]
+) -> Callable[[FastAPI], AbstractAsyncContextManager[dict[str, State]]]:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, State]]:
+        state = await to_thread.run_sync(_open, settings, open_engine)
+        try:
+            yield {"kizu": state}
+        finally:
+            await to_thread.run_sync(_close, state)
+
+    return lifespan
+
+
+def _open(settings: Settings, open_engine: Callable[[Bundle], Engine]) -> State:
+    settings.data.mkdir(parents=True, exist_ok=True)
+    database = open_database(settings.database_url)
+    blobs = Blobs(settings.data / "blobs")
+    metrics = Metrics()
+    registry = Registry(settings.store, database, open_engine, promotion=settings.promotion)
+    registry.start(settings.scan_seconds)
+    inspector = Inspector(registry, database, blobs, metrics, settings)
+    return State(settings, database, blobs, registry, inspector, metrics)
+
+
+def _close(state: State) -> None:
+    state.inspector.close()
+    state.registry.close()
+    state.database.dispose()
+
+
+def _onnx(settings: Settings) -> Callable[[Bundle], Engine]:
+    return lambda bundle: OnnxEngine(bundle, device=settings.device, threads=settings.threads)

@@ -1,0 +1,146 @@
+"""`kizu`: serve, bundle, snapshot."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import uvicorn
+from rich.console import Console
+from rich.table import Table
+
+from models.bundle import list_recipes, list_versions, open_bundle
+from models.errors import BundleError, KizuError
+from service.app import create_app
+from service.engine import Engine
+from service.logs import configure_logging
+from service.onnx_engine import OnnxEngine
+from service.registry import Registry
+from service.settings import Settings
+from service.store.blobs import Blobs
+from service.store.database import open_database
+from service.store.snapshot import take_snapshot
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    help="Serve Kizu's bundles and keep what operators say.",
+)  # fmt: skip
+bundle_app = typer.Typer(no_args_is_help=True, help="Verify, list and promote bundles.")
+app.add_typer(bundle_app, name="bundle")
+
+Store = Annotated[Path | None, typer.Option(help="Directory of bundles (KIZU_STORE).")]
+Data = Annotated[Path | None, typer.Option(help="Directory of images and rows (KIZU_DATA).")]
+DatabaseUrl = Annotated[str | None, typer.Option(help="SQLAlchemy URL (KIZU_DATABASE).")]
+
+
+@app.command()
+def serve(
+    store: Store = None,
+    data: Data = None,
+    database: DatabaseUrl = None,
+    host: Annotated[str | None, typer.Option(help="Address (KIZU_HOST).")] = None,
+    port: Annotated[int | None, typer.Option(help="Port (KIZU_PORT).")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda (KIZU_DEVICE).")] = None,
+) -> None:
+    """Serve the bundles of a store; every other setting is a KIZU_… variable."""
+    configure_logging()
+    settings = _settings(
+        store=store, data=data, database=database, host=host, port=port, device=device
+    )
+    # One process owns the device. Access lines are the service's own.
+    uvicorn.run(
+        create_app(settings), host=settings.host, port=settings.port, access_log=False,
+        log_level="warning", timeout_graceful_shutdown=30,
+    )  # fmt: skip
+
+
+@bundle_app.command("verify")
+def verify_command(
+    bundle: Annotated[Path, typer.Argument(help="Bundle <store>/<recipe>/<version>.")],
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Check every hash, and replay the golden vectors on this machine's device."""
+    opened = open_bundle(bundle)
+    engine = _open_engine(_settings(device=device), opened)
+    typer.echo(f"ok: {opened.digest} agrees with its training on {engine.device}")
+
+
+@bundle_app.command("list")
+def list_command(store: Store = None) -> None:
+    """List the bundles of a store."""
+    settings = _settings(store=store)
+    table = Table("Recipe", "Version", "Made", "From", "Image AUROC", "Hashes")
+    for recipe in list_recipes(settings.store):
+        for version in list_versions(settings.store, recipe):
+            table.add_row(recipe, str(version), *_describe(settings.store / recipe / str(version)))
+    Console().print(table)
+
+
+@bundle_app.command("promote")
+def promote_command(
+    recipe: Annotated[str, typer.Argument()],
+    version: Annotated[int, typer.Argument(min=1)],
+    by: Annotated[str, typer.Option(help="Who decides.")],
+    reason: Annotated[str, typer.Option(help="Why.")],
+    store: Store = None,
+    data: Data = None,
+    database: DatabaseUrl = None,
+) -> None:
+    """Let a version decide from now on; a running service takes it up within seconds."""
+    settings = _settings(store=store, data=data, database=database)
+    registry = Registry(
+        settings.store,
+        open_database(settings.database_url),
+        lambda bundle: _open_engine(settings, bundle),
+        promotion=settings.promotion,
+    )
+    registry.promote(recipe, version, by=by, reason=reason)
+    typer.echo(f"{recipe}: version {version} decides")
+
+
+@app.command("snapshot")
+def snapshot_command(
+    out: Annotated[Path, typer.Option(help="Directory for snapshots.")] = Path("snapshots"),
+    recipe: Annotated[str | None, typer.Option(help="Only this recipe's labels.")] = None,
+    data: Data = None,
+    database: DatabaseUrl = None,
+) -> None:
+    """Write the operators' labels as an immutable snapshot for `kizu-train retrain`."""
+    settings = _settings(data=data, database=database)
+    engine = open_database(settings.database_url)
+    snapshot = take_snapshot(engine, Blobs(settings.data / "blobs"), out, recipe)
+    defective = sum(sample.verdict == "ng" for sample in snapshot.samples)
+    typer.echo(
+        f"{len(snapshot.samples)} labels: {defective} ng, "
+        f"{sum(sample.mask_sha256 is not None for sample in snapshot.samples)} of them with masks",
+        err=True,
+    )
+    typer.echo(snapshot.path)
+
+
+def _describe(path: Path) -> tuple[str, str, str, str]:
+    try:
+        manifest = open_bundle(path).manifest
+    except BundleError as error:
+        return "", "", "", f"refused: {error.message}"
+    auroc = manifest.metrics.get("image_auroc")
+    made = manifest.created_at.strftime("%Y-%m-%d %H:%M")
+    origin = f"version {manifest.parent_version}" if manifest.parent_version else manifest.origin
+    return made, origin, f"{100 * auroc:.1f}" if auroc is not None else "–", "ok"
+
+
+def _open_engine(settings: Settings, bundle: Any) -> Engine:
+    return OnnxEngine(bundle, device=settings.device, threads=settings.threads)
+
+
+def _settings(**given: Any) -> Settings:
+    return Settings(**{name: value for name, value in given.items() if value is not None})
+
+
+def main() -> None:
+    """Run the command line; anything that a person can mend ends with 2 and one message."""
+    try:
+        app()
+    except KizuError as error:
+        Console(stderr=True).print(f"[bold red]error:[/] {error}", highlight=False)
+        sys.exit(2)

@@ -1,0 +1,161 @@
+"""What a caller can be told: one tree, one handler, RFC 9457 problem+json.
+
+ServiceError
+- BadRequest 422, UnsupportedMedia 415, NotFound 404, Conflict 409
+- QueueFull 503, NotReady 503, DeadlinePassed 504, EngineFailure 500
+"""
+
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from models.errors import ImageError, KizuError
+
+log = structlog.get_logger()
+
+
+class ServiceError(KizuError):
+    """An answer that is not a result. `type` is stable; `retryable` says whether to send again."""
+
+    status = 500
+    type = "internal"
+    title = "Internal error"
+    retryable = False
+    retry_after_s: int | None = None
+
+
+class BadRequest(ServiceError):
+    """The request is understood and cannot be carried out as it is."""
+
+    status, type, title = 422, "invalid-request", "Invalid request"
+
+
+class InvalidImage(ServiceError):
+    """The image cannot be read as its recipe declares."""
+
+    status, type, title = 422, "invalid-image", "Invalid image"
+
+
+class UnsupportedMedia(ServiceError):
+    """The body is of a type that is not accepted."""
+
+    status, type, title = 415, "unsupported-media-type", "Unsupported media type"
+
+
+class TooLarge(ServiceError):
+    """The request is larger than a limit."""
+
+    status, type, title = 413, "too-large", "Too large"
+
+
+class NotFound(ServiceError):
+    """There is no such recipe, bundle, inspection or file."""
+
+    status, type, title = 404, "not-found", "Not found"
+
+
+class Conflict(ServiceError):
+    """The same request is being carried out just now."""
+
+    status, type, title, retryable = 409, "in-flight", "Already in flight", True
+    retry_after_s = 1
+
+
+class QueueFull(ServiceError):
+    """The device has more waiting than it may."""
+
+    status, type, title, retryable = 503, "queue-full", "Queue full", True
+    retry_after_s = 1
+
+
+class NotReady(ServiceError):
+    """No bundle is loaded yet, or the service is closing down."""
+
+    status, type, title, retryable = 503, "not-ready", "Not ready", True
+    retry_after_s = 5
+
+
+class DeadlinePassed(ServiceError):
+    """The verdict did not come in time."""
+
+    status, type, title, retryable = 504, "deadline-passed", "Deadline passed", True
+
+
+class EngineFailure(ServiceError):
+    """The device failed on this image, or gave numbers that are none."""
+
+    status, type, title, retryable = 500, "engine-failure", "Engine failure", True
+
+
+def problem(error: ServiceError, request_id: str) -> dict[str, Any]:
+    """The problem+json document of an error."""
+    return {
+        "type": f"urn:kizu:problem:{error.type}",
+        "title": error.title,
+        "status": error.status,
+        "detail": str(error),
+        "request_id": request_id,
+        "retryable": error.retryable,
+        # Said outright, so that a PLC's adapter never takes a missing verdict for a good part.
+        "verdict": "error",
+    }
+
+
+def install_handlers(app: FastAPI) -> None:
+    """Answer every error as problem+json; what is not foreseen is logged and says nothing."""
+
+    async def kizu(request: Request, error: Exception) -> JSONResponse:
+        return _answer(request, as_service_error(error))
+
+    async def validation(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError)
+        wrong = "; ".join(
+            f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}"
+            for item in error.errors()
+        )
+        return _answer(request, BadRequest(f"{wrong}."))
+
+    async def http(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        return _answer(request, _from_status(error))
+
+    app.add_exception_handler(KizuError, kizu)
+    app.add_exception_handler(RequestValidationError, validation)
+    app.add_exception_handler(HTTPException, http)
+
+
+def as_service_error(error: BaseException) -> ServiceError:
+    """Any error as one that a caller may see."""
+    if isinstance(error, ServiceError):
+        return error
+    if isinstance(error, ImageError):
+        return InvalidImage(error.message, remedy=error.remedy)
+    log.error("unforeseen error", exc_info=error)
+    return ServiceError("Something failed inside; the log has the details.")
+
+
+def _from_status(error: HTTPException) -> ServiceError:
+    shown: ServiceError
+    if error.status_code == 413:
+        shown = TooLarge("The request body is larger than the limit.")
+    elif error.status_code == 404:
+        shown = NotFound("There is nothing at this address.", remedy="See /docs.")
+    else:
+        shown = BadRequest(f"{error.detail}.")
+    shown.status = error.status_code
+    return shown
+
+
+def _answer(request: Request, error: ServiceError) -> JSONResponse:
+    headers = {"Retry-After": str(error.retry_after_s)} if error.retry_after_s else None
+    request_id = getattr(request.state, "request_id", "")
+    return JSONResponse(
+        problem(error, request_id),
+        status_code=error.status,
+        headers=headers,
+        media_type="application/problem+json",
+    )

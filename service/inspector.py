@@ -1,0 +1,264 @@
+"""The use case: bytes in, durable verdict out."""
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import TypeVar
+
+import anyio
+import numpy as np
+from sqlalchemy import Engine as Database
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from models.image import Pixels, decode, resize
+from service import heatmap
+from service.batcher import Batcher
+from service.engine import Floats
+from service.errors import BadRequest, Conflict, DeadlinePassed
+from service.metrics import Metrics
+from service.regions import find_regions
+from service.registry import Loaded, Registry
+from service.settings import Settings
+from service.store import records
+from service.store.blobs import Blobs
+from service.store.tables import Inspection
+
+T = TypeVar("T")
+Scored = tuple[float, Floats]
+
+
+@dataclass(frozen=True)
+class InspectionRequest:
+    """One image to inspect, and what its sender says of it."""
+
+    image: bytes
+    image_type: str
+    recipe: str | None = None
+    part_id: str | None = None
+    camera: str | None = None
+    simulated: bool = False
+    idempotency_key: str | None = None
+    deadline_ms: int | None = None
+
+    @property
+    def digest(self) -> str:
+        """Equal for requests that ask for the same thing."""
+        facts = (self.recipe, self.part_id, self.camera, self.simulated)
+        return hashlib.sha256(self.image + repr(facts).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    width: int
+    height: int
+    pixels: Pixels  # at the network's size
+
+
+class Stopwatch:
+    """Milliseconds by step, each from the end of the one before."""
+
+    def __init__(self) -> None:
+        self._last = time.perf_counter()
+        self.times: dict[str, float] = {}
+
+    def lap(self, step: str) -> None:
+        """End a step."""
+        now = time.perf_counter()
+        self.times[step] = round(1000 * (now - self._last), 3)
+        self._last = now
+
+
+class Inspector:
+    """Takes an image through decoding, the device and the store."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        database: Database,
+        blobs: Blobs,
+        metrics: Metrics,
+        settings: Settings,
+    ) -> None:
+        self._registry = registry
+        self._database = database
+        self._blobs = blobs
+        self._metrics = metrics
+        self._settings = settings
+        self._in_flight: set[str] = set()
+        self._decoders = anyio.CapacityLimiter(os.cpu_count() or 1)
+        self._batcher: Batcher[Loaded, Pixels, Scored] = Batcher(
+            _run,
+            max_queue=settings.max_queue,
+            max_batch=settings.max_batch,
+            observe=lambda size, seconds: metrics.batch.observe(size),
+        )
+        metrics.queue.set_function(lambda: self._batcher.depth)
+
+    async def inspect(self, request: InspectionRequest) -> Inspection:
+        """Inspect one image and store the result before it is returned.
+
+        Raises ImageError or a ServiceError; then nothing is stored.
+        """
+        try:
+            with self._alone(request.idempotency_key):
+                row = await self._inspect(request)
+        except Exception as error:
+            self._metrics.refused.labels(getattr(error, "type", type(error).__name__)).inc()
+            raise
+        self._metrics.inspections.labels(row.recipe, row.verdict).inc()
+        return row
+
+    def close(self) -> None:
+        """Answer what is in flight, refuse what is new."""
+        self._batcher.close()
+
+    async def _inspect(self, request: InspectionRequest) -> Inspection:
+        loaded = self._registry.champion(request.recipe)
+        if request.idempotency_key:
+            replayed = await _thread(lambda: self._replay(request))
+            if replayed:
+                return replayed
+        watch = Stopwatch()
+        # Before the queue: a broken image is one refusal and never touches its neighbours.
+        decoded = await _thread(lambda: self._decode(request, loaded), self._decoders)
+        watch.lap("decode")
+        score, heatmap_hw = await self._score(request, loaded, decoded.pixels)
+        watch.lap("device")
+        row = await _thread(lambda: self._store(request, loaded, decoded, score, heatmap_hw, watch))
+        for step, milliseconds in watch.times.items():
+            self._metrics.steps.labels(step).observe(milliseconds / 1000)
+        return row
+
+    async def _score(self, request: InspectionRequest, loaded: Loaded, pixels: Pixels) -> Scored:
+        milliseconds = min(
+            request.deadline_ms or self._settings.deadline_ms, self._settings.deadline_ms
+        )
+        future: Future[Scored] = self._batcher.submit(
+            loaded, pixels, deadline=time.monotonic() + milliseconds / 1000
+        )
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(future), milliseconds / 1000)
+        except TimeoutError as error:
+            raise DeadlinePassed(
+                f"There was no verdict within {milliseconds} ms.",
+                remedy="Treat the part as not inspected; send fewer images or a longer deadline.",
+            ) from error
+
+    def _decode(self, request: InspectionRequest, loaded: Loaded) -> _Decoded:
+        manifest = loaded.bundle.manifest
+        image = decode(request.image, manifest.pixels, max_pixels=self._settings.max_pixels)
+        height, width = image.shape[:2]
+        return _Decoded(width, height, resize(image, manifest.input))
+
+    def _store(
+        self,
+        request: InspectionRequest,
+        loaded: Loaded,
+        decoded: _Decoded,
+        score: float,
+        heatmap_hw: Floats,
+        watch: Stopwatch,
+    ) -> Inspection:
+        manifest = loaded.bundle.manifest
+        kept = heatmap.keep(heatmap_hw)
+        with Session(self._database, expire_on_commit=False) as session:
+            thresholds = records.thresholds_in_force(session, loaded.bundle)
+            verdict = thresholds.verdict(score)
+            regions = []
+            if verdict != "ok":
+                regions = find_regions(
+                    heatmap_hw, thresholds.review, width=decoded.width, height=decoded.height
+                )
+            row = Inspection(
+                id=records.new_id(),
+                created_at=records.now(),
+                recipe=manifest.recipe,
+                part_id=request.part_id,
+                camera=request.camera,
+                simulated=request.simulated,
+                idempotency_key=request.idempotency_key,
+                request_sha256=request.digest,
+                image_sha256=self._blobs.put(request.image),
+                image_type=request.image_type,
+                width=decoded.width,
+                height=decoded.height,
+                pixels=manifest.pixels.model_dump(),
+                bundle_version=manifest.version,
+                bundle_digest=loaded.bundle.digest,
+                device=loaded.engine.device,
+                verdict=verdict,
+                score=score,
+                percentile=_percentile(score, manifest.calibration.quantiles),
+                review_threshold=thresholds.review,
+                ng_threshold=thresholds.ng,
+                regions=[region.model_dump() for region in regions],
+                heatmap_sha256=self._blobs.put(kept.png),
+                heatmap_low=kept.low,
+                heatmap_high=kept.high,
+                processing_times={},
+            )
+            watch.lap("files")
+            row.processing_times = dict(watch.times)
+            session.add(row)
+            try:
+                session.commit()
+            except IntegrityError:
+                # Another process has stored the same key in the meantime: its result counts.
+                session.rollback()
+                replayed = self._replay(request)
+                if replayed is None:
+                    raise
+                return replayed
+        watch.lap("database")
+        return row
+
+    def _replay(self, request: InspectionRequest) -> Inspection | None:
+        """The stored result of an earlier request with the same key. Raises BadRequest."""
+        assert request.idempotency_key is not None
+        with Session(self._database, expire_on_commit=False) as session:
+            row = records.inspection_by_key(session, request.idempotency_key)
+        if row and row.request_sha256 != request.digest:
+            raise BadRequest(
+                "The Idempotency-Key was used for another image or other parameters.",
+                remedy="Use a new key for each part.",
+            )
+        return row
+
+    @contextlib.contextmanager
+    def _alone(self, key: str | None) -> Iterator[None]:
+        if key is None:
+            yield
+            return
+        if key in self._in_flight:
+            raise Conflict(
+                "A request with this Idempotency-Key is being carried out.",
+                remedy="Ask again with the same key.",
+            )
+        self._in_flight.add(key)
+        try:
+            yield
+        finally:
+            self._in_flight.discard(key)
+
+
+def _run(loaded: Loaded, images: Sequence[Pixels]) -> list[Scored]:
+    outputs = loaded.engine.run(np.stack(images))
+    return [
+        (float(score), heatmap_hw)
+        for score, heatmap_hw in zip(outputs.scores, outputs.heatmaps, strict=True)
+    ]
+
+
+def _percentile(score: float, quantiles: tuple[float, ...]) -> float:
+    """Which share of held-out good parts scores below, in percent."""
+    return round(float(np.interp(score, quantiles, np.linspace(0, 100, len(quantiles)))), 2)
+
+
+async def _thread(call: Callable[[], T], limiter: anyio.CapacityLimiter | None = None) -> T:
+    return await anyio.to_thread.run_sync(call, limiter=limiter)

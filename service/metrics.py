@@ -1,0 +1,42 @@
+"""Prometheus collectors, made once per application."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
+_MILLISECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+
+
+class Metrics:
+    """The collectors and the registry that they stand in."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        self.inspections = Counter(
+            "kizu_inspections_total", "Inspections by verdict.", ("recipe", "verdict"),
+            registry=self.registry,
+        )  # fmt: skip
+        self.refused = Counter(
+            "kizu_refused_total", "Images that got no verdict, by reason.", ("reason",),
+            registry=self.registry,
+        )  # fmt: skip
+        self.feedback = Counter(
+            "kizu_feedback_total", "Labels by verdict.", ("verdict",), registry=self.registry
+        )
+        self.steps = Histogram(
+            "kizu_step_seconds", "Time of an inspection by step.", ("step",),
+            buckets=_MILLISECONDS, registry=self.registry,
+        )  # fmt: skip
+        self.batch = Histogram(
+            "kizu_batch_images", "Images in one run of the model.",
+            buckets=(1, 2, 4, 8, 16, 32, 64), registry=self.registry,
+        )  # fmt: skip
+        self.queue = Gauge(
+            "kizu_queue_images", "Images waiting for the device.", registry=self.registry
+        )
+        self.bundle = Gauge(
+            "kizu_bundle_version", "The version that decides.", ("recipe", "device"),
+            registry=self.registry,
+        )  # fmt: skip

@@ -1,0 +1,200 @@
+"""The bundles that decide: found in the store, verified, warmed, then swapped in whole.
+
+Which bundle of a recipe decides is the newest row of `promotions`. A request keeps the bundle
+that it started with; a replaced one is freed with its last request.
+"""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import structlog
+from sqlalchemy import Engine as Database
+from sqlalchemy.orm import Session
+
+from models.bundle import Bundle, list_recipes, list_versions, open_bundle
+from models.errors import KizuError
+from service.engine import Engine
+from service.errors import BadRequest, NotFound, NotReady
+from service.store import records
+from service.store.tables import Promotion
+
+log = structlog.get_logger()
+
+SYSTEM = "kizu"
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """A bundle and the engine that runs it. Compared by identity: it keys a batch."""
+
+    bundle: Bundle
+    engine: Engine
+
+
+class Registry:
+    """Keeps one loaded champion for each recipe in the store."""
+
+    def __init__(
+        self,
+        store: Path,
+        database: Database,
+        open_engine: Callable[[Bundle], Engine],
+        *,
+        promotion: Literal["newest", "manual"],
+    ) -> None:
+        self._store = store
+        self._database = database
+        self._open_engine = open_engine
+        self._promotion = promotion
+        self._champions: dict[str, Loaded] = {}
+        self._refused: dict[Path, tuple[object, str]] = {}
+        self._scanning = threading.Lock()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def champions(self) -> dict[str, Loaded]:
+        """The champion of each recipe."""
+        return dict(self._champions)
+
+    @property
+    def problems(self) -> list[str]:
+        """Why bundles that lie in the store are not served."""
+        return [message for _, message in self._refused.values()]
+
+    def champion(self, recipe: str | None) -> Loaded:
+        """The champion of a recipe; of the only one where none is named.
+
+        Raises NotFound, NotReady while nothing is loaded, or BadRequest where one must be named.
+        """
+        champions = self._champions
+        if recipe is None:
+            if len(champions) == 1:
+                return next(iter(champions.values()))
+            if champions:
+                raise BadRequest(
+                    "There are several recipes and the request names none.",
+                    remedy=f"Add ?recipe= with one of {', '.join(sorted(champions))}.",
+                )
+        elif recipe in champions:
+            return champions[recipe]
+        if not champions:
+            raise NotReady(
+                "No bundle is loaded.", remedy=f"Fit one into {self._store} with `kizu-train fit`."
+            )
+        raise NotFound(
+            f"There is no recipe {recipe!r}.", remedy=f"Use one of {', '.join(sorted(champions))}."
+        )
+
+    def scan(self) -> None:
+        """Look through the store once: load what is new, promote it where the policy says so."""
+        with self._scanning:
+            for recipe in list_recipes(self._store):
+                self._scan_recipe(recipe)
+
+    def promote(self, recipe: str, version: int, *, by: str, reason: str) -> None:
+        """Let a version decide from now on. Raises NotFound, BundleError or DeviceError."""
+        with self._scanning:
+            if version not in list_versions(self._store, recipe):
+                raise NotFound(f"The store has no version {version} of {recipe!r}.")
+            loaded = self._load(recipe, version)
+            self._decide(loaded, by=by, reason=reason)
+
+    def start(self, every_s: float) -> None:
+        """Scan now and, on a thread, again and again."""
+        self.scan()
+        self._thread = threading.Thread(
+            target=self._watch, args=(every_s,), name="kizu-store", daemon=True
+        )
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the thread."""
+        self._stop.set()
+        if self._thread:
+            self._thread.join()
+
+    def _watch(self, every_s: float) -> None:
+        while not self._stop.wait(every_s):
+            try:
+                self.scan()
+            except Exception as error:  # noqa: BLE001 - a lost database must not end the watch
+                log.error("the store could not be looked through", error=str(error))
+
+    def _scan_recipe(self, recipe: str) -> None:
+        with Session(self._database) as session:
+            promoted = records.promotion_in_force(session, recipe)
+            highest = records.highest_promoted(session, recipe)
+        versions = list_versions(self._store, recipe)
+        fresh = [v for v in versions if v > highest] if self._promotion == "newest" else []
+        # A recipe's first bundle always decides, or it could not be served at all.
+        for version in reversed(fresh if promoted else versions):
+            loaded = self._try(recipe, version)
+            if loaded:
+                self._decide(loaded, by=SYSTEM, reason="first seen in the store")
+                return
+        if promoted and not self._is_champion(promoted):
+            loaded = self._try(recipe, promoted.bundle_version, digest=promoted.bundle_digest)
+            if loaded:
+                self._swap_in(loaded)
+
+    def _is_champion(self, promoted: Promotion) -> bool:
+        current = self._champions.get(promoted.recipe)
+        return current is not None and current.bundle.digest == promoted.bundle_digest
+
+    def _try(self, recipe: str, version: int, *, digest: str | None = None) -> Loaded | None:
+        """Load a version; one that is refused is not tried again before its files change."""
+        path = self._store / recipe / str(version)
+        signature = _signature(path)
+        if path in self._refused and self._refused[path][0] == signature:
+            return None
+        try:
+            loaded = self._load(recipe, version)
+            if digest and loaded.bundle.digest != digest:
+                raise NotFound(f"{path} is not the bundle that was promoted: its hash differs.")
+        except KizuError as error:
+            log.error("bundle refused", path=str(path), reason=str(error))
+            self._refused[path] = (signature, str(error))
+            return None
+        self._refused.pop(path, None)
+        return loaded
+
+    def _load(self, recipe: str, version: int) -> Loaded:
+        bundle = open_bundle(self._store / recipe / str(version))
+        return Loaded(bundle, self._open_engine(bundle))
+
+    def _decide(self, loaded: Loaded, *, by: str, reason: str) -> None:
+        manifest = loaded.bundle.manifest
+        with Session(self._database) as session, session.begin():
+            session.add(
+                Promotion(
+                    created_at=records.now(),
+                    recipe=manifest.recipe,
+                    bundle_version=manifest.version,
+                    bundle_digest=loaded.bundle.digest,
+                    by=by,
+                    reason=reason,
+                )
+            )
+        self._swap_in(loaded)
+
+    def _swap_in(self, loaded: Loaded) -> None:
+        manifest = loaded.bundle.manifest
+        self._champions = {**self._champions, manifest.recipe: loaded}
+        log.info(
+            "bundle decides",
+            recipe=manifest.recipe,
+            version=manifest.version,
+            digest=loaded.bundle.digest,
+            device=loaded.engine.device,
+        )
+
+
+def _signature(path: Path) -> object:
+    """Changes when a file of the bundle does: a copy under way is refused, then tried again."""
+    return sorted(
+        (file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in path.glob("*")
+    )

@@ -1,0 +1,41 @@
+"""`/health/live`, `/health/ready`, `/metrics`."""
+
+from fastapi import APIRouter, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from service.schemas import Health
+from service.state import CurrentState
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/health/live", operation_id="live")
+async def live() -> dict[str, str]:
+    """The process answers."""
+    return {"status": "live"}
+
+
+@router.get("/health/ready", operation_id="ready", responses={503: {"model": Health}})
+async def ready(response: Response, state: CurrentState) -> Health:
+    """Whether images can be inspected; each recipe with the device that really runs it."""
+    champions = state.registry.champions
+    if not champions:
+        response.status_code = 503
+    return Health(
+        status="ready" if champions else "not ready",
+        recipes={
+            recipe: f"version {loaded.bundle.manifest.version} on {loaded.engine.device}"
+            for recipe, loaded in champions.items()
+        },
+        problems=state.registry.problems,
+    )
+
+
+@router.get("/metrics", operation_id="metrics", include_in_schema=False)
+async def metrics(state: CurrentState) -> Response:
+    """The collectors in Prometheus' text format."""
+    bundle = state.metrics.bundle
+    bundle.clear()
+    for recipe, loaded in state.registry.champions.items():
+        bundle.labels(recipe, loaded.engine.device).set(loaded.bundle.manifest.version)
+    return Response(generate_latest(state.metrics.registry), media_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,189 @@
+"""Wire types. Result fields carry the names of OPC 40100-1's ResultDataType in snake case."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from models.bundle import Thresholds, Verdict
+from service.regions import Box, Region
+
+HeatmapFormat = Literal["png8", "png16", "npy", "overlay"]
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class Closed(BaseModel):
+    """A request body: an unknown field is a mistake, not something to ignore."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class FeedbackSummary(BaseModel):
+    """The newest label of an inspection."""
+
+    id: str
+    creation_time: datetime
+    verdict: Literal["ok", "ng", "unsure"]
+    defect_class: str | None
+    operator: str
+    comment: str
+    boxes: list[Box]
+    has_mask: bool
+
+
+class InspectionResult(BaseModel):
+    """One stored inspection. `score` is raw; `percentile` is its rank among good parts, 0..100."""
+
+    id: str = Field(description="resultId")
+    recipe_id: str
+    part_id: str | None
+    camera: str | None
+    is_simulated: bool
+    result_state: Literal["completed"]
+    creation_time: datetime
+    verdict: Verdict
+    score: float
+    percentile: float
+    thresholds: Thresholds
+    regions: list[Region]
+    image: str = Field(description="Address of the image as it came.")
+    width: int
+    height: int
+    heatmap: str = Field(description="Address of the heatmap; add ?format=.")
+    heatmap_range: tuple[float, float] = Field(
+        description="Raw values of a PNG heatmap's darkest and brightest level."
+    )
+    heatmap_data: str | None = Field(
+        None, description="The heatmap as base64, where the request asked for it inline."
+    )
+    bundle_version: int
+    bundle_digest: str
+    device: str
+    processing_times: dict[str, float] = Field(description="Milliseconds by step.")
+    feedback: FeedbackSummary | None = None
+
+
+class InspectionPage(BaseModel):
+    """Inspections, the newest first; `next` continues where this page ends."""
+
+    items: list[InspectionResult]
+    next: str | None
+
+
+class Problem(BaseModel):
+    """RFC 9457. Its verdict is always `error`: a part without a result is not a good part."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    request_id: str
+    retryable: bool
+    verdict: Literal["error"]
+
+
+class BatchItem(BaseModel):
+    """One image's result or its problem."""
+
+    name: str
+    result: InspectionResult | None = None
+    problem: Problem | None = None
+
+
+class BatchResult(BaseModel):
+    """Results in the order of the images; `verdict` is the worst, as of the views of one part."""
+
+    verdict: Verdict
+    items: list[BatchItem]
+
+
+class FeedbackRequest(Closed):
+    """An operator's word. A mask is a base64 PNG of the image's size, 255 where it is defective."""
+
+    inspection_id: Name
+    verdict: Literal["ok", "ng", "unsure"]
+    defect_class: Annotated[str, Field(min_length=1, max_length=100)] | None = None
+    mask: str | None = None
+    boxes: list[Box] = Field(default_factory=list, max_length=100)
+    operator: Name
+    comment: str = Field("", max_length=2000)
+
+    @model_validator(mode="after")
+    def _marks_belong_to_ng(self) -> "FeedbackRequest":
+        if self.verdict != "ng" and (self.mask or self.boxes or self.defect_class):
+            raise ValueError("a defect class, mask or boxes go with the verdict ng only")
+        return self
+
+
+class FeedbackResult(BaseModel):
+    """A stored label."""
+
+    id: str
+    inspection_id: str
+    creation_time: datetime
+
+
+class RecipeStatus(BaseModel):
+    """A recipe and what decides for it."""
+
+    recipe_id: str
+    bundle_version: int
+    bundle_digest: str
+    device: str
+    versions: list[int]
+    thresholds: Thresholds
+    input: dict[str, Any]
+    metrics: dict[str, float]
+    calibration_count: int
+
+
+class ThresholdsRequest(Closed):
+    """New thresholds, on the raw scores of the bundle that decides now."""
+
+    review: float
+    ng: float
+    by: Name
+    reason: Name
+
+    @model_validator(mode="after")
+    def _review_comes_first(self) -> "ThresholdsRequest":
+        if self.review > self.ng:
+            raise ValueError("review must not be above ng")
+        return self
+
+
+class ThresholdsRevision(BaseModel):
+    """One revision of a recipe's thresholds."""
+
+    creation_time: datetime
+    bundle_version: int
+    review: float
+    ng: float
+    by: str
+    reason: str
+
+
+class PromotionRequest(Closed):
+    """Which version is to decide from now on; an older one rolls back."""
+
+    version: int = Field(ge=1)
+    by: Name
+    reason: Name
+
+
+class PromotionRecord(BaseModel):
+    """One change of what decides."""
+
+    creation_time: datetime
+    bundle_version: int
+    bundle_digest: str
+    by: str
+    reason: str
+
+
+class Health(BaseModel):
+    """Whether the service can decide, on what, and what it refuses to load."""
+
+    status: Literal["ready", "not ready"]
+    recipes: dict[str, str]
+    problems: list[str]

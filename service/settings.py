@@ -1,0 +1,43 @@
+"""Deployment facts: where, how many, on which device. How to score is the bundle's business."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from models.session import Device
+
+
+class Settings(BaseSettings):
+    """Every setting of the service; each is also a variable `KIZU_<NAME>`."""
+
+    model_config = SettingsConfigDict(env_prefix="KIZU_", frozen=True, extra="forbid")
+
+    store: Path = Field(Path("models/bundles"), description="Directory of bundles.")
+    data: Path = Field(Path("data"), description="Directory for images, heatmaps and the database.")
+    database: str = Field(
+        "",
+        description="SQLAlchemy URL; by default SQLite, as kizu.sqlite3 in the data directory.",
+    )
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on.")
+    device: Device = Field("auto", description="auto, cpu or cuda; a named device must really run.")
+    threads: int = Field(0, ge=0, description="CPU threads of one model run; 0 is all cores.")
+    promotion: Literal["newest", "manual"] = Field(
+        "newest",
+        description="newest: a bundle decides as soon as it first appears; manual: after `kizu "
+        "bundle promote` only (a recipe's first bundle always decides).",
+    )
+    scan_seconds: float = Field(2.0, gt=0, description="How often the store is looked through.")
+    max_body_bytes: int = Field(32_000_000, gt=0, description="Largest request body; 413 above.")
+    max_pixels: int = Field(64_000_000, gt=0, description="Largest image, from its header.")
+    max_batch_images: int = Field(64, gt=0, description="Most images in one batch request.")
+    max_queue: int = Field(64, gt=0, description="Images waiting for the device; 503 above.")
+    max_batch: int = Field(8, gt=0, description="Most images in one run of the model.")
+    deadline_ms: int = Field(10_000, gt=0, description="Longest wait for a verdict; 504 after.")
+
+    @property
+    def database_url(self) -> str:
+        """The URL in force."""
+        return self.database or f"sqlite:///{(self.data / 'kizu.sqlite3').absolute()}"

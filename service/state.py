@@ -1,0 +1,33 @@
+"""What lives from the application's start to its end, in one typed place."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+from sqlalchemy import Engine as Database
+
+from service.inspector import Inspector
+from service.metrics import Metrics
+from service.registry import Registry
+from service.settings import Settings
+from service.store.blobs import Blobs
+
+
+@dataclass(frozen=True)
+class State:
+    """The parts of a running service."""
+
+    settings: Settings
+    database: Database
+    blobs: Blobs
+    registry: Registry
+    inspector: Inspector
+    metrics: Metrics
+
+
+def _state(request: Request) -> State:
+    state: State = request.state.kizu
+    return state
+
+
+CurrentState = Annotated[State, Depends(_state)]

@@ -1,0 +1,121 @@
+"""The tables. Rows are appended; none of them is ever changed."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import JSON, DateTime, ForeignKey, Index, MetaData, TypeDecorator
+from sqlalchemy.engine import Dialect
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware UTC time; SQLite, which has none, gives it back with its zone."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return value.replace(tzinfo=UTC) if value and value.tzinfo is None else value
+
+
+class Base(DeclarativeBase):
+    """Constraint names are fixed, so that a migration can name them on any database."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy's own form
+        datetime: UtcDateTime,
+        dict[str, Any]: JSON,
+        list[Any]: JSON,
+    }
+
+
+class Inspection(Base):
+    """One image in, one stored result."""
+
+    __tablename__ = "inspections"
+    __table_args__ = (Index(None, "recipe", "created_at"), Index(None, "created_at", "id"))
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    created_at: Mapped[datetime]
+    recipe: Mapped[str]
+    part_id: Mapped[str | None] = mapped_column(index=True)
+    camera: Mapped[str | None]
+    simulated: Mapped[bool]
+    idempotency_key: Mapped[str | None] = mapped_column(unique=True)
+    request_sha256: Mapped[str]
+
+    image_sha256: Mapped[str] = mapped_column(index=True)
+    image_type: Mapped[str]
+    width: Mapped[int]
+    height: Mapped[int]
+    pixels: Mapped[dict[str, Any]]
+
+    bundle_version: Mapped[int]
+    bundle_digest: Mapped[str]
+    device: Mapped[str]
+    verdict: Mapped[str]
+    score: Mapped[float]
+    percentile: Mapped[float]
+    review_threshold: Mapped[float]
+    ng_threshold: Mapped[float]
+    regions: Mapped[list[Any]]
+    heatmap_sha256: Mapped[str]
+    heatmap_low: Mapped[float]
+    heatmap_high: Mapped[float]
+    processing_times: Mapped[dict[str, Any]]
+
+
+class Feedback(Base):
+    """One operator's word on one inspection; the newest counts, all are kept."""
+
+    __tablename__ = "feedback"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    created_at: Mapped[datetime]
+    inspection_id: Mapped[str] = mapped_column(ForeignKey("inspections.id"), index=True)
+    verdict: Mapped[str]
+    defect_class: Mapped[str | None]
+    mask_sha256: Mapped[str | None]
+    boxes: Mapped[list[Any]]
+    operator: Mapped[str]
+    comment: Mapped[str]
+    idempotency_key: Mapped[str | None] = mapped_column(unique=True)
+    request_sha256: Mapped[str]
+
+
+class ThresholdRevision(Base):
+    """Thresholds of one bundle from a moment on. Raw scores of two bundles do not compare."""
+
+    __tablename__ = "threshold_revisions"
+    __table_args__ = (Index(None, "recipe", "bundle_digest"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    created_at: Mapped[datetime]
+    recipe: Mapped[str]
+    bundle_version: Mapped[int]
+    bundle_digest: Mapped[str]
+    review: Mapped[float]
+    ng: Mapped[float]
+    by: Mapped[str]
+    reason: Mapped[str]
+
+
+class Promotion(Base):
+    """Which bundle decides for a recipe, from a moment on."""
+
+    __tablename__ = "promotions"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    created_at: Mapped[datetime]
+    recipe: Mapped[str] = mapped_column(index=True)
+    bundle_version: Mapped[int]
+    bundle_digest: Mapped[str]
+    by: Mapped[str]
+    reason: Mapped[str]

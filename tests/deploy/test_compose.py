@@ -1,0 +1,188 @@
+"""The compose file: valid, complete, safe by default, and true to the service's settings."""
+
+import json
+import os
+import re
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from sqlalchemy import make_url
+
+from service.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+COMPOSE = DEPLOY / "compose.yaml"
+ENTRY = re.compile(r"^#?([A-Z_]+)=(.*)$", re.MULTILINE)
+VARIABLE = re.compile(r"(?<!\$)\$\{(\w+):-([^}]*)\}")
+YAMLLINT = """
+extends: default
+rules:
+  line-length: {max: 100}
+  document-start: disable
+"""
+
+# As the engine sees it: no comments, anchors merged, then variables at their defaults.
+RAW = json.dumps(yaml.safe_load(COMPOSE.read_text()))
+MODEL = json.loads(VARIABLE.sub(r"\2", RAW))
+PROMETHEUS = yaml.safe_load((DEPLOY / "prometheus.yml").read_text())
+INSPECTORS = ("service", "service-gpu")
+
+
+def service(name: str) -> dict[str, Any]:
+    return MODEL["services"][name]
+
+
+def run(*command: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, check=False, **options)
+
+
+def test_the_compose_file_follows_the_specification() -> None:
+    schema = ["--builtin-schema", "vendor.compose-spec"]
+    done = run(sys.executable, "-m", "check_jsonschema", *schema, COMPOSE)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", ["compose.yaml", "prometheus.yml"])
+def test_yaml_is_tidy(name: str) -> None:
+    done = run(sys.executable, "-m", "yamllint", "--strict", "-d", YAMLLINT, DEPLOY / name)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_referenced_file_exists() -> None:
+    builds = [one["build"] for one in MODEL["services"].values() if "build" in one]
+    files = [DEPLOY / build["context"] / build["dockerfile"] for build in builds]
+    mounts = [mount for one in MODEL["services"].values() for mount in one.get("volumes", [])]
+    files += [DEPLOY / mount.split(":")[0] for mount in mounts if mount.startswith(".")]
+    assert len(files) == 3
+    assert [file for file in files if not file.is_file()] == []
+
+
+def test_every_named_volume_and_secret_is_declared_and_used() -> None:
+    services = MODEL["services"].values()
+    mounts = [mount for one in services for mount in one.get("volumes", [])]
+    assert {m.split(":")[0] for m in mounts if m[0] not in "./"} == set(MODEL["volumes"])
+    assert {s for one in services for s in one.get("secrets", [])} == set(MODEL["secrets"])
+
+
+def test_secrets_stay_out_of_git() -> None:
+    ignored = (ROOT / ".gitignore").read_text().splitlines()
+    assert "/deploy/secrets/" in ignored
+    for secret in MODEL["secrets"].values():
+        assert secret["file"].startswith("./secrets/")
+
+
+def test_the_example_names_every_variable_with_its_default() -> None:
+    assert re.findall(r"(?<!\$)\$(?![${])|(?<!\$)\$\{\w+\}", RAW) == [], (
+        "a variable lacks a default"
+    )
+    example = dict(ENTRY.findall((DEPLOY / ".env.example").read_text()))
+    profile = example.pop("COMPOSE_PROFILES")  # read by docker compose itself
+    assert example == dict(VARIABLE.findall(RAW))
+    assert [profile] == service("service")["profiles"]
+
+
+@pytest.mark.parametrize("name", INSPECTORS)
+def test_the_service_is_given_settings_that_it_has(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = service(name)["environment"]
+    given = {key[5:].lower() for key in environment if key.startswith("KIZU_")}
+    assert given - set(Settings.model_fields) == set()
+    for key, value in environment.items():
+        monkeypatch.setenv(key, str(value))
+    settings = Settings()
+    assert settings.device == {"service": "cpu", "service-gpu": "cuda"}[name]
+    for field in given - {"database", "device"}:
+        assert getattr(settings, field) == Settings.model_fields[field].default
+
+
+def test_the_two_services_differ_in_their_device_alone() -> None:
+    apart = {"profiles", "image", "build", "deploy", "environment"}
+    cpu, gpu = (
+        {key: value for key, value in service(name).items() if key not in apart}
+        for name in INSPECTORS
+    )
+    assert cpu == gpu
+    runtimes = [service(name)["build"]["args"]["RUNTIME"] for name in INSPECTORS]
+    assert runtimes == [service(name)["profiles"][0] for name in INSPECTORS] == ["cpu", "gpu"]
+    (device,) = service("service-gpu")["deploy"]["resources"]["reservations"]["devices"]
+    assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
+    assert "deploy" not in service("service")
+
+
+def test_the_readme_saves_the_images_that_run() -> None:
+    saved = re.findall(r"docker save (.+?) \|", (DEPLOY / "README.md").read_text())
+    images = [one["image"] for name, one in MODEL["services"].items() if name != "service-gpu"]
+    assert [line.split() for line in saved] == [images]
+
+
+def test_ports_are_open_to_this_host_alone_by_default() -> None:
+    ports = [port for one in MODEL["services"].values() for port in one.get("ports", [])]
+    assert len(ports) == 3
+    assert [port for port in ports if not port.startswith("127.0.0.1:")] == []
+
+
+def test_every_service_comes_back_by_itself() -> None:
+    assert {one["restart"] for one in MODEL["services"].values()} == {"unless-stopped"}
+
+
+def test_postgres_is_healthy_and_durable_before_the_service_starts() -> None:
+    for name in INSPECTORS:
+        assert service(name)["depends_on"]["postgres"]["condition"] == "service_healthy"
+    postgres = service("postgres")
+    assert {"fsync=on", "synchronous_commit=on"} <= set(postgres["command"])
+    # The initialising server has no TCP: a check by socket would be healthy too early.
+    assert postgres["healthcheck"]["test"][:4] == ["CMD", "pg_isready", "-h", "127.0.0.1"]
+
+
+def enter(tmp_path: Path, secret: Path) -> subprocess.CompletedProcess[str]:
+    """Run the service's entrypoint as the engine would, with `echo served` as its command."""
+    *shell, script, name = service("service")["entrypoint"]
+    script = script.replace("$$", "$")
+    assert "/run/secrets/postgres_password" in script
+    script = script.replace("/run/secrets/postgres_password", str(secret))
+    environment = {"PATH": os.environ["PATH"], "PGPASSFILE": str(tmp_path / "pgpass")}
+    return run(*shell, script, name, "echo", "served", env=environment)
+
+
+def test_the_entrypoint_writes_a_password_file_that_libpq_takes(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("a:b\\c\n")
+    done = enter(tmp_path, secret)
+    assert (done.returncode, done.stdout) == (0, "served\n")
+    url = make_url(service("service")["environment"]["KIZU_DATABASE"])
+    written = tmp_path / "pgpass"
+    assert written.read_text() == f"{url.host}:5432:{url.username}:{url.database}:a\\:b\\\\c\n"
+    assert stat.S_IMODE(written.stat().st_mode) == 0o600
+
+
+def test_without_its_secret_the_service_does_not_start(tmp_path: Path) -> None:
+    done = enter(tmp_path, tmp_path / "missing")
+    assert done.returncode != 0
+    assert done.stdout == ""
+
+
+def test_the_password_file_lies_in_memory() -> None:
+    for name in INSPECTORS:
+        passfile = Path(service(name)["environment"]["PGPASSFILE"])
+        assert str(passfile.parent) in service(name)["tmpfs"]
+
+
+def test_prometheus_scrapes_both_services() -> None:
+    (job,) = PROMETHEUS["scrape_configs"]
+    assert job["metrics_path"] == "/metrics"
+    (static,) = job["static_configs"]
+    ports = {name: service(name)["ports"][0].split(":")[-1] for name in INSPECTORS}
+    assert static["targets"] == [f"{name}:{port}" for name, port in ports.items()]
+
+
+def test_prometheus_reads_the_mounted_configuration() -> None:
+    prometheus = service("prometheus")
+    (config,) = (m for m in prometheus["volumes"] if m.startswith("./prometheus.yml:"))
+    assert f"--config.file={config.split(':')[1]}" in prometheus["command"]
