@@ -7,6 +7,7 @@ inside. Its outputs are named stages, each (B, channels, H / stride, W / stride)
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from pydantic import ValidationError
 
@@ -30,7 +31,7 @@ class Stage(Contract):
 class BackboneManifest(Contract):
     """What is known of a backbone: its stages, what it was trained on, and who may use it."""
 
-    format_version: int = 1
+    format_version: Literal[1] = 1
     name: str
     stages: tuple[Stage, ...]
     licence: str
@@ -52,9 +53,9 @@ def open_backbone(directory: Path) -> Backbone:
     try:
         manifest = BackboneManifest.model_validate_json((directory / MANIFEST).read_bytes())
         model = (directory / MODEL).read_bytes()
-    except FileNotFoundError as error:
+    except OSError as error:
         raise BackboneError(
-            f"{directory} is not a backbone: {error.filename} is missing."
+            f"{directory} is not a backbone: {error.filename} cannot be read ({error.strerror})."
         ) from error
     except ValidationError as error:
         raise BackboneError(
@@ -100,5 +101,6 @@ def list_backbones(roots: tuple[Path, ...]) -> list[Path]:
     found: dict[str, Path] = {}
     for root in roots:
         for manifest in sorted(root.glob(f"*/{MANIFEST}")):
-            found.setdefault(manifest.parent.name, manifest.parent)
+            if not manifest.parent.name.startswith("."):  # one that is being written
+                found.setdefault(manifest.parent.name, manifest.parent)
     return list(found.values())

@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from models.contract import Contract
 from models.durable import new_directory, write_file
@@ -73,7 +73,7 @@ class Manifest(Contract):
 
     format_version: Literal[1] = 1
     recipe: str
-    version: int
+    version: int = Field(ge=1)
     created_at: datetime
     origin: Literal["fit", "retrain"]
     parent_version: int | None = None
@@ -100,10 +100,8 @@ class Bundle:
     def read(self, name: str) -> bytes:
         """The bytes of one file, checked against the manifest. Raises BundleError."""
         path = self.path / name
-        if path.is_symlink():
-            raise BundleError(f"{path} is a link; a bundle holds plain files only.")
         try:
-            data = path.read_bytes()
+            data = _read_plain(path)
         except OSError as error:
             raise BundleError(
                 f"{path} cannot be read: {error.strerror}.", remedy="Copy the bundle again."
@@ -118,8 +116,9 @@ class Bundle:
 
 def open_bundle(path: Path) -> Bundle:
     """Open `<store>/<recipe>/<version>` and verify every hash. Raises BundleError."""
+    path = path.absolute()  # its last two names say which bundle it must be
     try:
-        raw = (path / MANIFEST).read_bytes()
+        raw = _read_plain(path / MANIFEST)
         manifest = Manifest.model_validate_json(raw)
     except OSError as error:
         raise BundleError(
@@ -163,6 +162,12 @@ def write_bundle(store: Path, manifest: Manifest, files: Mapping[str, bytes]) ->
             f"{path} already exists; a bundle never changes.", remedy="Train again."
         ) from error
     return path
+
+
+def _read_plain(path: Path) -> bytes:
+    if path.is_symlink():
+        raise BundleError(f"{path} is a link; a bundle holds plain files only.")
+    return path.read_bytes()
 
 
 def check_recipe_name(recipe: str) -> None:

@@ -1,5 +1,6 @@
 """Writing so that a power cut leaves the old state or the new one, never half of either."""
 
+import errno
 import os
 import shutil
 import tempfile
@@ -31,7 +32,7 @@ def new_directory(path: Path) -> Iterator[Path]:
 
     Raises FileExistsError if `path` already holds something.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(path.parent)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".writing-{path.name}-"))
     try:
         yield temporary
@@ -40,14 +41,29 @@ def new_directory(path: Path) -> Iterator[Path]:
             for name in names:
                 _sync_file(Path(directory) / name)
             sync_directory(Path(directory))
-        try:
-            temporary.rename(path)
-        except OSError as error:
-            raise FileExistsError(f"{path} already exists") from error
+        rename_directory(temporary, path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    sync_directory(path.parent)
+
+
+def rename_directory(source: Path, target: Path) -> None:
+    """Rename durably. Raises FileExistsError if `target` already holds something."""
+    try:
+        source.rename(target)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+            raise
+        raise FileExistsError(f"{target} already exists") from error
+    sync_directory(target.parent)
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory with its missing parents, each of their names durable."""
+    missing = [directory for directory in (path, *path.parents) if not directory.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for directory in missing:
+        sync_directory(directory.parent)
 
 
 def sync_directory(path: Path) -> None:

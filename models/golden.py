@@ -30,7 +30,8 @@ class Golden:
         ):
             if expected.shape != got.shape:
                 return f"{what} has the shape {got.shape} instead of {expected.shape}"
-            gap = float(np.max(np.abs(expected - got), initial=0.0))
+            with np.errstate(invalid="ignore"):  # two equal infinities differ by NaN
+                gap = float(np.max(np.abs(expected - got), initial=0.0))
             if not gap <= tolerance:  # written so that NaN disagrees
                 return f"{what} differs by {gap:.2g}, allowed is {tolerance:g}"
         return None

@@ -8,11 +8,18 @@ alpha channel composed on black) would change the verdict.
 
 import io
 import struct
+import warnings
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps
+from PIL.TiffImagePlugin import (
+    BITSPERSAMPLE,
+    PHOTOMETRIC_INTERPRETATION,
+    SAMPLEFORMAT,
+    TiffImageFile,
+)
 
 from models.contract import Contract
 from models.errors import ImageError
@@ -27,8 +34,12 @@ MAX_PIXELS = 64_000_000
 _BROKEN = (
     OSError, ValueError, SyntaxError, EOFError, struct.error, IndexError, KeyError, TypeError,
     OverflowError, ZeroDivisionError, RuntimeError, NotImplementedError, AttributeError,
-    Image.DecompressionBombError, Image.DecompressionBombWarning,
+    Image.DecompressionBombError,
 )  # fmt: skip
+
+# Pillow opens more (signed, 32-bit, float, premultiplied, Lab): none has one right 8-bit RGB.
+_GREY16 = ("I;16", "I;16B")
+_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", *_GREY16)
 
 
 class PixelContract(Contract):
@@ -58,26 +69,32 @@ def decode(data: bytes, contract: PixelContract, *, max_pixels: int = MAX_PIXELS
     channel is dropped where it is opaque everywhere. Raises ImageError for anything unreadable,
     larger than `max_pixels`, of several frames, translucent, or of another depth than declared.
     """
-    image = _open(data, max_pixels)
-    bits = _sample_bits(image)
-    try:
-        image.load()
-        upright = ImageOps.exif_transpose(image)
-    except _BROKEN as error:
-        raise ImageError(
-            f"The image is damaged: {_reason(error)}.", remedy="Send the whole file, unchanged."
-        ) from error
+    with warnings.catch_warnings():
+        # Pillow warns of odd metadata; here a file is read or refused. Only Pillow's warnings,
+        # since other threads may see this filter.
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        image = _open(data, max_pixels)
+        bits = _sample_bits(image)
+        try:
+            image.load()
+            upright = ImageOps.exif_transpose(image)
+        except _BROKEN as error:
+            raise ImageError(
+                f"The image is damaged: {_reason(error)}.", remedy="Send the whole file, unchanged."
+            ) from error
     return _map(upright, bits, contract)
 
 
 def read_mask(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Mask:
-    """Decode a mask file to bool (H, W): True where its value is above half (> 127)."""
-    image = _open(data, max_pixels)
+    """Decode an 8-bit mask file to bool (H, W): True where its value is above half (> 127).
+
+    Raises ImageError as `decode` does, and where something is drawn but nothing marked.
+    """
     try:
-        values = np.asarray(image.convert("L"))
-    except _BROKEN as error:
+        values = decode(data, PixelContract(colour="grey"), max_pixels=max_pixels)[..., 0]
+    except ImageError as error:
         raise ImageError(
-            f"The mask is damaged: {_reason(error)}.", remedy="Export the mask again as PNG."
+            f"The mask cannot be used. {error.message}", remedy="Export it again as an 8-bit PNG."
         ) from error
     if 0 < int(values.max(initial=0)) <= 127:
         raise ImageError(
@@ -118,6 +135,11 @@ def _open(data: bytes, max_pixels: int) -> ImageFile.ImageFile:
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
         frames = getattr(image, "n_frames", 1)
+    except Image.DecompressionBombError as error:  # raised within open() above 179 million pixels
+        raise ImageError(
+            f"The image has more pixels than the limit of {max_pixels:,}.",
+            remedy="Send a smaller image.",
+        ) from error
     except _BROKEN as error:
         raise ImageError(
             "The data is not a readable JPEG, PNG, BMP, TIFF or WebP image.",
@@ -142,16 +164,30 @@ def _sample_bits(image: ImageFile.ImageFile) -> int:
 
     The mode alone would not do: Pillow reads 48-bit RGB as 24-bit without a word.
     """
-    raw_modes = [str(tile.args) for tile in image.tile]
-    return 16 if any(";16" in mode for mode in [image.mode, *raw_modes]) else 8
+    if isinstance(image, TiffImageFile):
+        _refuse_misread(image)
+        return 16 if max(image.tag_v2.get(BITSPERSAMPLE, (1,))) > 8 else 8
+    raw_modes = [str(tile.args) for tile in image.tile]  # BMP's BGR;16 is 5, 6 and 5 bits
+    return 16 if any(";16" in mode and "BGR;16" not in mode for mode in raw_modes) else 8
+
+
+def _refuse_misread(image: TiffImageFile) -> None:
+    """Refuse what Pillow takes for unsigned samples, or for ones where 0 is black."""
+    signed = 2 in image.tag_v2.get(SAMPLEFORMAT, ())
+    inverted = image.mode in _GREY16 and image.tag_v2.get(PHOTOMETRIC_INTERPRETATION, 0) == 0
+    if signed or inverted:
+        raise ImageError(
+            f"The TIFF has {'signed samples' if signed else '16-bit samples where 0 is white'}.",
+            remedy="Save it with unsigned samples where 0 is black.",
+        )
 
 
 def _map(image: Image.Image, bits: int, contract: PixelContract) -> Pixels:
     declared = 8 if contract.bit_depth == 8 else 16
-    if image.mode in ("I", "F"):
+    if image.mode not in _MODES:
         raise ImageError(
-            f"The image holds 32-bit samples (mode {image.mode}).",
-            remedy="Send 8-bit samples, or 16-bit ones to a recipe with a bit depth above 8.",
+            f"The image is of mode {image.mode}, which has no mapping to 8-bit RGB.",
+            remedy="Send 8-bit samples, or 16-bit grey to a recipe with a bit depth above 8.",
         )
     if bits != declared:
         raise ImageError(
@@ -169,7 +205,7 @@ def _map(image: Image.Image, bits: int, contract: PixelContract) -> Pixels:
 
 def _to_8_bit(image: Image.Image, bit_depth: int) -> Image.Image:
     samples = np.asarray(image)
-    if samples.dtype != np.uint16:
+    if image.mode not in _GREY16:
         raise ImageError(
             "The image holds 16-bit colour samples.",
             remedy="Send 16-bit grey, or 8-bit colour to a recipe of bit depth 8.",
@@ -181,6 +217,8 @@ def _to_8_bit(image: Image.Image, bit_depth: int) -> Image.Image:
             f"at {top}.",
             remedy="Check whether the camera left-aligns its samples; train the recipe for 16.",
         )
+    if "transparency" in image.info and (samples == image.info["transparency"]).any():
+        raise _translucent()
     return Image.fromarray(np.rint(samples.astype(np.float64) * (255.0 / top)).astype(np.uint8))
 
 
@@ -188,11 +226,15 @@ def _opaque(image: Image.Image) -> Image.Image:
     rgba = image.convert("RGBA")
     alpha = rgba.getchannel("A").getextrema()
     if alpha != (255, 255):
-        raise ImageError(
-            "The image is partly transparent, and there is no right colour behind it.",
-            remedy="Send the image without an alpha channel.",
-        )
+        raise _translucent()
     return rgba.convert("RGB")
+
+
+def _translucent() -> ImageError:
+    return ImageError(
+        "The image is partly transparent, and there is no right colour behind it.",
+        remedy="Send the image without an alpha channel.",
+    )
 
 
 def _reason(error: BaseException) -> str:

@@ -8,6 +8,7 @@ names every other file by its own.
 import hashlib
 import tempfile
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Literal
 from pydantic import ValidationError
 
 from models.contract import Contract
-from models.durable import new_directory, write_file
+from models.durable import make_directory, new_directory, rename_directory, write_file
 from models.errors import SnapshotError
 
 SAMPLES = "samples.jsonl"
@@ -69,9 +70,10 @@ class Snapshot:
 def write_snapshot(root: Path, labelled: Iterable[LabelledImage]) -> Snapshot:
     """Write a snapshot and open it; the same samples give the same digest and are kept once.
 
-    Raises SnapshotError when there is nothing to write or one image carries two labels.
+    Raises SnapshotError when there is nothing to write, one image carries two labels, or a file
+    is not the one that its sample names.
     """
-    root.mkdir(parents=True, exist_ok=True)
+    make_directory(root)
     # The digest, and so the name, is known only at the end: fill a neighbour, then rename.
     with tempfile.TemporaryDirectory(dir=root, prefix=".collecting-") as name:
         collected = Path(name) / "snapshot"
@@ -80,8 +82,8 @@ def write_snapshot(root: Path, labelled: Iterable[LabelledImage]) -> Snapshot:
             lines = b"".join(sample.model_dump_json().encode() + b"\n" for sample in samples)
             write_file(temporary / SAMPLES, lines)
         path = root / hashlib.sha256(lines).hexdigest()
-        if not path.exists():
-            collected.rename(path)
+        with suppress(FileExistsError):  # the same samples, kept already
+            rename_directory(collected, path)
     return open_snapshot(path)
 
 
@@ -116,6 +118,8 @@ def _write_files(directory: Path, labelled: Iterable[LabelledImage]) -> list[Sam
             raise SnapshotError(f"The image {sample.image_sha256} stands in the snapshot twice.")
         samples[sample.image_sha256] = sample
         _write_hashed(directory / "images" / sample.image_sha256, item.image, sample.image_sha256)
+        if (sample.mask_sha256 is None) != (item.mask is None):
+            raise SnapshotError(f"The image {sample.image_sha256} comes without the mask it names.")
         if sample.mask_sha256 is not None and item.mask is not None:
             mask = directory / "masks" / f"{sample.mask_sha256}.png"
             _write_hashed(mask, item.mask, sample.mask_sha256)

@@ -27,7 +27,11 @@ def open_session(
     chosen = device
     if device == "auto":
         chosen = "cuda" if "CUDAExecutionProvider" in ort.get_available_providers() else "cpu"
+    if chosen == "cuda":
+        ort.preload_dlls()  # CUDA and cuDNN from their wheels, which the loader would not find
     provider, settings = _PROVIDERS[chosen]
+    if provider not in ort.get_available_providers():
+        raise _not_running(chosen, f"this ONNX Runtime has no {provider}")
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
@@ -40,14 +44,18 @@ def open_session(
     if running != provider:
         if device == "auto":
             return open_session(model, device="cpu", threads=threads)
-        raise DeviceError(
-            f"The device {chosen!r} was asked for, but the model runs on {running}.",
-            remedy="Check the driver and install kizu[gpu] instead of kizu[cpu], or set the "
-            "device to cpu.",
-        )
+        raise _not_running(chosen, f"the model runs on {running}")
     return session
 
 
 def provider_of(session: ort.InferenceSession) -> str:
     """The execution provider that really runs the session, such as `CPUExecutionProvider`."""
     return str(session.get_providers()[0])
+
+
+def _not_running(device: str, why: str) -> DeviceError:
+    return DeviceError(
+        f"The device {device!r} was asked for, but {why}.",
+        remedy="Check the driver and install kizu[gpu] instead of kizu[cpu], or set the device "
+        "to cpu.",
+    )

@@ -1,4 +1,4 @@
-"""The outermost layer: a request's id, its line in the log, and no exception that escapes."""
+"""The outermost layer: a request's id, size and log line, and no exception that escapes."""
 
 import re
 import time
@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import as_service_error, problem
+from service.errors import TooLarge, as_service_error, problem
 
 log = structlog.get_logger()
 
@@ -23,8 +23,9 @@ class AccessMiddleware:
     An exception that reached the server would close the connection under the next request.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
         self._app = app
+        self._max_body_bytes = max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -47,7 +48,7 @@ class AccessMiddleware:
             await send(message)
 
         try:
-            await self._app(scope, receive, send_with_id)
+            await self._app(scope, self._limited(request, receive), send_with_id)
         except Exception as error:
             if status:
                 raise
@@ -65,3 +66,22 @@ class AccessMiddleware:
                 ms=round(1000 * (time.perf_counter() - started), 1),
                 request_id=request_id,
             )
+
+    def _limited(self, request: Request, receive: Receive) -> Receive:
+        """Raise TooLarge, which becomes a problem like any other, instead of reading on."""
+        declared = request.headers.get("content-length", "")
+        too_large = declared.isdecimal() and int(declared) > self._max_body_bytes
+        total = 0
+
+        async def limited() -> Message:
+            nonlocal total
+            message: Message = {} if too_large else await receive()
+            total += len(message.get("body", b""))
+            if too_large or total > self._max_body_bytes:
+                raise TooLarge(
+                    f"The request body is larger than {self._max_body_bytes:,} bytes.",
+                    remedy="Send a smaller image, or raise KIZU_MAX_BODY_BYTES.",
+                )
+            return message
+
+        return limited

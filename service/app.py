@@ -6,7 +6,6 @@ from pathlib import Path
 
 from anyio import to_thread
 from fastapi import FastAPI
-from fastapi.staticfiles import StaticFiles
 
 from models.bundle import Bundle
 from service.access import AccessMiddleware
@@ -21,6 +20,7 @@ from service.settings import Settings
 from service.state import State
 from service.store.blobs import Blobs
 from service.store.database import open_database
+from service.web_files import WebFiles
 
 WEB = Path(__file__).parent / "web"
 
@@ -37,11 +37,10 @@ def create_app(
         summary="Visual inspection that learns from good parts.",
         version="1",
         lifespan=_lifespan(settings, open_engine or _onnx(settings)),
-        max_body_size=settings.max_body_bytes,
         telemetry={"tracing": False},
     )
     install_handlers(app)
-    app.add_middleware(AccessMiddleware)
+    app.add_middleware(AccessMiddleware, max_body_bytes=settings.max_body_bytes)
     for module in (inspection, feedback, recipes, health):
         app.include_router(module.router)
     # The short forms that cameras and operators' tools use.
@@ -59,7 +58,7 @@ def create_app(
             responses=inspection.PROBLEMS,
             tags=["short forms"],
         )
-    app.mount("/", StaticFiles(directory=WEB, html=True), name="web")
+    app.mount("/", WebFiles(directory=WEB, html=True), name="web")
     return app
 
 

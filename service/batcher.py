@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from service.errors import DeadlinePassed, NotReady, QueueFull
+from service.errors import DeadlinePassed, EngineFailure, NotReady, QueueFull
 
 Key = TypeVar("Key", bound=Hashable)
 Item = TypeVar("Item")
@@ -69,6 +69,9 @@ class Batcher(Generic[Key, Item, Result]):
             if self._closing:
                 raise NotReady("The service is closing down.", remedy="Send the image again soon.")
             if len(self._jobs) >= self._max_queue:
+                # Whoever stopped waiting takes no room.
+                self._jobs = deque(job for job in self._jobs if not job.future.cancelled())
+            if len(self._jobs) >= self._max_queue:
                 raise QueueFull(
                     f"{len(self._jobs)} images are waiting for the device already.",
                     remedy="Send it again a little later, or send fewer at once.",
@@ -120,6 +123,8 @@ class Batcher(Generic[Key, Item, Result]):
         started = time.monotonic()
         try:
             results = self._run(jobs[0].key, [job.item for job in jobs])
+            if len(results) != len(jobs):
+                raise EngineFailure(f"The device gave {len(results)} results for {len(jobs)}.")
         except BaseException as error:  # noqa: BLE001 - it must reach those who wait
             if len(jobs) == 1:
                 jobs[0].future.set_exception(error)

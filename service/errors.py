@@ -140,9 +140,7 @@ def as_service_error(error: BaseException) -> ServiceError:
 
 def _from_status(error: HTTPException) -> ServiceError:
     shown: ServiceError
-    if error.status_code == 413:
-        shown = TooLarge("The request body is larger than the limit.")
-    elif error.status_code == 404:
+    if error.status_code == 404:
         shown = NotFound("There is nothing at this address.", remedy="See /docs.")
     else:
         shown = BadRequest(f"{error.detail}.")

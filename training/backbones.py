@@ -1,7 +1,6 @@
 """Where backbones come from: an ONNX file, a timm model, or a seed."""
 
 import hashlib
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from models.backbone import BackboneManifest, Stage, write_backbone
 from models.session import open_session
 from training import graph
 from training.errors import TrainingError
+from training.export import export_onnx
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -68,20 +68,9 @@ def pull_backbone(
     network, config = _load_timm(architecture, weights)
     channels = network.feature_info.channels()
     stages = [f"stage{i + 1}" for i in range(len(channels))]
-    buffer = io.BytesIO()
-    torch.onnx.export(
-        network,
-        (torch.zeros(2, 3, PROBE, PROBE),),
-        buffer,
-        input_names=["x"],
-        output_names=stages,
-        dynamic_axes={"x": {0: "B", 2: "H", 3: "W"}},
-        opset_version=graph.OPSET,
-        dynamo=False,  # the new exporter fixes H and W where a model pads as TensorFlow does
-    )
     return _write(
         graph.fold_normalisation(
-            onnx.load_from_string(buffer.getvalue()), tuple(config["mean"]), tuple(config["std"])
+            _export(network, stages), tuple(config["mean"]), tuple(config["std"])
         ),
         root,
         name=name or architecture.replace(".", "_"),
@@ -99,28 +88,23 @@ def random_backbone(root: Path, *, name: str = "random", seed: int = 0) -> Path:
     """
     torch.manual_seed(seed)
     network = _RandomNetwork().eval()
-    buffer = io.BytesIO()
     stages = [f"stage{i + 1}" for i in range(len(network.widths))]
-    torch.onnx.export(
-        network,
-        (torch.zeros(2, 3, PROBE, PROBE),),
-        buffer,
-        input_names=["x"],
-        output_names=stages,
-        dynamic_axes={"x": {0: "B", 2: "H", 3: "W"}},
-        opset_version=graph.OPSET,
-        dynamo=False,
-    )
     return _write(
-        graph.fold_normalisation(
-            onnx.load_from_string(buffer.getvalue()), IMAGENET_MEAN, IMAGENET_STD
-        ),
+        graph.fold_normalisation(_export(network, stages), IMAGENET_MEAN, IMAGENET_STD),
         root,
         name=name,
         stages=stages,
         licence="Apache-2.0",
         origin=f"random weights, seed {seed}",
         training_data="none",
+    )
+
+
+def _export(network: nn.Module, stages: list[str]) -> onnx.ModelProto:
+    """A network that gives a list of feature maps, as ONNX with B, H and W dynamic."""
+    free = torch.export.Dim.DYNAMIC
+    return export_onnx(
+        network, (torch.zeros(2, 3, PROBE, PROBE),), ["x"], stages, ({0: free, 2: free, 3: free},)
     )
 
 

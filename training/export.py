@@ -1,11 +1,13 @@
 """A trained scorer to a bundle: one ONNX graph, proven equal to what was trained."""
 
+import contextlib
 import io
 import subprocess
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -56,22 +58,37 @@ def export(
 
 def export_head(scorer: nn.Module, shape: tuple[int, int, int]) -> onnx.ModelProto:
     """A scorer, features (B, *shape) to score and heatmap, as ONNX with a dynamic batch."""
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter warns about its own internals
-        torch.onnx.export(
-            scorer.eval(),
-            (torch.zeros(2, *shape),),
-            buffer,
-            input_names=["features"],
-            output_names=["score", "heatmap"],
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
+    return export_onnx(
+        scorer.eval(),
+        (torch.zeros(2, *shape),),
+        ["features"],
+        ["score", "heatmap"],
+        ({0: torch.export.Dim.DYNAMIC},),
+    )
+
+
+def export_onnx(
+    network: nn.Module,
+    arguments: tuple[torch.Tensor, ...],
+    inputs: list[str],
+    outputs: list[str],
+    dynamic_shapes: tuple[dict[int, Any], ...],
+) -> onnx.ModelProto:
+    """A network as one ONNX model in Kizu's operator set."""
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")  # the exporter warns, and talks, about its own internals
+        program = torch.onnx.export(
+            network,
+            arguments,
+            input_names=inputs,
+            output_names=outputs,
+            dynamic_shapes=dynamic_shapes,
             opset_version=graph.OPSET,
             dynamo=True,
-            external_data=False,
             verbose=False,
         )
-    return onnx.load_from_string(buffer.getvalue())
+    assert program is not None
+    return program.model_proto
 
 
 def golden_images(good: Sequence[Pixels]) -> Pixels:

@@ -2,7 +2,8 @@
 
 import asyncio
 import base64
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Annotated, Any, TypeVar
 
 from anyio import to_thread
@@ -136,7 +137,6 @@ async def inspect_batch(
 
     With a `part_id` they are views of that part. A multipart form with files `images`.
     """
-    files = await _several(request, state.settings.max_batch_images)
     request_id: str = request.state.request_id
 
     async def one(number: int, file: UploadFile) -> BatchItem:
@@ -151,7 +151,8 @@ async def inspect_batch(
             return BatchItem(name=name, problem=Problem.model_validate(shown))
         return BatchItem(name=name, result=await _result(state, row, query.heatmap))
 
-    items = await asyncio.gather(*(one(i, file) for i, file in enumerate(files)))
+    async with _several(request, state.settings.max_batch_images) as files:
+        items = await asyncio.gather(*(one(i, file) for i, file in enumerate(files)))
     verdicts = {item.result.verdict if item.result else "error" for item in items}
     return BatchResult(verdict=next(v for v in WORST if v in verdicts), items=items)
 
@@ -285,18 +286,19 @@ async def _single(request: Request) -> tuple[bytes, str]:
         return await file.read(), _image_type(file.content_type)
 
 
-async def _several(request: Request, most: int) -> list[UploadFile]:
+@asynccontextmanager
+async def _several(request: Request, most: int) -> AsyncIterator[list[UploadFile]]:
     if not _is_form(request):
         raise UnsupportedMedia(
             "A batch is a multipart form.", remedy="curl -F images=@1.jpg -F images=@2.jpg …"
         )
-    form = await request.form(max_files=most + 1, max_fields=10)
-    files = [file for file in form.getlist("images") if isinstance(file, UploadFile)]
-    if not files:
-        raise BadRequest("The form has no files 'images'.", remedy="curl -F images=@1.jpg …")
-    if len(files) > most:
-        raise TooLarge(f"A batch holds at most {most} images.", remedy="Send several batches.")
-    return files
+    async with request.form(max_files=most + 1, max_fields=10) as form:
+        files = [file for file in form.getlist("images") if isinstance(file, UploadFile)]
+        if not files:
+            raise BadRequest("The form has no files 'images'.", remedy="curl -F images=@1.jpg …")
+        if len(files) > most:
+            raise TooLarge(f"A batch holds at most {most} images.", remedy="Send several batches.")
+        yield files
 
 
 def _is_form(request: Request) -> bool:

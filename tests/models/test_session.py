@@ -1,0 +1,39 @@
+"""A session runs on the device that was asked for, or not at all."""
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from models.errors import DeviceError
+from models.session import Device, open_session, provider_of
+
+HAS_CUDA = "CUDAExecutionProvider" in ort.get_available_providers()
+IMAGES = np.random.default_rng(0).integers(0, 256, (3, 6, 5, 3), np.uint8)
+
+
+@pytest.mark.parametrize("threads", [0, 1])
+def test_the_cpu_runs_the_graph(scorer: bytes, threads: int) -> None:
+    session = open_session(scorer, device="cpu", threads=threads)
+    assert provider_of(session) == "CPUExecutionProvider"
+    score, heatmap = session.run(["score", "heatmap"], {"image": IMAGES})
+    assert np.allclose(heatmap, IMAGES.mean(axis=3))
+    assert np.allclose(score, IMAGES.mean(axis=3).max(axis=(1, 2)))
+
+
+@pytest.mark.skipif(HAS_CUDA, reason="this ONNX Runtime offers CUDA")
+def test_auto_is_the_cpu_where_there_is_no_cuda(scorer: bytes) -> None:
+    assert provider_of(open_session(scorer)) == "CPUExecutionProvider"
+
+
+@pytest.mark.skipif(HAS_CUDA, reason="this ONNX Runtime offers CUDA")
+def test_cuda_without_cuda_is_an_error_and_not_the_cpu(scorer: bytes) -> None:
+    with pytest.raises(DeviceError, match="'cuda' was asked for") as raised:
+        open_session(scorer, device="cuda")
+    assert "kizu[gpu]" in raised.value.remedy
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu"])
+@pytest.mark.parametrize("keep", [0, 10, 100])
+def test_a_broken_model_is_a_device_error(scorer: bytes, device: Device, keep: int) -> None:
+    with pytest.raises(DeviceError, match="does not load"):
+        open_session(scorer[:keep], device=device)

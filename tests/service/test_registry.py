@@ -1,0 +1,129 @@
+import shutil
+import threading
+
+import pytest
+
+from models.bundle import MODEL, open_bundle
+from training.export import next_version
+
+JPEG = {"content-type": "image/jpeg"}
+
+
+def add_version(store, number):
+    """A further version: the same model under a manifest of its own."""
+    source = store / "cap" / "1"
+    manifest = open_bundle(source).manifest
+    target = store / "cap" / f".copying-{number}"
+    shutil.copytree(source, target)
+    renamed = manifest.model_copy(update={"version": number})
+    (target / "manifest.json").write_text(renamed.model_dump_json())
+    target.rename(store / "cap" / str(number))
+
+
+def version(client, part):
+    return client.post("/v1/inspect", content=part, headers=JPEG).json()["bundle_version"]
+
+
+def wait_for(client, number):
+    for _ in range(500):
+        if client.get("/v1/recipes/cap").json()["bundle_version"] == number:
+            return
+        threading.Event().wait(0.02)
+    raise AssertionError(f"version {number} never decided")
+
+
+def test_a_new_bundle_is_taken_up_without_dropping_a_request(make_client, store, good_part):
+    client = make_client(scan_seconds=0.05)
+    stop, statuses, versions = threading.Event(), set(), []
+
+    def post():
+        while not stop.is_set():
+            answer = client.post("/v1/inspect", content=good_part, headers=JPEG)
+            statuses.add(answer.status_code)
+            versions.append(answer.json().get("bundle_version"))
+
+    poster = threading.Thread(target=post)
+    poster.start()
+    add_version(store, next_version(store, "cap"))
+    wait_for(client, 2)
+    stop.set()
+    poster.join(10)
+    assert version(client, good_part) == 2
+    assert statuses == {200}
+    assert versions == sorted(versions)
+    records = client.get("/v1/recipes/cap/promotions").json()
+    assert [r["bundle_version"] for r in records] == [2, 1]
+
+
+def test_rolling_back_stays_rolled_back(make_client, store, good_part):
+    add_version(store, 2)
+    client = make_client(scan_seconds=0.05)
+    assert version(client, good_part) == 2
+    asked = {"version": 1, "by": "eva", "reason": "misses scratches"}
+    assert client.post("/v1/recipes/cap/promotions", json=asked).status_code == 201
+    assert version(client, good_part) == 1
+    client.app.state  # noqa: B018
+    restarted = make_client(scan_seconds=0.05)
+    assert version(restarted, good_part) == 1
+    add_version(store, 3)
+    wait_for(restarted, 3)
+
+
+def test_a_manual_service_waits_for_a_person(make_client, store, good_part):
+    client = make_client(promotion="manual", scan_seconds=0.05)
+    add_version(store, 2)
+    assert version(client, good_part) == 1
+    asked = {"version": 2, "by": "eva", "reason": "better"}
+    client.post("/v1/recipes/cap/promotions", json=asked)
+    assert version(client, good_part) == 2
+
+
+def test_a_tampered_bundle_is_refused_and_the_old_one_goes_on(make_client, store, good_part):
+    client = make_client(scan_seconds=0.05)
+    add_version(store, 2)
+    wait_for(client, 2)
+    add_broken = store / "cap" / "3"
+    shutil.copytree(store / "cap" / "2", store / "cap" / ".copying")
+    model = store / "cap" / ".copying" / MODEL
+    data = bytearray(model.read_bytes())
+    data[len(data) // 2] ^= 1
+    model.write_bytes(data)
+    (store / "cap" / ".copying").rename(add_broken)
+    for _ in range(500):
+        if problems := client.get("/health/ready").json()["problems"]:
+            break
+        threading.Event().wait(0.02)
+    assert "3" in problems[0]
+    assert version(client, good_part) == 2
+
+
+def test_a_champion_that_was_tampered_with_is_not_served_after_a_restart(
+    make_client, store, good_part
+):
+    make_client()
+    model = store / "cap" / "1" / MODEL
+    data = bytearray(model.read_bytes())
+    data[len(data) // 2] ^= 1
+    model.write_bytes(data)
+    restarted = make_client()
+    ready = restarted.get("/health/ready")
+    assert ready.status_code == 503
+    assert "differs from the hash" in ready.json()["problems"][0]
+    answer = restarted.post("/v1/inspect", content=good_part, headers=JPEG)
+    assert answer.status_code == 503
+    assert answer.json()["verdict"] == "error"
+
+
+@pytest.mark.parametrize("asked", [9, 0])
+def test_only_versions_of_the_store_can_be_promoted(client, asked):
+    body = {"version": asked, "by": "eva", "reason": "why not"}
+    assert client.post("/v1/recipes/cap/promotions", json=body).status_code in (404, 422)
+
+
+def test_an_empty_store_is_live_and_not_ready(make_client, tmp_path, good_part):
+    client = make_client(store=tmp_path / "empty")
+    assert client.get("/health/live").status_code == 200
+    assert client.get("/health/ready").status_code == 503
+    answer = client.post("/v1/inspect", content=good_part, headers=JPEG)
+    assert answer.status_code == 503
+    assert "kizu-train fit" in answer.json()["detail"]
