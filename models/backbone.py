@@ -5,6 +5,7 @@ inside. Its outputs are named stages, each (B, channels, H / stride, W / stride)
 """
 
 import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,6 +19,7 @@ from models.errors import BackboneError
 MODEL = "backbone.onnx"
 MANIFEST = "manifest.json"
 EMBEDDED = Path(__file__).parent / "backbones"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # timm's, such as resnet18.a1_in1k
 
 
 class Stage(Contract):
@@ -70,7 +72,12 @@ def open_backbone(directory: Path) -> Backbone:
 
 
 def write_backbone(root: Path, manifest: BackboneManifest, model: bytes) -> Path:
-    """Write a backbone as `root/<name>`. Raises BackboneError if the name is taken."""
+    """Write a backbone as `root/<name>`. Raises BackboneError if the name is bad or taken."""
+    if not NAME.fullmatch(manifest.name):
+        raise BackboneError(
+            f"{manifest.name!r} is not a backbone's name.",
+            remedy="Use letters, digits, '.', '_' and '-', starting with a letter or digit.",
+        )
     directory = root / manifest.name
     try:
         with new_directory(directory) as temporary:

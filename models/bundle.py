@@ -40,11 +40,19 @@ class Thresholds(Contract):
     review: float
     ng: float
 
+    @model_validator(mode="after")
+    def _review_comes_first(self) -> "Thresholds":
+        if self.review > self.ng:
+            raise ValueError("the review threshold must not be above the ng threshold")
+        return self
+
     def verdict(self, score: float) -> Verdict:
-        """The verdict for a finite raw score."""
+        """The verdict for a raw score; what is no number is an error, never ok."""
         if score >= self.ng:
             return "ng"
-        return "review" if score >= self.review else "ok"
+        if score >= self.review:
+            return "review"
+        return "ok" if score < self.review else "error"
 
 
 class Calibration(Contract):

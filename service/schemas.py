@@ -137,19 +137,11 @@ class RecipeStatus(BaseModel):
     calibration_count: int
 
 
-class ThresholdsRequest(Closed):
+class ThresholdsRequest(Thresholds):
     """New thresholds, on the raw scores of the bundle that decides now."""
 
-    review: float
-    ng: float
     by: Name
     reason: Name
-
-    @model_validator(mode="after")
-    def _review_comes_first(self) -> "ThresholdsRequest":
-        if self.review > self.ng:
-            raise ValueError("review must not be above ng")
-        return self
 
 
 class ThresholdsRevision(BaseModel):

@@ -9,13 +9,15 @@ from training.errors import TrainingError
 
 OPSET = 18
 IR_VERSION = 10
+BACKBONE = "backbone_"
 
 
 def fold_normalisation(
     model: onnx.ModelProto, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> onnx.ModelProto:
     """A backbone that takes RGB in 0..1 from one that takes (RGB - mean) / std, as input `x`."""
-    graph = at_opset(model).graph
+    # Prefixed, so that no name of theirs can be one of ours.
+    graph = onnx.compose.add_prefix(at_opset(model), "body_", rename_outputs=False).graph
     source = graph.input[0].name
     shape = (1, 3, 1, 1)
     graph.initializer.extend(
@@ -39,7 +41,7 @@ def feature_graph(backbone: Backbone, stages: tuple[Stage, ...], grid_stride: in
     Finer stages are averaged over each cell, coarser ones interpolated; all are concatenated in
     the order of `stages`. The graph is used for training and stands unchanged in the bundle.
     """
-    body = onnx.load_from_string(backbone.model).graph
+    body = onnx.compose.add_prefix(onnx.load_from_string(backbone.model), BACKBONE).graph
     source = body.input[0].name
     nodes = [
         helper.make_node("Cast", ["image"], ["kizu_float"], to=TensorProto.FLOAT),
@@ -96,11 +98,15 @@ def at_opset(model: onnx.ModelProto) -> onnx.ModelProto:
 def _to_grid(stage: Stage, grid_stride: int) -> tuple[onnx.NodeProto, list[onnx.TensorProto]]:
     output = f"kizu_{stage.name}_grid"
     if stage.stride == grid_stride:
-        return helper.make_node("Identity", [stage.name], [output]), []
+        return helper.make_node("Identity", [BACKBONE + stage.name], [output]), []
     if grid_stride % stage.stride == 0:
         side = grid_stride // stage.stride
         pool = helper.make_node(
-            "AveragePool", [stage.name], [output], kernel_shape=[side, side], strides=[side, side]
+            "AveragePool",
+            [BACKBONE + stage.name],
+            [output],
+            kernel_shape=[side, side],
+            strides=[side, side],
         )
         return pool, []
     if stage.stride % grid_stride == 0:
@@ -108,9 +114,9 @@ def _to_grid(stage: Stage, grid_stride: int) -> tuple[onnx.NodeProto, list[onnx.
         scales = numpy_helper.from_array(
             np.array([1, 1, factor, factor], np.float32), f"kizu_{stage.name}_scales"
         )
-        return helper.make_node("Resize", [stage.name, "", scales.name], [output], mode="linear"), [
-            scales
-        ]
+        return helper.make_node(
+            "Resize", [BACKBONE + stage.name, "", scales.name], [output], mode="linear"
+        ), [scales]
     raise TrainingError(
         f"Stage {stage.name} has a stride of {stage.stride}, which does not fit a grid stride of "
         f"{grid_stride}.",

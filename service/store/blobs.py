@@ -3,7 +3,7 @@
 import hashlib
 from pathlib import Path
 
-from models.durable import sync_directory, write_file
+from models.durable import make_directory, write_file
 
 
 class Blobs:
@@ -11,16 +11,14 @@ class Blobs:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        root.mkdir(parents=True, exist_ok=True)
+        make_directory(root)
 
     def put(self, data: bytes) -> str:
         """Keep `data` durably and return its sha256."""
         sha256 = hashlib.sha256(data).hexdigest()
         path = self._path(sha256)
         if not path.exists():
-            if not path.parent.exists():
-                path.parent.mkdir(exist_ok=True)
-                sync_directory(self._root)
+            make_directory(path.parent)
             write_file(path, data)
         return sha256
 

@@ -37,12 +37,7 @@ def _labelled_images(session: Session, blobs: Blobs, recipe: str | None) -> Iter
     for inspection, feedback in by_image.values():
         if feedback.verdict == "unsure":
             continue
-        image = blobs.get(inspection.image_sha256)
-        if image is None:
-            raise SnapshotError(
-                f"The image of inspection {inspection.id} is labelled but no longer kept.",
-                remedy="Restore the data directory from its backup.",
-            )
+        image = _kept(blobs, inspection.image_sha256, f"The image of inspection {inspection.id}")
         mask = _mask(blobs, inspection, feedback)
         sample = Sample(
             image_sha256=inspection.image_sha256,
@@ -59,10 +54,20 @@ def _labelled_images(session: Session, blobs: Blobs, recipe: str | None) -> Iter
 
 def _mask(blobs: Blobs, inspection: Inspection, feedback: Feedback) -> bytes | None:
     if feedback.mask_sha256:
-        return blobs.get(feedback.mask_sha256)
+        return _kept(blobs, feedback.mask_sha256, f"The mask of feedback {feedback.id}")
     if not feedback.boxes:
         return None
     mask = np.zeros((inspection.height, inspection.width), np.uint8)
     for box in feedback.boxes:
         mask[box["y"] : box["y"] + box["height"], box["x"] : box["x"] + box["width"]] = 255
     return encode_png(mask)
+
+
+def _kept(blobs: Blobs, sha256: str, what: str) -> bytes:
+    data = blobs.get(sha256)
+    if data is None:
+        raise SnapshotError(
+            f"{what} is labelled but no longer kept.",
+            remedy="Restore the data directory from its backup.",
+        )
+    return data

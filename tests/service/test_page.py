@@ -12,6 +12,7 @@ import httpx
 import pytest
 import uvicorn
 from PIL import Image
+from structlog.testing import capture_logs
 
 from models.bundle import (
     FILES,
@@ -42,15 +43,15 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def png(grey: int, width: int = 64, height: int = 48) -> bytes:
-    """A plain image; FakeEngine scores it as its grey value."""
+def image(grey: int, format: str = "PNG") -> bytes:
+    """A plain image of 64 × 48; FakeEngine scores it as its grey value."""
     buffer = io.BytesIO()
-    Image.new("L", (width, height), grey).save(buffer, "PNG")
+    Image.new("L", (64, 48), grey).save(buffer, format)
     return buffer.getvalue()
 
 
 def image_file(name: str, grey: int) -> dict[str, Any]:
-    return {"name": name, "mimeType": "image/png", "buffer": png(grey)}
+    return {"name": name, "mimeType": "image/png", "buffer": image(grey)}
 
 
 @pytest.fixture(scope="module")
@@ -92,9 +93,10 @@ def api(store: Path, tmp_path: Path) -> Iterator[httpx.Client]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
-        address = "http://127.0.0.1:{}".format(listener.getsockname()[1])
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
         try:
-            with httpx.Client(base_url=address, timeout=30) as client:
+            # Logged from another thread, lines would slip past pytest's capture.
+            with capture_logs(), httpx.Client(base_url=address, timeout=30) as client:
                 yield client
         finally:
             server.should_exit = True
@@ -134,7 +136,7 @@ def complaints(page: Page) -> list[str]:
 
 def inspect(api: httpx.Client, grey: int, **query: str) -> dict[str, Any]:
     answer = api.post(
-        "/v1/inspect", content=png(grey), params=query, headers={"Content-Type": "image/png"}
+        "/v1/inspect", content=image(grey), params=query, headers={"Content-Type": "image/png"}
     )
     found: dict[str, Any] = answer.raise_for_status().json()
     return found
@@ -266,9 +268,40 @@ def test_older_inspections_follow_on_request(page: Page, api: httpx.Client) -> N
     expect(rows(page).last).to_contain_text("part 0")
 
 
-def test_what_a_sender_wrote_is_text(
-    page: Page, api: httpx.Client, complaints: list[str]
-) -> None:
+def test_a_burst_of_inspections_leaves_no_hole_in_the_list(page: Page) -> None:
+    listed = page.evaluate(
+        """async () => {
+            const { Recent } = await import('/recent.js');
+            const made = (number) => ({
+                id: `${number}`, creation_time: new Date(1000 * number).toISOString(),
+            });
+            const recent = new Recent(2);
+            recent.takeNewest({ items: [made(2), made(1)], next: null });
+            recent.takeNewest({ items: [made(9), made(8)], next: '8' });
+            const afterBurst = recent.items.map((item) => item.id);
+            recent.takeOlder({ items: [made(7), made(6)], next: '6' });
+            recent.takeNewest({ items: [made(10), made(9)], next: '9' });
+            return [afterBurst, recent.items.map((item) => item.id), recent.next];
+        }"""
+    )
+    assert listed == [["9", "8"], ["10", "9", "8", "7"], "7"]
+
+
+def test_a_service_that_does_not_answer_is_seen_and_so_is_its_return(page: Page) -> None:
+    page.route("**/v1/inspections?*", lambda route: route.abort())
+    expect(page.locator("#state")).to_have_text("No answer: The service cannot be reached.")
+    page.unroute("**/v1/inspections?*")
+    expect(page.locator("#state")).to_have_text("ready")
+
+
+def test_an_image_that_the_browser_cannot_show_is_explained(page: Page) -> None:
+    tiff = {"name": "a.tiff", "mimeType": "image/tiff", "buffer": image(50, "TIFF")}
+    page.set_input_files("#files", [tiff])
+    expect(page.locator("#image")).to_contain_text("This browser cannot show image/tiff.")
+    page.wait_for_function("document.querySelector('#overlay img').naturalWidth === 64")
+
+
+def test_what_a_sender_wrote_is_text(page: Page, api: httpx.Client, complaints: list[str]) -> None:
     part = "<img src=x onerror=alert(1)>"
     inspect(api, 50, part_id=part)
     expect(rows(page).locator(".part")).to_have_text(part)

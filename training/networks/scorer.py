@@ -8,11 +8,13 @@ from torch.nn import functional as F
 
 from training.networks.adtr import Adtr
 
+STD_FLOOR = 0.1  # of the mean deviation over all channels
+
 
 class HeatmapScore(nn.Module):
     """Distances (B, H, W) to score (B) and heatmap (B, h, w): upsampled, smoothed, pooled.
 
-    The score is the largest mean over any `pool` × `pool` window (the paper, section 4.1).
+    The score is the largest mean over a `pool` × `pool` window, moved by a quarter of its side.
     """
 
     def __init__(self, stride: int, *, sigma: float = 4.0, pool: int = 16) -> None:
@@ -41,8 +43,9 @@ class Standardise(nn.Module):
     def __init__(self, mean_C: Tensor, std_C: Tensor) -> None:
         super().__init__()
         self.register_buffer("mean", mean_C.view(1, -1, 1, 1))
-        # A channel that never varies on good parts says nothing; it must not divide by zero.
-        self.register_buffer("std", std_C.clamp_min(1e-6).view(1, -1, 1, 1))
+        # A channel that hardly varies on good parts must not outshout all others when it does.
+        floor = STD_FLOOR * std_C.mean() + 1e-6
+        self.register_buffer("std", std_C.clamp_min(floor).view(1, -1, 1, 1))
         self.mean: Tensor
         self.std: Tensor
 

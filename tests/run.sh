@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Sets up and passes every test, on a new machine too.
+#   bash tests/run.sh             everything
+#   bash tests/run.sh -k batcher  the checks, then pytest with these arguments
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+if [ ! -x /usr/bin/chromium ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null
+fi
+[ -x .venv/bin/python ] || "${PYTHON:-python3}" -m venv .venv
+if ! cmp -s pyproject.toml .venv/tests-installed.toml; then
+    .venv/bin/pip install --quiet --disable-pip-version-check --editable '.[cpu,training,timm,test]'
+    cp pyproject.toml .venv/tests-installed.toml
+fi
+export PATH="$PWD/.venv/bin:$PATH"
+# Threads that spin would fight each other on a small machine.
+export OMP_WAIT_POLICY=PASSIVE
+
+ruff check .
+ruff format --check .
+mypy
+lint-imports
+pytest "$@"

@@ -1,0 +1,70 @@
+import shutil
+
+import pytest
+
+from models.sample import LabelledImage, Sample, write_snapshot
+from training.data import hold_out, read_mvtec, read_snapshot
+from training.errors import DatasetError
+
+
+def test_a_folder_is_read_with_its_masks(dataset):
+    assert len(dataset.train) == 24
+    assert all(file.verdict == "ok" for file in dataset.train)
+    defective = [file for file in dataset.test if file.verdict == "ng"]
+    assert {file.defect_class for file in defective} == {"scratch", "dent", "missing_print"}
+    assert all(file.mask and file.mask.is_file() for file in defective)
+
+
+def test_held_out_parts_are_chosen_by_content(dataset, product, tmp_path):
+    renamed = tmp_path / "renamed"
+    for number, file in enumerate(reversed(dataset.train)):
+        target = renamed / "train" / "good" / f"z{number}.jpg"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file.image, target)
+    other = read_mvtec(renamed)
+    assert hold_out(other.train, 0.25) == hold_out(dataset.train, 0.25)
+    assert len(hold_out(dataset.train, 0.25)) == 6
+    assert other.digest == dataset.digest
+
+
+def test_copies_count_once(product, tmp_path):
+    shutil.copytree(product, tmp_path / "p")
+    good = tmp_path / "p" / "train" / "good"
+    shutil.copy(good / "000.jpg", good / "copy.jpg")
+    assert len(read_mvtec(tmp_path / "p").train) == 24
+
+
+def break_missing(root):
+    shutil.rmtree(root)
+
+
+def break_empty(root):
+    shutil.rmtree(root / "train" / "good")
+
+
+def break_orphan(root):
+    shutil.copy(
+        root / "ground_truth" / "dent" / "000_mask.png",
+        root / "ground_truth" / "dent" / "999_mask.png",
+    )
+
+
+@pytest.mark.parametrize(
+    ("harm", "says"),
+    [(break_missing, "no folder"), (break_empty, "no good images"), (break_orphan, "no image")],
+)
+def test_what_is_wrong_with_a_folder_is_said(product, tmp_path, harm, says):
+    shutil.copytree(product, tmp_path / "p")
+    harm(tmp_path / "p")
+    with pytest.raises(DatasetError, match=says) as error:
+        read_mvtec(tmp_path / "p")
+    assert error.value.remedy
+
+
+def test_a_snapshot_reads_as_files(tmp_path, dataset):
+    file = dataset.test[0]
+    sample = Sample(image_sha256=file.sha256, recipe="cap", verdict="ok")
+    snapshot = write_snapshot(tmp_path, [LabelledImage(sample, file.image.read_bytes())])
+    (read,) = read_snapshot(snapshot)
+    assert read.image.read_bytes() == file.image.read_bytes()
+    assert (read.verdict, read.mask) == ("ok", None)

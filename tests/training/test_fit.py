@@ -1,0 +1,148 @@
+import dataclasses
+import os
+import signal
+
+import numpy as np
+import onnx
+import pytest
+
+from models.bundle import CHECKPOINT, GOLDEN, MODEL, REPORT, TRAINED_ON, open_bundle
+from models.errors import BundleError
+from models.golden import Golden
+from models.session import open_session
+from training.checkpoint import load_checkpoint
+from training.data import hold_out, read_mvtec
+from training.errors import TrainingError
+from training.evaluation import score_features, score_images
+from training.fit import HOLD_OUT, FitSettings, Places, fit
+from training.progress import Reporter
+from training.retrain import feature_source
+
+SMALL = FitSettings(recipe="cap", preset="fast", size=64, grid=4, steps=12)
+
+
+def test_a_bundle_holds_what_its_contract_says(fitted, bundle, dataset):
+    model = onnx.load_from_string(bundle.read(MODEL))
+    (image,) = model.graph.input
+    assert image.type.tensor_type.elem_type == onnx.TensorProto.UINT8
+    assert [output.name for output in model.graph.output] == ["score", "heatmap"]
+    assert bundle.manifest.calibration.count == round(HOLD_OUT * len(dataset.train))
+    assert len(bundle.manifest.calibration.quantiles) == 101
+    assert bundle.manifest.backbone.licence == "Apache-2.0"
+    assert set(bundle.manifest.metrics) >= {"image_auroc", "pixel_auroc"}
+    report = bundle.read(REPORT).decode()
+    assert "http" not in report.replace("http-equiv", "")
+    assert report.count("data:image/png;base64,") >= 5
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_any_batch_size_scores_the_same(bundle, batch):
+    golden = Golden.from_bytes(bundle.read(GOLDEN))
+    session = open_session(bundle.read(MODEL))
+    scores, heatmaps = session.run(["score", "heatmap"], {"image": golden.images[:batch]})
+    cut = Golden(golden.images[:batch], golden.scores[:batch], golden.heatmaps[:batch])
+    assert cut.disagreement(scores, heatmaps) is None
+
+
+def test_served_scores_equal_the_trained_networks(fitted, bundle, dataset):
+    session = open_session(bundle.read(MODEL))
+    served = list(score_images(session, feature_source(bundle), dataset.test))
+    trained = list(score_features(fitted.scorer, fitted.cache, dataset.test))
+    for (_, a, heat_a), (_, b, heat_b) in zip(served, trained, strict=True):
+        assert a == pytest.approx(b, abs=1e-3)
+        assert heat_a == pytest.approx(heat_b, abs=1e-2)
+
+
+def test_the_checkpoint_is_the_served_network(fitted, bundle, dataset):
+    scorer = load_checkpoint(bundle.read(CHECKPOINT))
+    before = [score for _, score, _ in score_features(fitted.scorer, fitted.cache, dataset.test)]
+    after = [score for _, score, _ in score_features(scorer, fitted.cache, dataset.test)]
+    assert before == after
+
+
+def test_held_out_and_test_parts_are_not_trained_on(bundle, dataset):
+    trained_on = set(bundle.read(TRAINED_ON).decode().split())
+    assert trained_on == {f.sha256 for f in dataset.train} - hold_out(dataset.train, HOLD_OUT)
+    assert not trained_on & {f.sha256 for f in dataset.test}
+
+
+def test_test_images_decide_nothing(dataset, backbone, fitted, bundle, tmp_path):
+    alone = dataclasses.replace(dataset, test=())
+    settings = dataclasses.replace(SMALL, steps=30)
+    again = fit(alone, backbone, settings, Places(tmp_path / "s", tmp_path / "c"))
+    manifest = open_bundle(again.path).manifest
+    assert manifest.thresholds == bundle.manifest.thresholds
+    assert manifest.metrics == {}
+
+
+class InterruptingReporter(Reporter):
+    """Presses Ctrl-C in the middle of the training bar."""
+
+    def __init__(self, at):
+        self._at = at
+        self.steps = []
+
+    def bar(self, title, total):
+        from contextlib import contextmanager
+
+        @contextmanager
+        def bar():
+            def advance(done, note):
+                if title == "Training":
+                    self.steps.append(done)
+                    if done == self._at:
+                        os.kill(os.getpid(), signal.SIGINT)
+
+            yield advance
+
+        return bar()
+
+
+def test_an_interrupted_fit_resumes_to_the_same_model(dataset, backbone, tmp_path):
+    whole = fit(dataset, backbone, SMALL, Places(tmp_path / "a", tmp_path / "c"))
+    places = Places(tmp_path / "b", tmp_path / "c")
+    with pytest.raises(KeyboardInterrupt):
+        fit(dataset, backbone, SMALL, places, reporter=InterruptingReporter(5))
+    assert not (tmp_path / "b" / "cap" / "1").exists()
+    reporter = InterruptingReporter(-1)
+    resumed = fit(dataset, backbone, SMALL, places, resume=True, reporter=reporter)
+    assert reporter.steps == list(range(6, 13))
+    assert not places.checkpoint("cap").exists()
+    golden = [Golden.from_bytes(open_bundle(f.path).read(GOLDEN)) for f in (whole, resumed)]
+    assert np.array_equal(golden[0].scores, golden[1].scores)
+
+
+def test_versions_count_up(dataset, backbone, tmp_path):
+    places = Places(tmp_path / "s", tmp_path / "c")
+    quick = dataclasses.replace(SMALL, steps=2)
+    assert fit(dataset, backbone, quick, places).path.name == "1"
+    assert fit(dataset, backbone, quick, places).path.name == "2"
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "says"),
+    [
+        ({"recipe": "../x"}, BundleError, "not a recipe name"),
+        ({"grid": 5}, TrainingError, "does not divide"),
+        ({"stages": ("stage9",)}, TrainingError, "no stage stage9"),
+    ],
+)
+def test_wrong_settings_are_said_and_nothing_is_written(
+    dataset, backbone, tmp_path, change, error, says
+):
+    with pytest.raises(error, match=says):
+        fit(
+            dataset,
+            backbone,
+            dataclasses.replace(SMALL, **change),
+            Places(tmp_path / "s", tmp_path / "c"),
+        )
+    assert not (tmp_path / "s").exists()
+
+
+def test_one_good_part_is_not_enough(product, backbone, tmp_path):
+    good = tmp_path / "one" / "train" / "good"
+    good.mkdir(parents=True)
+    (good / "a.jpg").write_bytes((product / "train" / "good" / "000.jpg").read_bytes())
+    with pytest.raises(TrainingError, match="not enough"):
+        fit(read_mvtec(tmp_path / "one"), backbone, SMALL, Places(tmp_path / "s", tmp_path / "c"))

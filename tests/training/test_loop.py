@@ -1,0 +1,79 @@
+import math
+import os
+import signal
+
+import pytest
+import torch
+from torch import nn
+
+from training.errors import TrainingError
+from training.loop import Schedule, TrainingState, epochs, train
+
+SCHEDULE = Schedule(steps=12, batch=4, learning_rate=1e-2)
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.2), nn.Linear(8, 3))
+
+
+def run(model, **options):
+    data = torch.randn(20, 3, generator=torch.Generator().manual_seed(1))
+    indices = epochs(20, 4, seed=5)
+    return train(
+        model, SCHEDULE, lambda step: data[torch.from_numpy(indices(step))],
+        lambda x: (model(x) - x).square().mean(), seed=5, **options,
+    )  # fmt: skip
+
+
+def test_a_seed_gives_the_identical_losses():
+    assert run(network()) == run(network())
+
+
+def test_an_interrupted_training_goes_on_as_if_it_had_not_been(tmp_path):
+    whole = run(network())
+
+    def interrupt(step, loss):
+        if step == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    state = TrainingState(tmp_path / "c.pt", "this", resume=True)
+    with pytest.raises(KeyboardInterrupt):
+        run(network(), state=state, progress=interrupt)
+    steps = []
+    resumed = run(network(), state=state, progress=lambda step, loss: steps.append(step))
+    assert resumed == whole
+    assert steps[0] == 6
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_another_trainings_checkpoint_is_refused(tmp_path):
+    state = TrainingState(tmp_path / "c.pt", "this", resume=True)
+    model = network()
+    state.save(model, torch.optim.AdamW(model.parameters()), [])
+    with pytest.raises(TrainingError, match="another training"):
+        run(network(), state=TrainingState(tmp_path / "c.pt", "that", resume=True))
+    fresh = TrainingState(tmp_path / "c.pt", "that", resume=False)
+    assert run(network(), state=fresh) == run(network())
+
+
+def test_a_loss_that_is_no_number_stops_the_training():
+    model = network()
+    with pytest.raises(TrainingError, match="nan at step 0"):
+        train(model, SCHEDULE, lambda step: torch.zeros(1, 3),
+              lambda x: model(x).sum() * math.nan, seed=0)  # fmt: skip
+
+
+def test_each_epoch_shows_every_sample_once():
+    indices = epochs(10, 5, seed=0)
+    first = sorted([*indices(0), *indices(1)])
+    assert first == list(range(10))
+    assert list(indices(0)) != list(indices(2))
+
+
+def test_the_rate_rises_and_falls():
+    rates = [Schedule(100, 8, 1.0).rate(step) for step in range(100)]
+    assert rates[0] < 0.1 < max(rates) <= 1.0
+    assert rates[-1] < 0.01
+    steps = Schedule(500, 16, 1e-4, kind="step")
+    assert (steps.rate(399), steps.rate(400)) == (1e-4, pytest.approx(1e-5))

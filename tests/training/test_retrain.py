@@ -1,0 +1,135 @@
+import dataclasses
+import hashlib
+
+import numpy as np
+import pytest
+
+from models.bundle import CHECKPOINT, TRAINED_ON, open_bundle
+from models.sample import LabelledImage, Sample, write_snapshot
+from training.checkpoint import load_checkpoint
+from training.data import LabelledFile
+from training.errors import TrainingError
+from training.evaluation import evaluate, grid_mask, score_features
+from training.fit import Places
+from training.progress import Reporter
+from training.retrain import Labels, RetrainSettings, learn_labels, retrain, split_labels
+
+QUICK = RetrainSettings(steps=25)
+
+
+def labelled(files, *, masks):
+    for file in files:
+        mask = file.mask.read_bytes() if masks and file.mask else None
+        sample = Sample(
+            image_sha256=file.sha256,
+            recipe="cap",
+            verdict=file.verdict,
+            defect_class=file.defect_class,
+            mask_sha256=hashlib.sha256(mask).hexdigest() if mask else None,
+        )
+        yield LabelledImage(sample, file.image.read_bytes(), mask)
+
+
+@pytest.mark.parametrize("masks", [True, False])
+def test_labels_make_a_candidate_that_is_not_worse(bundle, dataset, tmp_path, masks):
+    snapshot = write_snapshot(tmp_path / "snapshots", labelled(dataset.test, masks=masks))
+    places = Places(tmp_path / "store", tmp_path / "cache")
+    result = retrain(snapshot, bundle, places, QUICK, data=dataset)
+    before, after = result.champion.metrics, result.candidate.metrics
+    assert ("pixel_ap" in after) == masks
+    if result.path is None:
+        assert (
+            after["image_auroc"] < before["image_auroc"] or after["pixel_ap"] < before["pixel_ap"]
+        )
+        assert "neither trained on" in result.reason
+        assert result.reason.split(",")[0] in result.report.read_text()
+        return
+    candidate = open_bundle(result.path)
+    assert after["image_auroc"] >= before["image_auroc"]
+    assert candidate.manifest.parent_version == 1
+    assert candidate.manifest.origin == "retrain"
+    assert candidate.manifest.snapshot == snapshot.digest
+    compared = {file.sha256 for file in result.candidate.files}
+    for opened in (bundle, candidate):
+        assert not compared & set(opened.read(TRAINED_ON).decode().split())
+
+
+@pytest.mark.parametrize("masks", [True, False])
+def test_learned_defects_stand_out(fitted, bundle, dataset, masks):
+    scorer = load_checkpoint(bundle.read(CHECKPOINT))
+    defective = tuple(f for f in dataset.test if f.verdict == "ng")
+    if not masks:
+        defective = tuple(dataclasses.replace(f, mask=None) for f in defective)
+    learned = [f for f in dataset.train if f.sha256 in bundle.read(TRAINED_ON).decode()]
+    labels = Labels(tuple(learned), defective, ())
+
+    def auroc():
+        files = labels.good + labels.defective
+        scored = score_features(scorer, fitted.cache, files)
+        return evaluate(scored, fitted.cache.source.size).metrics["image_auroc"]
+
+    before = auroc()
+    learn_labels(scorer, fitted.cache, labels, RetrainSettings(steps=150), Reporter())
+    assert auroc() > max(before, 0.9)
+
+
+def test_a_worse_candidate_is_not_written(bundle, dataset, tmp_path):
+    snapshot = write_snapshot(tmp_path / "snapshots", labelled(dataset.test, masks=True))
+    places = Places(tmp_path / "store", tmp_path / "cache")
+    ruined = RetrainSettings(steps=40, alpha_pixels=-50.0, learning_rate=5e-2)
+    result = retrain(snapshot, bundle, places, ruined, data=dataset)
+    assert result.path is None
+    assert "fell from" in result.reason
+    assert "No candidate was written" in result.report.read_text()
+    assert not (tmp_path / "store" / "cap" / "1").exists()
+
+
+def file(name, verdict="ok", kind=None):
+    return LabelledFile(None, name, verdict, kind)
+
+
+def test_every_kind_is_held_out_among_what_the_champion_has_not_seen():
+    files = tuple(file(f"g{i}") for i in range(10))
+    files += tuple(file(f"d{i}", "ng", "dent") for i in range(5))
+    files += tuple(file(f"s{i}", "ng", "scratch") for i in range(11))
+    seen = frozenset(f"g{i}" for i in range(9)) | {"d0", "d1"}
+    labels = split_labels(files, seen)
+    held = {f.sha256 for f in labels.held_out}
+    assert held == {"g9", "d2", "s0", "s1", "s10"}
+    assert not held & seen
+    assert len(labels.good) + len(labels.defective) + len(held) == len(files)
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        (),
+        tuple(file(f"g{i}") for i in range(9)),
+        tuple(file(f"d{i}", "ng") for i in range(9)),
+        (*(file(f"g{i}") for i in range(9)), file("d", "ng")),
+    ],
+)
+def test_one_class_cannot_be_compared_and_it_is_said(files):
+    with pytest.raises(TrainingError, match="There are no"):
+        split_labels(files, frozenset())
+
+
+def test_labels_of_another_recipe_are_refused(bundle, dataset, tmp_path):
+    sample = Sample(image_sha256=dataset.test[0].sha256, recipe="lid", verdict="ok")
+    snapshot = write_snapshot(
+        tmp_path / "s", [LabelledImage(sample, dataset.test[0].image.read_bytes())]
+    )
+    with pytest.raises(TrainingError, match="lid"):
+        retrain(snapshot, bundle, Places(tmp_path / "b", tmp_path / "c"))
+
+
+def test_the_smallest_defect_marks_its_cell(tmp_path):
+    from models.image import encode_png
+
+    mask = np.zeros((100, 60), np.uint8)
+    mask[99, 0] = 255
+    path = tmp_path / "m.png"
+    path.write_bytes(encode_png(mask))
+    cells = grid_mask(path, 4, 4)
+    assert cells[3, 0]
+    assert cells.sum() == 1
