@@ -6,6 +6,7 @@ from pathlib import Path
 
 from anyio import to_thread
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 
 from models.bundle import Bundle
 from service.access import AccessMiddleware
@@ -32,7 +33,7 @@ def create_app(
 
     `open_engine` puts another engine in the place of ONNX Runtime.
     """
-    app = FastAPI(
+    app = FastAPIOffline(  # a plant has no CDN for the pages of /docs
         title="Kizu",
         summary="Visual inspection that learns from good parts.",
         version="1",

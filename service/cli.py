@@ -1,9 +1,11 @@
 """`kizu`: serve, bundle, snapshot."""
 
+import socket
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
+import structlog
 import typer
 import uvicorn
 from rich.console import Console
@@ -21,6 +23,8 @@ from service.store.blobs import Blobs
 from service.store.database import open_database
 from service.store.snapshot import take_snapshot
 
+log = structlog.get_logger()
+
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
     help="Serve Kizu's bundles and keep what operators say.",
@@ -31,6 +35,15 @@ app.add_typer(bundle_app, name="bundle")
 Store = Annotated[Path | None, typer.Option(help="Directory of bundles (KIZU_STORE).")]
 Data = Annotated[Path | None, typer.Option(help="Directory of images and rows (KIZU_DATA).")]
 DatabaseUrl = Annotated[str | None, typer.Option(help="SQLAlchemy URL (KIZU_DATABASE).")]
+
+
+class _Server(uvicorn.Server):
+    """Says when it listens: only then does a request reach it."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        if not self.should_exit:
+            log.info("listening", url=f"http://{self.config.host}:{self.config.port}/")
 
 
 @app.command()
@@ -48,10 +61,15 @@ def serve(
         store=store, data=data, database=database, host=host, port=port, device=device
     )
     # One process owns the device. Access lines are the service's own.
-    uvicorn.run(
-        create_app(settings), host=settings.host, port=settings.port, access_log=False,
-        log_level="warning", timeout_graceful_shutdown=30,
-    )  # fmt: skip
+    config = uvicorn.Config(
+        create_app(settings),
+        host=settings.host,
+        port=settings.port,
+        access_log=False,
+        log_level="warning",
+        timeout_graceful_shutdown=30,
+    )
+    _Server(config).run()
 
 
 @bundle_app.command("verify")

@@ -1,0 +1,87 @@
+"""The README's promises: its code runs, and everything that can be set or asked is in it."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from service.app import create_app
+from service.metrics import Metrics
+from service.settings import Settings
+from training.cli import app as training_app
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text("utf-8")
+
+
+def executed_blocks():
+    return re.findall(r"<!-- tested -->\n```bash\n(.*?)```", README, re.S)
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_the_code_of_the_readme_runs(tmp_path):
+    """Word for word, but for the size of the demo, the number of steps and the port."""
+    blocks = executed_blocks()
+    assert len(blocks) == 2
+    port = free_port()
+    script = "\n".join(blocks)
+    script = script.replace("demo-data demo", "demo-data demo --good 12 --size 128")
+    script = script.replace("--preset fast", "--preset fast --steps 4").replace("8000", str(port))
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    process = subprocess.Popen(
+        ["bash", "-euo", "pipefail", "-c", script], cwd=tmp_path, env=environment,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )  # fmt: skip
+    try:
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if '"inspection_id"' in line:  # the last command's answer; the service runs on
+                break
+        assert '"inspection_id"' in lines[-1], "".join(lines[-20:])
+        assert (tmp_path / "overlay.jpg").read_bytes()[:3] == b"\xff\xd8\xff"
+        assert "Traceback" not in "".join(lines)
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(30)
+        process.stdout.close()
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_every_setting_is_documented(name):
+    assert f"`KIZU_{name.upper()}`" in README
+
+
+def test_every_route_is_documented(tmp_path):
+    paths = create_app(Settings(data=tmp_path)).openapi()["paths"]
+    missing = [
+        f"{method.upper()} {path}"
+        for path, methods in paths.items()
+        for method in methods
+        if f"`{method.upper()} {path}`" not in README
+    ]
+    assert missing == []
+
+
+def test_every_metric_is_documented():
+    names = {
+        metric.name for metric in Metrics().registry.collect() if metric.name.startswith("kizu")
+    }
+    assert len(names) == 7
+    assert [name for name in names if f"`{name}" not in README] == []
+
+
+def test_every_command_is_documented():
+    names = {command.name for command in training_app.registered_commands} - {"evaluate"}
+    names |= {group.name for group in training_app.registered_groups}
+    assert [name for name in names if f"kizu-train {name}" not in README] == []
