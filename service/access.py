@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import TooLarge, as_service_error, problem
+from service.errors import TooLarge, as_service_error, log_unforeseen, problem
 
 log = structlog.get_logger()
 
@@ -52,6 +52,7 @@ class AccessMiddleware:
         except Exception as error:
             if status:
                 raise
+            log_unforeseen(error, request_id)
             shown = as_service_error(error)
             response = JSONResponse(
                 problem(shown, request_id), shown.status, media_type="application/problem+json"

@@ -68,7 +68,11 @@ def _lifespan(
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[dict[str, State]]]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, State]]:
-        state = await to_thread.run_sync(_open, settings, open_engine)
+        try:
+            state = await to_thread.run_sync(_open, settings, open_engine)
+        except Exception as error:
+            app.state.startup_error = error  # for whoever started the server to show
+            raise
         try:
             yield {"kizu": state}
         finally:

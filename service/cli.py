@@ -8,17 +8,19 @@ from typing import Annotated, Any
 import structlog
 import typer
 import uvicorn
+from fastapi import FastAPI
+from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from models.bundle import list_recipes, list_versions, open_bundle
+from models.bundle import Bundle, list_recipes, list_versions, open_bundle
 from models.errors import BundleError, KizuError
 from service.app import create_app
 from service.engine import Engine
 from service.logs import configure_logging
 from service.onnx_engine import OnnxEngine
 from service.registry import Registry
-from service.settings import Settings
+from service.settings import Settings, SettingsError
 from service.store.blobs import Blobs
 from service.store.database import open_database
 from service.store.snapshot import take_snapshot
@@ -38,12 +40,25 @@ DatabaseUrl = Annotated[str | None, typer.Option(help="SQLAlchemy URL (KIZU_DATA
 
 
 class _Server(uvicorn.Server):
-    """Says when it listens: only then does a request reach it."""
+    """Says when it listens: only then does a request reach it. Raises why it could not start."""
+
+    def __init__(self, service: FastAPI, listener: socket.socket) -> None:
+        # Access lines, and why it cannot start, are said by Kizu itself.
+        super().__init__(
+            uvicorn.Config(
+                service, access_log=False, log_level="critical", timeout_graceful_shutdown=30
+            )
+        )
+        self._service = service
+        self._listener = listener
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets=sockets)
-        if not self.should_exit:
-            log.info("listening", url=f"http://{self.config.host}:{self.config.port}/")
+        try:
+            await super().startup(sockets=[self._listener])
+        except SystemExit as error:
+            raise self._service.state.startup_error from error
+        host, port = self._listener.getsockname()[:2]
+        log.info("listening", url=f"http://{host}:{port}/")
 
 
 @app.command()
@@ -60,16 +75,8 @@ def serve(
     settings = _settings(
         store=store, data=data, database=database, host=host, port=port, device=device
     )
-    # One process owns the device. Access lines are the service's own.
-    config = uvicorn.Config(
-        create_app(settings),
-        host=settings.host,
-        port=settings.port,
-        access_log=False,
-        log_level="warning",
-        timeout_graceful_shutdown=30,
-    )
-    _Server(config).run()
+    # One process owns the device.
+    _Server(create_app(settings), _bind(settings)).run()
 
 
 @bundle_app.command("verify")
@@ -147,12 +154,31 @@ def _describe(path: Path) -> tuple[str, str, str, str]:
     return made, origin, f"{100 * auroc:.1f}" if auroc is not None else "–", "ok"
 
 
-def _open_engine(settings: Settings, bundle: Any) -> Engine:
+def _open_engine(settings: Settings, bundle: Bundle) -> Engine:
     return OnnxEngine(bundle, device=settings.device, threads=settings.threads)
 
 
 def _settings(**given: Any) -> Settings:
-    return Settings(**{name: value for name, value in given.items() if value is not None})
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"KIZU_{str(item['loc'][0]).upper()} {item['input']!r}: {item['msg']}"
+            for item in error.errors()
+        )
+        raise SettingsError(f"{wrong}.", remedy="See the README's table of settings.") from error
+
+
+def _bind(settings: Settings) -> socket.socket:
+    """Listen before anything is loaded, so that a taken port is known at once."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
+    except OSError as error:
+        raise SettingsError(
+            f"{settings.host}:{settings.port} cannot be listened on: {error.strerror}.",
+            remedy="Choose another --port or --host.",
+        ) from error
 
 
 def main() -> None:

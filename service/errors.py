@@ -1,8 +1,9 @@
 """What a caller can be told: one tree, one handler, RFC 9457 problem+json.
 
 ServiceError
-- BadRequest 422, UnsupportedMedia 415, NotFound 404, Conflict 409
-- QueueFull 503, NotReady 503, DeadlinePassed 504, EngineFailure 500
+- BadRequest, InvalidImage, BundleRefused 422; UnsupportedMedia 415; TooLarge 413
+- NotFound 404; Conflict 409
+- QueueFull, NotReady 503; DeadlinePassed 504; EngineFailure 500
 """
 
 from typing import Any
@@ -13,7 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from models.errors import ImageError, KizuError
+from models.errors import BundleError, DeviceError, ImageError, KizuError
 
 log = structlog.get_logger()
 
@@ -85,6 +86,12 @@ class DeadlinePassed(ServiceError):
     status, type, title, retryable = 504, "deadline-passed", "Deadline passed", True
 
 
+class BundleRefused(ServiceError):
+    """A bundle that does not verify, or that the device disagrees with."""
+
+    status, type, title = 422, "bundle-refused", "Bundle refused"
+
+
 class EngineFailure(ServiceError):
     """The device failed on this image, or gave numbers that are none."""
 
@@ -129,13 +136,20 @@ def install_handlers(app: FastAPI) -> None:
 
 
 def as_service_error(error: BaseException) -> ServiceError:
-    """Any error as one that a caller may see."""
+    """Any error as one that a caller may see; of an unforeseen one nothing is told."""
     if isinstance(error, ServiceError):
         return error
     if isinstance(error, ImageError):
         return InvalidImage(error.message, remedy=error.remedy)
-    log.error("unforeseen error", exc_info=error)
+    if isinstance(error, BundleError | DeviceError):
+        return BundleRefused(error.message, remedy=error.remedy)
     return ServiceError("Something failed inside; the log has the details.")
+
+
+def log_unforeseen(error: BaseException, request_id: str) -> None:
+    """Keep the traceback of what nobody expected."""
+    if not isinstance(error, KizuError):
+        log.error("unforeseen error", request_id=request_id, exc_info=error)
 
 
 def _from_status(error: HTTPException) -> ServiceError:

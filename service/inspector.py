@@ -20,7 +20,7 @@ from models.image import Pixels, decode, resize
 from service import heatmap
 from service.batcher import Batcher
 from service.engine import Floats
-from service.errors import BadRequest, Conflict, DeadlinePassed
+from service.errors import BadRequest, Conflict, DeadlinePassed, as_service_error
 from service.metrics import Metrics
 from service.regions import find_regions
 from service.registry import Loaded, Registry
@@ -109,7 +109,7 @@ class Inspector:
             with self._alone(request.idempotency_key):
                 row = await self._inspect(request)
         except Exception as error:
-            self._metrics.refused.labels(getattr(error, "type", type(error).__name__)).inc()
+            self._metrics.refused.labels(as_service_error(error).type).inc()
             raise
         self._metrics.inspections.labels(row.recipe, row.verdict).inc()
         return row

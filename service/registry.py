@@ -15,7 +15,7 @@ from sqlalchemy import Engine as Database
 from sqlalchemy.orm import Session
 
 from models.bundle import Bundle, list_recipes, list_versions, open_bundle
-from models.errors import KizuError
+from models.errors import BundleError
 from service.engine import Engine
 from service.errors import BadRequest, NotFound, NotReady
 from service.store import records
@@ -146,7 +146,10 @@ class Registry:
         return current is not None and current.bundle.digest == promoted.bundle_digest
 
     def _try(self, recipe: str, version: int, *, digest: str | None = None) -> Loaded | None:
-        """Load a version; one that is refused is not tried again before its files change."""
+        """Load a version; one that is refused is not tried again before its files change.
+
+        A device that does not run is no bundle's fault: DeviceError goes on to the caller.
+        """
         path = self._store / recipe / str(version)
         signature = _signature(path)
         if path in self._refused and self._refused[path][0] == signature:
@@ -154,8 +157,8 @@ class Registry:
         try:
             loaded = self._load(recipe, version)
             if digest and loaded.bundle.digest != digest:
-                raise NotFound(f"{path} is not the bundle that was promoted: its hash differs.")
-        except KizuError as error:
+                raise BundleError(f"{path} is not the bundle that was promoted: its hash differs.")
+        except BundleError as error:
             log.error("bundle refused", path=str(path), reason=str(error))
             self._refused[path] = (signature, str(error))
             return None

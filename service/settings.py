@@ -6,7 +6,12 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from models.errors import KizuError
 from models.session import Device
+
+
+class SettingsError(KizuError):
+    """A setting that the service cannot start with."""
 
 
 class Settings(BaseSettings):

@@ -133,6 +133,9 @@ BAD = {
     "kizu snapshot --database nonsense": "cannot be opened",
     "kizu bundle promote r 1 --by eva --reason test": "no version 1",
     IMPORT: "no file none.onnx",
+    "kizu serve --database nonsense": "cannot be opened",
+    "kizu serve --device tpu": "KIZU_DEVICE 'tpu'",
+    "kizu serve --host 203.0.113.1": "cannot be listened on",
 }
 
 

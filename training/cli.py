@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -68,13 +68,17 @@ def fit_command(
         ScheduleName, typer.Option(help="short: 800 steps; paper: 500 epochs, for a GPU's time.")
     ] = "short",
     steps: Annotated[int | None, typer.Option(min=1, help="Another number of steps.")] = None,
-    size: Annotated[int, typer.Option(help="Side of the network's input in pixels.")] = 256,
-    grid: Annotated[int, typer.Option(help="Cells per side; divides the size.")] = 16,
+    size: Annotated[int, typer.Option(min=32, help="Side of the network's input in pixels.")] = 256,
+    grid: Annotated[int, typer.Option(min=2, help="Cells per side; divides the size.")] = 16,
     stages: Annotated[
         str, typer.Option(help="Backbone stages, comma-separated; all by default.")
     ] = "",
-    colour: Annotated[str, typer.Option(help="rgb or grey: what the camera delivers.")] = "rgb",
-    bit_depth: Annotated[int, typer.Option(help="Significant bits: 8, 10, 12, 14 or 16.")] = 8,
+    colour: Annotated[
+        Literal["rgb", "grey"], typer.Option(help="What the camera delivers.")
+    ] = "rgb",
+    bit_depth: Annotated[
+        Literal["8", "10", "12", "14", "16"], typer.Option(help="Significant bits of a sample.")
+    ] = "8",
     seed: SeedOption = 0,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an interrupted fit.")
@@ -92,7 +96,7 @@ def fit_command(
         size=size,
         grid=grid,
         stages=tuple(name for name in stages.split(",") if name),
-        pixels=PixelContract.model_validate({"colour": colour, "bit_depth": bit_depth}),
+        pixels=PixelContract.model_validate({"colour": colour, "bit_depth": int(bit_depth)}),
         seed=seed,
         steps=steps,
         device=device,

@@ -135,7 +135,7 @@ def git_commit() -> str | None:
         )  # fmt: skip
     except FileNotFoundError:
         return None
-    return done.stdout.strip() or None
+    return done.stdout.strip() if done.returncode == 0 else None
 
 
 def _golden(scorer: AdtrScorer, source: FeatureSource, images: Pixels, device: Device) -> Golden:

@@ -144,7 +144,7 @@ def _pictures(report: Report, files: list[LabelledFile]) -> list[tuple[str, str]
 def _overlay(report: Report, file: LabelledFile, heatmap: NDArray[np.float32]) -> str:
     image: Pixels = report.cache.source.read(file.image)
     quantiles = report.manifest.calibration.quantiles
-    figure = Figure(figsize=(3.0, 1.55), layout="constrained")
+    figure = Figure(figsize=(4.2, 2.15), layout="constrained")
     left, right = figure.subplots(1, 2)
     left.imshow(image)
     if file.mask:

@@ -21,6 +21,7 @@ from service.errors import (
     TooLarge,
     UnsupportedMedia,
     as_service_error,
+    log_unforeseen,
     problem,
 )
 from service.heatmap import KeptHeatmap
@@ -147,6 +148,7 @@ async def inspect_batch(
             asked = _asked(query, await file.read(), media, key)
             row = await state.inspector.inspect(asked)
         except Exception as error:  # noqa: BLE001 - one image's error is its own item's
+            log_unforeseen(error, request_id)
             shown = problem(as_service_error(error), request_id)
             return BatchItem(name=name, problem=Problem.model_validate(shown))
         return BatchItem(name=name, result=await _result(state, row, query.heatmap))

