@@ -29,6 +29,7 @@ Mask = NDArray[np.bool_]
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 MAX_PIXELS = 64_000_000
+MIN_SIDE = 8
 
 # What Pillow's readers raise on broken files, found by feeding them such files.
 _BROKEN = (
@@ -67,7 +68,8 @@ def decode(data: bytes, contract: PixelContract, *, max_pixels: int = MAX_PIXELS
 
     Palette and CMYK images are mapped to RGB as Pillow does, grey is repeated thrice, an alpha
     channel is dropped where it is opaque everywhere. Raises ImageError for anything unreadable,
-    larger than `max_pixels`, of several frames, translucent, or of another depth than declared.
+    larger than `max_pixels` or smaller than `MIN_SIDE`, of several frames, translucent, or of
+    another depth than declared.
     """
     with warnings.catch_warnings():
         # Pillow warns of odd metadata; here a file is read or refused. Only Pillow's warnings,
@@ -151,6 +153,11 @@ def _open(data: bytes, max_pixels: int) -> ImageFile.ImageFile:
             f"The image has {image.width}×{image.height} pixels, more than the limit of "
             f"{max_pixels:,}.",
             remedy="Send a smaller image, or raise the limit.",
+        )
+    if min(image.width, image.height) < MIN_SIDE:
+        raise ImageError(
+            f"The image has {image.width}×{image.height} pixels, too few to show a part.",
+            remedy=f"Send at least {MIN_SIDE} pixels a side.",
         )
     if frames != 1:
         raise ImageError(

@@ -40,12 +40,16 @@ REMAINING_SEED = 1000  # which defects are labelled, apart from the seed of the 
 
 @dataclass(frozen=True)
 class TileBenchmark:
-    """Where the shared images and backbones lie, and where the work goes."""
+    """Where the shared images and backbones lie, and where the work goes.
+
+    `steps` shortens every training, to try the benchmark itself out.
+    """
 
     shared: Path
     out: Path
     seeds: Sequence[int]
     reporter: Reporter
+    steps: int | None = None
 
     def run(self, json_file: Path) -> dict[str, Any]:
         """Run what is missing, and return all figures; also written to `json_file`."""
@@ -92,7 +96,7 @@ class TileBenchmark:
         return Places(store=self.out / name / str(seed), cache=self.out / "features")
 
     def _fit(self, preset: PresetName, seed: int, data: Dataset) -> dict[str, Any]:
-        settings = FitSettings(recipe=RECIPE, preset=preset, seed=seed)
+        settings = FitSettings(recipe=RECIPE, preset=preset, seed=seed, steps=self.steps)
         places = self._places(preset, seed)
         fitted = fit(data, self._backbone(), settings, places, resume=True, reporter=self.reporter)
         figures: dict[str, Any] = dict(fitted.test.metrics) if fitted.test else {}
@@ -127,11 +131,9 @@ class TileBenchmark:
         snapshot = write_snapshot(
             self.out / "snapshots", [_label(file, masks=masks) for file in labelled]
         )
+        settings = RetrainSettings(seed=seed, steps=self.steps or RetrainSettings.steps)
         started = time.monotonic()
-        result = retrain(
-            snapshot, champion, places, RetrainSettings(seed=seed), data=data,
-            reporter=self.reporter,
-        )  # fmt: skip
+        result = retrain(snapshot, champion, places, settings, data=data, reporter=self.reporter)
         seconds = round(time.monotonic() - started, 1)
         before = self._served(champion, remaining)
         if result.path is None:

@@ -277,9 +277,12 @@ def benchmark_tile_command(
         ".kizu/tile"
     ),
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from 0.")] = 3,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Shorter trainings, to try it out.")
+    ] = None,
 ) -> None:
     """Magnetic tiles on MobileNetV2: ADTR beside a k-NN, before and after learning labels."""
-    benchmark = TileBenchmark(shared, out, range(seeds), TerminalReporter())
+    benchmark = TileBenchmark(shared, out, range(seeds), TerminalReporter(), steps)
     typer.echo(tile_table(benchmark.run(json_file), seeds))
 
 
@@ -317,5 +320,5 @@ def main() -> None:
         Console(stderr=True).print(f"[bold red]error:[/] {error}", highlight=False)
         sys.exit(2)
     except KeyboardInterrupt:
-        typer.echo("Interrupted. The same command with --resume goes on from here.", err=True)
+        typer.echo("Interrupted. A fit goes on with --resume, a benchmark by itself.", err=True)
         sys.exit(130)

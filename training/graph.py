@@ -79,6 +79,18 @@ def join(features: bytes, head: onnx.ModelProto) -> bytes:
     return joined.SerializeToString()
 
 
+def feature_part(model: bytes) -> bytes:
+    """The graph that `feature_graph` made, out of the bundle's graph that it was joined into.
+
+    Equal to the byte, so that features cached for the one are found for the other.
+    """
+    part = onnx.utils.Extractor(onnx.load_from_string(model)).extract_model(["image"], ["features"])
+    graph = part.graph
+    return _model(
+        list(graph.node), list(graph.input), list(graph.output), list(graph.initializer)
+    ).SerializeToString()
+
+
 def at_opset(model: onnx.ModelProto) -> onnx.ModelProto:
     """The same model in the operator set that all of Kizu's graphs share."""
     version = next((entry.version for entry in model.opset_import if not entry.domain), 0)
@@ -130,7 +142,8 @@ def _model(
     outputs: list[onnx.ValueInfoProto],
     initializers: list[onnx.TensorProto],
 ) -> onnx.ModelProto:
-    graph = helper.make_graph(nodes, "kizu", inputs, outputs, initializers)
+    ordered = sorted(initializers, key=lambda tensor: tensor.name)
+    graph = helper.make_graph(nodes, "kizu", inputs, outputs, ordered)
     model = helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="kizu"
     )

@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-import onnx
 import torch
 from torch import Tensor
 
@@ -23,6 +22,7 @@ from training.evaluation import Evaluation, evaluate, grid_mask, score_features
 from training.export import export, git_commit, golden_images, next_version, save_bundle
 from training.features import FeatureCache, FeatureSource
 from training.fit import GOLDEN, Places, gather_features
+from training.graph import feature_part
 from training.loop import Schedule, train
 from training.networks.scorer import AdtrScorer
 from training.progress import Reporter
@@ -126,9 +126,8 @@ def retrain(
 def feature_source(bundle: Bundle) -> FeatureSource:
     """How a bundle's images become features: the front of its own graph, so that a retraining
     needs no backbone file."""
-    extractor = onnx.utils.Extractor(onnx.load_from_string(bundle.read(MODEL)))
-    graph: bytes = extractor.extract_model(["image"], ["features"]).SerializeToString()
-    return FeatureSource(graph, bundle.manifest.input, bundle.manifest.pixels)
+    manifest = bundle.manifest
+    return FeatureSource(feature_part(bundle.read(MODEL)), manifest.input, manifest.pixels)
 
 
 def split_labels(files: tuple[LabelledFile, ...], seen: frozenset[str]) -> Labels:

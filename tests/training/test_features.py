@@ -11,6 +11,7 @@ from training.data import read_mvtec
 from training.errors import DatasetError, TrainingError
 from training.features import FeatureCache, FeatureSource, channel_statistics
 from training.graph import feature_graph, fold_normalisation
+from training.retrain import feature_source
 
 
 def source(backbone, stride=16):
@@ -89,3 +90,7 @@ def test_statistics_are_those_of_all_cells(backbone, dataset, tmp_path):
     everything = np.stack([cache[file.sha256] for file in dataset.train])
     assert mean == pytest.approx(everything.mean(axis=(0, 2, 3)), abs=1e-4)
     assert std == pytest.approx(everything.std(axis=(0, 2, 3)), abs=1e-3)
+
+
+def test_a_bundle_gives_its_feature_graph_back_to_the_byte(fitted, bundle):
+    assert feature_source(bundle).digest == fitted.cache.source.digest
