@@ -92,6 +92,8 @@ class Registry:
     def scan(self) -> None:
         """Look through the store once: load what is new, promote it where the policy says so."""
         with self._scanning:
+            for path in [path for path in self._refused if not path.exists()]:
+                del self._refused[path]
             for recipe in list_recipes(self._store):
                 self._scan_recipe(recipe)
 

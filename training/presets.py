@@ -24,7 +24,7 @@ PRESETS: dict[PresetName, Preset] = {
     ),
     "fast": Preset(
         {"layers": 2, "dimension": 128, "feedforward": 512},
-        Schedule(steps=800, batch=8, learning_rate=1e-3),
+        Schedule(steps=800, batch=8, learning_rate=2e-3),
     ),
 }
 
