@@ -5,9 +5,11 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-if [ ! -x /usr/bin/chromium ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+# A browser for the page, and strace to see what is synced to disk.
+if ! { [ -x /usr/bin/chromium ] && command -v strace >/dev/null; } &&
+    [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium strace >/dev/null
 fi
 [ -x .venv/bin/python ] || "${PYTHON:-python3}" -m venv .venv
 if ! cmp -s pyproject.toml .venv/tests-installed.toml; then
