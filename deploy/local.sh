@@ -14,10 +14,20 @@ export KIZU_BACKBONES=$work/backbones KIZU_HOST=127.0.0.1 KIZU_PORT=$port
 
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 
-running() { [ -f "$pid_file" ] && kill -0 "$(cat "$pid_file")" 2>/dev/null; }
+# Its number alone would not do: after a restart of the machine it may be somebody else's.
+running() {
+    [ -f $pid_file ] && grep -qz "kizu$" "/proc/$(cat $pid_file)/cmdline" 2>/dev/null
+}
 
 if [ "${1:-}" = stop ]; then
-    if running; then kill "$(cat "$pid_file")" && echo "stopped"; else echo "not running"; fi
+    if running; then
+        kill "$(cat $pid_file)"
+        while running; do sleep 0.1; done
+        echo "stopped"
+    else
+        echo "not running"
+    fi
+    rm -f $pid_file
     exit 0
 fi
 
@@ -29,10 +39,10 @@ python=${PYTHON:-python3}
 }
 [ -x .venv/bin/python ] || "$python" -m venv .venv
 # Install again only when what is to be installed has changed.
-if ! cmp -s pyproject.toml $work/installed.toml; then
+if ! cmp -s pyproject.toml .venv/local-installed.toml; then
     say "Installing into .venv"
     .venv/bin/pip install --quiet --disable-pip-version-check --editable '.[cpu,training]'
-    cp pyproject.toml $work/installed.toml
+    cp pyproject.toml .venv/local-installed.toml
 fi
 
 if [ ! -d $work/demo ]; then
@@ -45,7 +55,7 @@ fi
 if [ ! -e $work/store/cap/1/manifest.json ]; then
     say "Fitting the recipe 'cap' on good parts"
     .venv/bin/kizu-train fit $work/demo --recipe cap --backbone random --preset fast \
-        ${KIZU_DEMO_STEPS:+--steps "$KIZU_DEMO_STEPS"} --resume >/dev/null
+        ${KIZU_DEMO_STEPS:+--steps "$KIZU_DEMO_STEPS"} >/dev/null
 fi
 
 if ! running; then

@@ -5,7 +5,9 @@ KizuError
 - BackboneError: a backbone that is missing or not what its manifest says
 - BundleError: a bundle that is missing, incomplete or tampered with
 - SnapshotError: a snapshot that is missing, incomplete or tampered with
+- ModelError: an ONNX model that the runtime cannot load
 - DeviceError: a device that was asked for and does not run
+- SettingsError, DatabaseError: see service.settings, service.store.database
 - TrainingError: see training.errors
 - ServiceError: see service.errors
 """
@@ -40,6 +42,10 @@ class BundleError(KizuError):
 
 class SnapshotError(KizuError):
     """A snapshot that is missing, incomplete, or differs from its digest."""
+
+
+class ModelError(KizuError):
+    """An ONNX model that the runtime cannot load."""
 
 
 class DeviceError(KizuError):

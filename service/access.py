@@ -5,11 +5,12 @@ import time
 import uuid
 
 import structlog
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import TooLarge, as_service_error, log_unforeseen, problem
+from service.errors import as_service_error, log_unforeseen, problem
 
 log = structlog.get_logger()
 
@@ -69,7 +70,7 @@ class AccessMiddleware:
             )
 
     def _limited(self, request: Request, receive: Receive) -> Receive:
-        """Raise TooLarge, which becomes a problem like any other, instead of reading on."""
+        """Raise what becomes a problem like any other, instead of reading on."""
         declared = request.headers.get("content-length", "")
         too_large = declared.isdecimal() and int(declared) > self._max_body_bytes
         total = 0
@@ -79,9 +80,9 @@ class AccessMiddleware:
             message: Message = {} if too_large else await receive()
             total += len(message.get("body", b""))
             if too_large or total > self._max_body_bytes:
-                raise TooLarge(
-                    f"The request body is larger than {self._max_body_bytes:,} bytes.",
-                    remedy="Send a smaller image, or raise KIZU_MAX_BODY_BYTES.",
+                # As an HTTPException, which FastAPI lets pass where it parses a body.
+                raise HTTPException(
+                    413, f"The request body is larger than {self._max_body_bytes:,} bytes."
                 )
             return message
 

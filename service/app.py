@@ -13,6 +13,7 @@ from service.access import AccessMiddleware
 from service.engine import Engine
 from service.errors import install_handlers
 from service.inspector import Inspector
+from service.labels import Labels
 from service.metrics import Metrics
 from service.onnx_engine import OnnxEngine
 from service.registry import Registry
@@ -37,7 +38,7 @@ def create_app(
         title="Kizu",
         summary="Visual inspection that learns from good parts.",
         version="1",
-        lifespan=_lifespan(settings, open_engine or _onnx(settings)),
+        lifespan=_lifespan(settings, open_engine or onnx_engine(settings)),
         telemetry={"tracing": False},
     )
     install_handlers(app)
@@ -89,7 +90,8 @@ def _open(settings: Settings, open_engine: Callable[[Bundle], Engine]) -> State:
     registry = Registry(settings.store, database, open_engine, promotion=settings.promotion)
     registry.start(settings.scan_seconds)
     inspector = Inspector(registry, database, blobs, metrics, settings)
-    return State(settings, database, blobs, registry, inspector, metrics)
+    labels = Labels(database, blobs, settings)
+    return State(settings, database, blobs, registry, inspector, labels, metrics)
 
 
 def _close(state: State) -> None:
@@ -98,5 +100,6 @@ def _close(state: State) -> None:
     state.database.dispose()
 
 
-def _onnx(settings: Settings) -> Callable[[Bundle], Engine]:
+def onnx_engine(settings: Settings) -> Callable[[Bundle], Engine]:
+    """What opens a bundle on the device of the settings."""
     return lambda bundle: OnnxEngine(bundle, device=settings.device, threads=settings.threads)

@@ -1,7 +1,6 @@
 """`kizu`: serve, bundle, snapshot."""
 
 import socket
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,12 +12,11 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from models.bundle import Bundle, list_recipes, list_versions, open_bundle
-from models.errors import BundleError, KizuError
-from service.app import create_app
-from service.engine import Engine
+from models.bundle import list_recipes, list_versions, open_bundle
+from models.command import run
+from models.errors import BundleError
+from service.app import create_app, onnx_engine
 from service.logs import configure_logging
-from service.onnx_engine import OnnxEngine
 from service.registry import Registry
 from service.settings import Settings, SettingsError
 from service.store.blobs import Blobs
@@ -82,11 +80,11 @@ def serve(
 @bundle_app.command("verify")
 def verify_command(
     bundle: Annotated[Path, typer.Argument(help="Bundle <store>/<recipe>/<version>.")],
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda (KIZU_DEVICE).")] = None,
 ) -> None:
     """Check every hash, and replay the golden vectors on this machine's device."""
     opened = open_bundle(bundle)
-    engine = _open_engine(_settings(device=device), opened)
+    engine = onnx_engine(_settings(device=device))(opened)
     typer.echo(f"ok: {opened.digest} agrees with its training on {engine.device}")
 
 
@@ -116,7 +114,7 @@ def promote_command(
     registry = Registry(
         settings.store,
         open_database(settings.database_url),
-        lambda bundle: _open_engine(settings, bundle),
+        onnx_engine(settings),
         promotion=settings.promotion,
     )
     registry.promote(recipe, version, by=by, reason=reason)
@@ -154,10 +152,6 @@ def _describe(path: Path) -> tuple[str, str, str, str]:
     return made, origin, f"{100 * auroc:.1f}" if auroc is not None else "–", "ok"
 
 
-def _open_engine(settings: Settings, bundle: Bundle) -> Engine:
-    return OnnxEngine(bundle, device=settings.device, threads=settings.threads)
-
-
 def _settings(**given: Any) -> Settings:
     try:
         return Settings(**{name: value for name, value in given.items() if value is not None})
@@ -182,9 +176,5 @@ def _bind(settings: Settings) -> socket.socket:
 
 
 def main() -> None:
-    """Run the command line; anything that a person can mend ends with 2 and one message."""
-    try:
-        app()
-    except KizuError as error:
-        Console(stderr=True).print(f"[bold red]error:[/] {error}", highlight=False)
-        sys.exit(2)
+    """Run the command line."""
+    run(app)

@@ -2,8 +2,8 @@
 
 ServiceError
 - BadRequest, InvalidImage, BundleRefused 422; UnsupportedMedia 415; TooLarge 413
-- NotFound 404; Conflict 409
-- QueueFull, NotReady 503; DeadlinePassed 504; EngineFailure 500
+- NotFound 404; Conflict, Superseded 409
+- QueueFull, NotReady, StorageUnavailable 503; DeadlinePassed 504; EngineFailure 500
 """
 
 from typing import Any
@@ -12,6 +12,8 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 
 from models.errors import BundleError, DeviceError, ImageError, KizuError
@@ -64,6 +66,19 @@ class Conflict(ServiceError):
 
     status, type, title, retryable = 409, "in-flight", "Already in flight", True
     retry_after_s = 1
+
+
+class Superseded(ServiceError):
+    """The request was made for a bundle that no longer decides."""
+
+    status, type, title = 409, "superseded", "Superseded"
+
+
+class StorageUnavailable(ServiceError):
+    """The database does not answer."""
+
+    status, type, title, retryable = 503, "storage-unavailable", "Storage unavailable", True
+    retry_after_s = 5
 
 
 class QueueFull(ServiceError):
@@ -143,6 +158,10 @@ def as_service_error(error: BaseException) -> ServiceError:
         return InvalidImage(error.message, remedy=error.remedy)
     if isinstance(error, BundleError | DeviceError):
         return BundleRefused(error.message, remedy=error.remedy)
+    if isinstance(error, OperationalError | InterfaceError | PoolTimeoutError):
+        return StorageUnavailable(
+            "The result could not be stored.", remedy="Treat the part as not inspected."
+        )
     return ServiceError("Something failed inside; the log has the details.")
 
 
@@ -154,7 +173,9 @@ def log_unforeseen(error: BaseException, request_id: str) -> None:
 
 def _from_status(error: HTTPException) -> ServiceError:
     shown: ServiceError
-    if error.status_code == 404:
+    if error.status_code == 413:
+        shown = TooLarge(error.detail)
+    elif error.status_code == 404:
         shown = NotFound("There is nothing at this address.", remedy="See /docs.")
     else:
         shown = BadRequest(f"{error.detail}.")

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import anyio
 import numpy as np
@@ -16,11 +16,12 @@ from sqlalchemy import Engine as Database
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from models.bundle import Thresholds
 from models.image import Pixels, decode, resize
 from service import heatmap
 from service.batcher import Batcher
 from service.engine import Floats
-from service.errors import BadRequest, Conflict, DeadlinePassed, as_service_error
+from service.errors import BadRequest, Conflict, DeadlinePassed, QueueFull, as_service_error
 from service.metrics import Metrics
 from service.regions import find_regions
 from service.registry import Loaded, Registry
@@ -45,11 +46,12 @@ class InspectionRequest:
     simulated: bool = False
     idempotency_key: str | None = None
     deadline_ms: int | None = None
+    batch: str | None = None  # names the batch request that it came in, whose key it shares
 
     @property
     def digest(self) -> str:
         """Equal for requests that ask for the same thing."""
-        facts = (self.recipe, self.part_id, self.camera, self.simulated)
+        facts = (self.recipe, self.part_id, self.camera, self.simulated, self.batch)
         return hashlib.sha256(self.image + repr(facts).encode()).hexdigest()
 
 
@@ -91,6 +93,8 @@ class Inspector:
         self._metrics = metrics
         self._settings = settings
         self._in_flight: set[str] = set()
+        self._under_way = 0
+        self._bulk = asyncio.Semaphore(settings.max_batch)
         self._decoders = anyio.CapacityLimiter(os.cpu_count() or 1)
         self._batcher: Batcher[Loaded, Pixels, Scored] = Batcher(
             _run,
@@ -106,7 +110,11 @@ class Inspector:
         Raises ImageError or a ServiceError; then nothing is stored.
         """
         try:
-            with self._alone(request.idempotency_key):
+            with self._alone(request.idempotency_key), self._admitted():
+                if request.idempotency_key:
+                    replayed = await _thread(lambda: self._replay(request))
+                    if replayed:
+                        return replayed
                 row = await self._inspect(request)
         except Exception as error:
             self._metrics.refused.labels(as_service_error(error).type).inc()
@@ -114,41 +122,41 @@ class Inspector:
         self._metrics.inspections.labels(row.recipe, row.verdict).inc()
         return row
 
+    async def inspect_in_bulk(self, request: InspectionRequest) -> Inspection:
+        """The same for one of many images: only a batch's worth of them is under way at a time,
+        so that a line camera never waits behind more than that."""
+        async with self._bulk:
+            return await self.inspect(request)
+
     def close(self) -> None:
         """Answer what is in flight, refuse what is new."""
         self._batcher.close()
 
     async def _inspect(self, request: InspectionRequest) -> Inspection:
         loaded = self._registry.champion(request.recipe)
-        if request.idempotency_key:
-            replayed = await _thread(lambda: self._replay(request))
-            if replayed:
-                return replayed
+        most = self._settings.deadline_ms
+        milliseconds = min(request.deadline_ms or most, most)
         watch = Stopwatch()
-        # Before the queue: a broken image is one refusal and never touches its neighbours.
-        decoded = await _thread(lambda: self._decode(request, loaded), self._decoders)
-        watch.lap("decode")
-        score, heatmap_hw = await self._score(request, loaded, decoded.pixels)
-        watch.lap("device")
-        row = await _thread(lambda: self._store(request, loaded, decoded, score, heatmap_hw, watch))
-        for step, milliseconds in watch.times.items():
-            self._metrics.steps.labels(step).observe(milliseconds / 1000)
-        return row
-
-    async def _score(self, request: InspectionRequest, loaded: Loaded, pixels: Pixels) -> Scored:
-        milliseconds = min(
-            request.deadline_ms or self._settings.deadline_ms, self._settings.deadline_ms
-        )
-        future: Future[Scored] = self._batcher.submit(
-            loaded, pixels, deadline=time.monotonic() + milliseconds / 1000
-        )
         try:
-            return await asyncio.wait_for(asyncio.wrap_future(future), milliseconds / 1000)
+            async with asyncio.timeout(milliseconds / 1000):
+                deadline = time.monotonic() + milliseconds / 1000
+                # Before the queue: a broken image is one refusal and never touches its neighbours.
+                decoded = await _thread(lambda: self._decode(request, loaded), self._decoders)
+                watch.lap("decode")
+                future: Future[Scored] = self._batcher.submit(
+                    loaded, decoded.pixels, deadline=deadline
+                )
+                score, heatmap_hw = await asyncio.wrap_future(future)
         except TimeoutError as error:
             raise DeadlinePassed(
                 f"There was no verdict within {milliseconds} ms.",
                 remedy="Treat the part as not inspected; send fewer images or a longer deadline.",
             ) from error
+        watch.lap("device")
+        row = await _thread(lambda: self._store(request, loaded, decoded, score, heatmap_hw, watch))
+        for step, milliseconds_of_step in watch.times.items():
+            self._metrics.steps.labels(step).observe(milliseconds_of_step / 1000)
+        return row
 
     def _decode(self, request: InspectionRequest, loaded: Loaded) -> _Decoded:
         manifest = loaded.bundle.manifest
@@ -165,16 +173,12 @@ class Inspector:
         heatmap_hw: Floats,
         watch: Stopwatch,
     ) -> Inspection:
-        manifest = loaded.bundle.manifest
         kept = heatmap.keep(heatmap_hw)
+        image_sha256, heatmap_sha256 = self._blobs.put(request.image), self._blobs.put(kept.png)
+        watch.lap("files")
+        manifest = loaded.bundle.manifest
         with Session(self._database, expire_on_commit=False) as session:
             thresholds = records.thresholds_in_force(session, loaded.bundle)
-            verdict = thresholds.verdict(score)
-            regions = []
-            if verdict != "ok":
-                regions = find_regions(
-                    heatmap_hw, thresholds.review, width=decoded.width, height=decoded.height
-                )
             row = Inspection(
                 id=records.new_id(),
                 created_at=records.now(),
@@ -184,7 +188,7 @@ class Inspector:
                 simulated=request.simulated,
                 idempotency_key=request.idempotency_key,
                 request_sha256=request.digest,
-                image_sha256=self._blobs.put(request.image),
+                image_sha256=image_sha256,
                 image_type=request.image_type,
                 width=decoded.width,
                 height=decoded.height,
@@ -192,26 +196,24 @@ class Inspector:
                 bundle_version=manifest.version,
                 bundle_digest=loaded.bundle.digest,
                 device=loaded.engine.device,
-                verdict=verdict,
+                verdict=thresholds.verdict(score),
                 score=score,
                 percentile=_percentile(score, manifest.calibration.quantiles),
                 review_threshold=thresholds.review,
                 ng_threshold=thresholds.ng,
-                regions=[region.model_dump() for region in regions],
-                heatmap_sha256=self._blobs.put(kept.png),
+                regions=_regions(score, heatmap_hw, thresholds, decoded),
+                heatmap_sha256=heatmap_sha256,
                 heatmap_low=kept.low,
                 heatmap_high=kept.high,
-                processing_times={},
+                processing_times=dict(watch.times),
             )
-            watch.lap("files")
-            row.processing_times = dict(watch.times)
             session.add(row)
             try:
                 session.commit()
             except IntegrityError:
                 # Another process has stored the same key in the meantime: its result counts.
                 session.rollback()
-                replayed = self._replay(request)
+                replayed = self._replay(request) if request.idempotency_key else None
                 if replayed is None:
                     raise
                 return replayed
@@ -229,6 +231,21 @@ class Inspector:
                 remedy="Use a new key for each part.",
             )
         return row
+
+    @contextlib.contextmanager
+    def _admitted(self) -> Iterator[None]:
+        """Bound what is under way with its body in memory, before anything is spent on it."""
+        most = self._settings.max_queue + self._settings.max_batch
+        if self._under_way >= most:
+            raise QueueFull(
+                f"{self._under_way} images are being inspected already.",
+                remedy="Send it again a little later, or send fewer at once.",
+            )
+        self._under_way += 1
+        try:
+            yield
+        finally:
+            self._under_way -= 1
 
     @contextlib.contextmanager
     def _alone(self, key: str | None) -> Iterator[None]:
@@ -255,10 +272,21 @@ def _run(loaded: Loaded, images: Sequence[Pixels]) -> list[Scored]:
     ]
 
 
+def _regions(
+    score: float, heatmap_hw: Floats, thresholds: Thresholds, decoded: _Decoded
+) -> list[dict[str, Any]]:
+    """Where the heatmap reaches the review line; a part that passes has none."""
+    if thresholds.verdict(score) == "ok":
+        return []
+    found = find_regions(heatmap_hw, thresholds.review, width=decoded.width, height=decoded.height)
+    return [region.model_dump() for region in found]
+
+
 def _percentile(score: float, quantiles: tuple[float, ...]) -> float:
     """Which share of held-out good parts scores below, in percent."""
     return round(float(np.interp(score, quantiles, np.linspace(0, 100, len(quantiles)))), 2)
 
 
 async def _thread(call: Callable[[], T], limiter: anyio.CapacityLimiter | None = None) -> T:
-    return await anyio.to_thread.run_sync(call, limiter=limiter)
+    # Given up on at a deadline, not waited for: the thread ends by itself, its result unused.
+    return await anyio.to_thread.run_sync(call, limiter=limiter, abandon_on_cancel=True)

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from models.bundle import GOLDEN, MODEL, Bundle
-from models.errors import BundleError
+from models.errors import BundleError, ModelError
 from models.golden import Golden
 from models.image import Pixels
 from models.session import Device, open_session, provider_of
@@ -17,12 +17,15 @@ class OnnxEngine:
     """Runs a bundle's graph on the device where its golden vectors were just replayed."""
 
     def __init__(self, bundle: Bundle, *, device: Device, threads: int) -> None:
-        """Load and check. Raises DeviceError, or BundleError where the device disagrees."""
+        """Load and check. Raises BundleError, or DeviceError where a named device does not run."""
         # The session is made from the very bytes that were hashed: a file read twice could change.
-        self._session = open_session(bundle.read(MODEL), device=device, threads=threads)
-        self.device = provider_of(self._session)
-        golden = Golden.from_bytes(bundle.read(GOLDEN))
-        replayed = self._run(golden.images)
+        try:
+            self._session = open_session(bundle.read(MODEL), device=device, threads=threads)
+            self.device = provider_of(self._session)
+            golden = Golden.from_bytes(bundle.read(GOLDEN))
+            replayed = self.run(golden.images)
+        except (ModelError, ValueError, KeyError, EngineFailure) as error:
+            raise BundleError(f"{bundle.path} cannot be replayed: {error}") from error
         difference = golden.disagreement(replayed.scores, replayed.heatmaps)
         if difference:
             raise BundleError(

@@ -2,7 +2,7 @@
 
 import cv2
 import numpy as np
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from service.engine import Floats
 
@@ -11,6 +11,8 @@ MOST = 32
 
 class Box(BaseModel):
     """A rectangle in pixels of the original image; x and y are its top left corner."""
+
+    model_config = ConfigDict(extra="forbid")
 
     x: int
     y: int
@@ -46,7 +48,7 @@ def _region(heatmap: Floats, above: np.ndarray, outline: np.ndarray, scale: np.n
     inside &= above[y : y + height, x : x + width]
     left, top = np.floor((x, y) * scale).astype(int)
     right, bottom = np.ceil((x + width, y + height) * scale).astype(int)
-    points = np.rint((outline[:, 0] + 0.5) * scale).astype(int)
+    points = np.floor((outline[:, 0] + 0.5) * scale).astype(int)
     return Region(
         box=Box(x=left, y=top, width=right - left, height=bottom - top),
         area=round(float(inside.sum()) * float(scale.prod())),

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from models.bundle import Bundle, list_recipes, list_versions, open_bundle
 from models.errors import BundleError
 from service.engine import Engine
-from service.errors import BadRequest, NotFound, NotReady
+from service.errors import BadRequest, BundleRefused, NotFound, NotReady
 from service.store import records
 from service.store.tables import Promotion
 
@@ -83,7 +83,7 @@ class Registry:
             return champions[recipe]
         if not champions:
             raise NotReady(
-                "No bundle is loaded.", remedy=f"Fit one into {self._store} with `kizu-train fit`."
+                "No bundle is loaded.", remedy="Fit one into the store with `kizu-train fit`."
             )
         raise NotFound(
             f"There is no recipe {recipe!r}.", remedy=f"Use one of {', '.join(sorted(champions))}."
@@ -92,18 +92,21 @@ class Registry:
     def scan(self) -> None:
         """Look through the store once: load what is new, promote it where the policy says so."""
         with self._scanning:
-            for path in [path for path in self._refused if not path.exists()]:
-                del self._refused[path]
+            self._refused = {path: why for path, why in self._refused.items() if path.exists()}
             for recipe in list_recipes(self._store):
                 self._scan_recipe(recipe)
 
     def promote(self, recipe: str, version: int, *, by: str, reason: str) -> None:
-        """Let a version decide from now on. Raises NotFound, BundleError or DeviceError."""
+        """Let a version decide from now on. Raises NotFound, BundleRefused or DeviceError."""
         with self._scanning:
             if version not in list_versions(self._store, recipe):
                 raise NotFound(f"The store has no version {version} of {recipe!r}.")
-            loaded = self._load(recipe, version)
+            try:
+                loaded = self._load(recipe, version)
+            except BundleError as error:
+                raise BundleRefused(self._shown(error), remedy=error.remedy) from error
             self._decide(loaded, by=by, reason=reason)
+            self._forget(self._path(recipe, version))
 
     def start(self, every_s: float) -> None:
         """Scan now and, on a thread, again and again."""
@@ -129,14 +132,15 @@ class Registry:
     def _scan_recipe(self, recipe: str) -> None:
         with Session(self._database) as session:
             promoted = records.promotion_in_force(session, recipe)
-            highest = records.highest_promoted(session, recipe)
+            considered = records.highest_considered(session, recipe)
         versions = list_versions(self._store, recipe)
-        fresh = [v for v in versions if v > highest] if self._promotion == "newest" else []
+        fresh = [v for v in versions if v > considered] if self._promotion == "newest" else []
         # A recipe's first bundle always decides, or it could not be served at all.
         for version in reversed(fresh if promoted else versions):
             loaded = self._try(recipe, version)
             if loaded:
-                self._decide(loaded, by=SYSTEM, reason="first seen in the store")
+                since = promoted.id if promoted else 0
+                self._decide(loaded, by=SYSTEM, reason="first seen in the store", since=since)
                 return
         if promoted and not self._is_champion(promoted):
             loaded = self._try(recipe, promoted.bundle_version, digest=promoted.bundle_digest)
@@ -152,7 +156,7 @@ class Registry:
 
         A device that does not run is no bundle's fault: DeviceError goes on to the caller.
         """
-        path = self._store / recipe / str(version)
+        path = self._path(recipe, version)
         signature = _signature(path)
         if path in self._refused and self._refused[path][0] == signature:
             return None
@@ -162,24 +166,39 @@ class Registry:
                 raise BundleError(f"{path} is not the bundle that was promoted: its hash differs.")
         except BundleError as error:
             log.error("bundle refused", path=str(path), reason=str(error))
-            self._refused[path] = (signature, str(error))
+            self._refused = {**self._refused, path: (signature, self._shown(error))}
             return None
-        self._refused.pop(path, None)
+        self._forget(path)
         return loaded
 
     def _load(self, recipe: str, version: int) -> Loaded:
-        bundle = open_bundle(self._store / recipe / str(version))
+        bundle = open_bundle(self._path(recipe, version))
         return Loaded(bundle, self._open_engine(bundle))
 
-    def _decide(self, loaded: Loaded, *, by: str, reason: str) -> None:
+    def _path(self, recipe: str, version: int) -> Path:
+        return self._store / recipe / str(version)
+
+    def _shown(self, error: BundleError) -> str:
+        """The message without the place of the store, which is nobody's business."""
+        return str(error).replace(f"{self._store}/", "")
+
+    def _forget(self, path: Path) -> None:
+        self._refused = {other: why for other, why in self._refused.items() if other != path}
+
+    def _decide(self, loaded: Loaded, *, by: str, reason: str, since: int | None = None) -> None:
+        """Record a promotion and swap it in; not if another has come after row `since`."""
         manifest = loaded.bundle.manifest
         with Session(self._database) as session, session.begin():
+            newest = records.promotion_in_force(session, manifest.recipe)
+            if since is not None and newest is not None and newest.id > since:
+                return  # a person, or another process, decided while this bundle was loading
             session.add(
                 Promotion(
                     created_at=records.now(),
                     recipe=manifest.recipe,
                     bundle_version=manifest.version,
                     bundle_digest=loaded.bundle.digest,
+                    newest_version=max(list_versions(self._store, manifest.recipe)),
                     by=by,
                     reason=reason,
                 )
@@ -200,6 +219,11 @@ class Registry:
 
 def _signature(path: Path) -> object:
     """Changes when a file of the bundle does: a copy under way is refused, then tried again."""
-    return sorted(
-        (file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in path.glob("*")
-    )
+    found = []
+    for file in path.glob("*"):
+        try:
+            status = file.stat()
+        except OSError:
+            continue  # gone since it was listed, or a dangling link, which open_bundle refuses
+        found.append((file.name, status.st_size, status.st_mtime_ns))
+    return sorted(found)

@@ -9,7 +9,8 @@ from models.bundle import Thresholds, Verdict
 from service.regions import Box, Region
 
 HeatmapFormat = Literal["png8", "png16", "npy", "overlay"]
-Name = Annotated[str, Field(min_length=1, max_length=200)]
+# Without control characters: a NUL byte is a row on SQLite and an error on PostgreSQL.
+Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
 
 
 class Closed(BaseModel):
@@ -102,11 +103,11 @@ class FeedbackRequest(Closed):
 
     inspection_id: Name
     verdict: Literal["ok", "ng", "unsure"]
-    defect_class: Annotated[str, Field(min_length=1, max_length=100)] | None = None
+    defect_class: Name | None = None
     mask: str | None = None
     boxes: list[Box] = Field(default_factory=list, max_length=100)
     operator: Name
-    comment: str = Field("", max_length=2000)
+    comment: Annotated[str, Field(max_length=2000, pattern=r"^[^\x00]*$")] = ""
 
     @model_validator(mode="after")
     def _marks_belong_to_ng(self) -> "FeedbackRequest":
@@ -138,8 +139,9 @@ class RecipeStatus(BaseModel):
 
 
 class ThresholdsRequest(Thresholds):
-    """New thresholds, on the raw scores of the bundle that decides now."""
+    """New thresholds on the raw scores of one bundle, which must be the one that decides."""
 
+    bundle_version: int
     by: Name
     reason: Name
 

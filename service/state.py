@@ -7,6 +7,7 @@ from fastapi import Depends, Request
 from sqlalchemy import Engine as Database
 
 from service.inspector import Inspector
+from service.labels import Labels
 from service.metrics import Metrics
 from service.registry import Registry
 from service.settings import Settings
@@ -22,6 +23,7 @@ class State:
     blobs: Blobs
     registry: Registry
     inspector: Inspector
+    labels: Labels
     metrics: Metrics
 
 

@@ -47,8 +47,19 @@ def import_backbone(
         raise TrainingError(
             f"{file} is not a usable ONNX file: {error}", remedy="Export it again."
         ) from error
+    if not all(deviation > 0 for deviation in std):
+        raise TrainingError("A standard deviation is above 0.", remedy="Mend --std.")
+    try:
+        folded = graph.fold_normalisation(model, mean, std)
+    except TrainingError:
+        raise
+    except Exception as error:  # the checker and the converter share no base but this
+        raise TrainingError(
+            f"{file} cannot be brought to operator set {graph.OPSET}: {error}",
+            remedy="Export it again with standard operators only.",
+        ) from error
     return _write(
-        graph.fold_normalisation(model, mean, std),
+        folded,
         root,
         name=name,
         stages=stages,

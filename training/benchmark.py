@@ -17,12 +17,13 @@ import numpy as np
 import torch
 
 from models.backbone import MANIFEST, Backbone, open_backbone
-from models.bundle import MODEL, TRAINED_ON, Bundle, open_bundle
+from models.bundle import MODEL, TRAINED_ON, Bundle, list_versions, open_bundle
 from models.durable import write_file
 from models.sample import LabelledImage, Sample, write_snapshot
 from models.session import open_session
 from training.backbones import IMAGENET_MEAN, IMAGENET_STD, import_backbone
 from training.data import Dataset, LabelledFile, read_mvtec
+from training.errors import TrainingError
 from training.evaluation import Evaluation, evaluate, score_features, score_images
 from training.features import FeatureCache, channel_statistics
 from training.fit import FitSettings, Fitted, Places, fit
@@ -53,7 +54,7 @@ class TileBenchmark:
 
     def run(self, json_file: Path) -> dict[str, Any]:
         """Run what is missing, and return all figures; also written to `json_file`."""
-        results: dict[str, Any] = json.loads(json_file.read_text()) if json_file.exists() else {}
+        results = self._earlier(json_file)
         data = read_mvtec(self.shared / "data" / "magnetic_tile")
         for seed in self.seeds:
             for name, stage in self._stages(seed, data):
@@ -67,6 +68,18 @@ class TileBenchmark:
                 )
                 write_file(json_file, json.dumps(results, indent=2).encode())
                 self.reporter.say(f"{key}: {_line(results[key])}")
+        return results
+
+    def _earlier(self, json_file: Path) -> dict[str, Any]:
+        """What an interrupted run left. Raises TrainingError if it was of another length."""
+        if not json_file.exists():
+            return {"steps": self.steps}
+        results: dict[str, Any] = json.loads(json_file.read_text())
+        if results.get("steps") != self.steps:
+            raise TrainingError(
+                f"{json_file} holds figures of trainings of another length.",
+                remedy="Name another file with --json.",
+            )
         return results
 
     def _stages(self, seed: int, data: Dataset) -> list[tuple[str, Any]]:
@@ -93,12 +106,14 @@ class TileBenchmark:
         return open_backbone(directory)
 
     def _places(self, name: str, seed: int) -> Places:
-        return Places(store=self.out / name / str(seed), cache=self.out / "features")
+        # A cache for each, so that every fit is measured with its features.
+        root = self.out / name / str(seed)
+        return Places(store=root, cache=root / "features")
 
     def _fit(self, preset: PresetName, seed: int, data: Dataset) -> dict[str, Any]:
         settings = FitSettings(recipe=RECIPE, preset=preset, seed=seed, steps=self.steps)
         places = self._places(preset, seed)
-        fitted = fit(data, self._backbone(), settings, places, resume=True, reporter=self.reporter)
+        fitted = fit(data, self._backbone(), settings, places, reporter=self.reporter)
         figures: dict[str, Any] = dict(fitted.test.metrics) if fitted.test else {}
         return figures | {
             "seconds": round(fitted.seconds, 1),
@@ -117,7 +132,7 @@ class TileBenchmark:
         champion = self._champion(seed)
         seen = set(champion.read(TRAINED_ON).decode().split())
         learned = [file for file in data.train if file.sha256 in seen]
-        cache = self._cache(champion)
+        cache = self._cache(champion, seed)
         started = time.monotonic()
         scorer = nearest_neighbour(cache, learned, seed)
         evaluation = evaluate(score_features(scorer, cache, data.test), cache.source.size)
@@ -127,7 +142,7 @@ class TileBenchmark:
         labelled, remaining = take_labels(data.test, seed)
         champion = self._champion(seed)
         name = "masks" if masks else "images"
-        places = self._places(name, seed)
+        places = Places(self.out / name / str(seed), self._places("paper", seed).cache)
         snapshot = write_snapshot(
             self.out / "snapshots", [_label(file, masks=masks) for file in labelled]
         )
@@ -142,10 +157,11 @@ class TileBenchmark:
         return after.metrics | {"seconds": seconds, "before": before.metrics}
 
     def _champion(self, seed: int) -> Bundle:
-        return open_bundle(self._places("paper", seed).store / RECIPE / "1")
+        store = self._places("paper", seed).store
+        return open_bundle(store / RECIPE / str(list_versions(store, RECIPE)[-1]))
 
-    def _cache(self, bundle: Bundle) -> FeatureCache:
-        return FeatureCache(self.out / "features", feature_source(bundle))
+    def _cache(self, bundle: Bundle, seed: int) -> FeatureCache:
+        return FeatureCache(self._places("paper", seed).cache, feature_source(bundle))
 
     def _served(self, bundle: Bundle, files: Sequence[LabelledFile]) -> Evaluation:
         source = feature_source(bundle)

@@ -10,6 +10,8 @@ from models.bundle import Calibration, Thresholds
 
 FALSE_REVIEW_RATE = 0.05
 FALSE_REJECT_RATE = 0.01
+# Fewer good parts than this say nothing of how good parts vary.
+LEAST = 5
 
 
 def calibrate(scores: NDArray[Any]) -> tuple[Calibration, Thresholds]:

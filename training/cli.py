@@ -1,7 +1,6 @@
 """`kizu-train`: fit, retrain, evaluate, benchmark, backbone, demo-data."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,8 +10,8 @@ from rich.table import Table
 
 from models.backbone import EMBEDDED, find_backbone, list_backbones, open_backbone
 from models.bundle import MODEL, Bundle, Verdict, open_bundle
+from models.command import run
 from models.durable import write_file
-from models.errors import KizuError
 from models.image import PixelContract
 from models.sample import open_snapshot
 from models.session import Device, open_session
@@ -37,17 +36,26 @@ benchmark_app = typer.Typer(no_args_is_help=True, help="Measure, and write every
 app.add_typer(backbone_app, name="backbone")
 app.add_typer(benchmark_app, name="benchmark")
 
-HOME = Path.home() / ".kizu"
-
 StoreOption = Annotated[
     Path, typer.Option("--store", envvar="KIZU_STORE", help="Directory of bundles.")
 ]
 BackbonesOption = Annotated[
     Path,
-    typer.Option("--backbones", envvar="KIZU_BACKBONES", help="Directory of brought backbones."),
+    typer.Option(
+        "--backbones",
+        envvar="KIZU_BACKBONES",
+        help="Directory of brought backbones.",
+        default_factory=lambda: Path.home() / ".kizu" / "backbones",
+    ),
 ]
 CacheOption = Annotated[
-    Path, typer.Option("--cache", envvar="KIZU_CACHE", help="Directory of cached features.")
+    Path,
+    typer.Option(
+        "--cache",
+        envvar="KIZU_CACHE",
+        help="Directory of cached features.",
+        default_factory=lambda: Path.home() / ".kizu" / "features",
+    ),
 ]
 DeviceOption = Annotated[
     Device, typer.Option("--device", envvar="KIZU_DEVICE", help="Where the backbone runs.")
@@ -57,6 +65,7 @@ SeedOption = Annotated[int, typer.Option(help="The same seed gives the same loss
 
 @app.command("fit")
 def fit_command(
+    *,
     data: Annotated[Path, typer.Argument(help="Folder with train/good/, optionally test/.")],
     recipe: Annotated[str, typer.Option(help="Name of the inspected view of one product.")],
     backbone: Annotated[str, typer.Option(help="Name of a backbone, see `backbone list`.")],
@@ -65,7 +74,7 @@ def fit_command(
         PresetName, typer.Option(help="paper: 4+4 layers, 256 wide; fast: 2+2 layers, 128 wide.")
     ] = "paper",
     schedule: Annotated[
-        ScheduleName, typer.Option(help="short: 800 steps; paper: 500 epochs, for a GPU's time.")
+        ScheduleName, typer.Option(help="short: 800 steps; paper: 500 epochs.")
     ] = "short",
     steps: Annotated[int | None, typer.Option(min=1, help="Another number of steps.")] = None,
     size: Annotated[int, typer.Option(min=32, help="Side of the network's input in pixels.")] = 256,
@@ -83,8 +92,8 @@ def fit_command(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an interrupted fit.")
     ] = False,
-    backbones: BackbonesOption = HOME / "backbones",
-    cache: CacheOption = HOME / "features",
+    backbones: BackbonesOption,
+    cache: CacheOption,
     device: DeviceOption = "auto",
 ) -> None:
     """Fit a recipe on images of good parts and write a bundle."""
@@ -104,9 +113,12 @@ def fit_command(
     frozen = find_backbone(backbone, (EMBEDDED, backbones))
     if frozen.manifest.training_data == "none":
         reporter.say(f"Note: {backbone} has random features. They do for a demo, not for parts.")
-    fitted = fit(
-        read_mvtec(data), frozen, settings, Places(store, cache), resume=resume, reporter=reporter
-    )
+    places = Places(store, cache)
+    try:
+        fitted = fit(read_mvtec(data), frozen, settings, places, resume=resume, reporter=reporter)
+    except KeyboardInterrupt:
+        reporter.say("Interrupted. The same command with --resume goes on from here.")
+        raise typer.Exit(130) from None
     if fitted.test and fitted.test.metrics:
         reporter.say(_metrics_line(fitted.test.metrics))
     reporter.say(f"Fitted in {fitted.seconds:.0f} s. Report: {fitted.path / 'report.html'}")
@@ -115,6 +127,7 @@ def fit_command(
 
 @app.command("retrain")
 def retrain_command(
+    *,
     snapshot: Annotated[Path, typer.Option(help="Directory made by `kizu snapshot`.")],
     champion: Annotated[
         Path, typer.Option(help="Bundle <store>/<recipe>/<version> to start from.")
@@ -133,7 +146,7 @@ def retrain_command(
         float, typer.Option(help="Weight of the push where only the image is labelled.")
     ] = RetrainSettings.alpha_images,
     seed: SeedOption = 0,
-    cache: CacheOption = HOME / "features",
+    cache: CacheOption,
     device: DeviceOption = "auto",
 ) -> None:
     """Learn operators' labels; writes a candidate only if it is not worse than the champion."""
@@ -182,6 +195,7 @@ def evaluate_command(
 
 @backbone_app.command("import")
 def import_command(
+    *,
     file: Annotated[Path, typer.Argument(help="ONNX file: float32 (B, 3, H, W) to feature maps.")],
     name: Annotated[str, typer.Option(help="What to call it.")],
     licence: Annotated[str, typer.Option(help="Licence of the weights.")],
@@ -191,7 +205,7 @@ def import_command(
         str, typer.Option(help="Outputs to keep, comma-separated; all by default.")
     ] = "",
     training_data: Annotated[str, typer.Option(help="What it was trained on.")] = "unknown",
-    backbones: BackbonesOption = HOME / "backbones",
+    backbones: BackbonesOption,
 ) -> None:
     """Bring a backbone of one's own; its normalisation is folded into the graph."""
     path = import_backbone(
@@ -209,12 +223,13 @@ def import_command(
 
 @backbone_app.command("pull")
 def pull_command(
+    *,
     architecture: Annotated[str, typer.Argument(help="A timm model.")] = "efficientnet_b4",
     name: Annotated[str | None, typer.Option(help="What to call it.")] = None,
     weights: Annotated[
         Path | None, typer.Option(help="Local state dict, for a machine without a network.")
     ] = None,
-    backbones: BackbonesOption = HOME / "backbones",
+    backbones: BackbonesOption,
 ) -> None:
     """Export a timm model as a backbone, with weights from its hub or from a file."""
     typer.echo(pull_backbone(architecture, backbones, name=name, weights=weights))
@@ -222,16 +237,17 @@ def pull_command(
 
 @backbone_app.command("random")
 def random_command(
+    *,
     name: Annotated[str, typer.Option(help="What to call it.")] = "random",
     seed: SeedOption = 0,
-    backbones: BackbonesOption = HOME / "backbones",
+    backbones: BackbonesOption,
 ) -> None:
     """Make a small backbone of fixed random weights: for demos and tests, not for parts."""
     typer.echo(random_backbone(backbones, name=name, seed=seed))
 
 
 @backbone_app.command("list")
-def list_command(backbones: BackbonesOption = HOME / "backbones") -> None:
+def list_command(backbones: BackbonesOption) -> None:
     """List the backbones at hand."""
     table = Table("Name", "Stages (stride × channels)", "Licence", "Training data", "Origin")
     for path in list_backbones((EMBEDDED, backbones)):
@@ -313,12 +329,5 @@ def _three(text: str, option: str) -> tuple[float, ...]:
 
 
 def main() -> None:
-    """Run the command line; anything that a person can mend ends with 2 and one message."""
-    try:
-        app()
-    except KizuError as error:
-        Console(stderr=True).print(f"[bold red]error:[/] {error}", highlight=False)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        typer.echo("Interrupted. A fit goes on with --resume, a benchmark by itself.", err=True)
-        sys.exit(130)
+    """Run the command line."""
+    run(app)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from models.errors import ImageError
+from models.image import read_mask
 from models.sample import Snapshot
 from training.errors import DatasetError
 
@@ -61,7 +63,10 @@ def read_mvtec(root: Path) -> Dataset:
 
 
 def read_snapshot(snapshot: Snapshot) -> tuple[LabelledFile, ...]:
-    """The files of a snapshot."""
+    """The files of a snapshot, each checked against its hash. Raises SnapshotError."""
+    for sample in snapshot.samples:
+        snapshot.read_image(sample)
+        snapshot.read_mask(sample)
     return tuple(
         LabelledFile(
             image=snapshot.path / "images" / sample.image_sha256,
@@ -78,18 +83,36 @@ def read_snapshot(snapshot: Snapshot) -> tuple[LabelledFile, ...]:
     )
 
 
-def hold_out(files: Iterable[LabelledFile], share: float) -> set[str]:
-    """The hashes of the `share` of files that come first by content hash, at least one of two.
+def check_masks(files: Iterable[LabelledFile]) -> None:
+    """Read every mask. Raises DatasetError for the first that cannot be used."""
+    for file in files:
+        if file.mask is None:
+            continue
+        try:
+            read_mask(file.mask.read_bytes())
+        except ImageError as error:
+            raise DatasetError(
+                f"{file.mask} cannot be used: {error.message}", remedy=error.remedy
+            ) from error
 
-    Chosen by content, so that a renamed or re-ordered folder holds out the same parts.
+
+def hold_out(files: Iterable[LabelledFile], share: float, least: int) -> set[str]:
+    """The hashes of the `share` of files that come first by content hash, `least` at the least.
+
+    Chosen by content, so that a renamed or re-ordered folder holds out the same parts. Never
+    more than half.
     """
     ranked = sorted({file.sha256 for file in files})
-    count = max(1, round(len(ranked) * share)) if len(ranked) > 1 else 0
-    return set(ranked[:count])
+    return set(ranked[: min(max(least, round(len(ranked) * share)), len(ranked) // 2)])
 
 
 def _label(path: Path, kind: str, root: Path) -> LabelledFile:
-    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    try:
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise DatasetError(
+            f"{path} cannot be read: {error.strerror}.", remedy="Mend or remove it."
+        ) from error
     if kind == "good":
         return LabelledFile(path, sha256, "ok")
     mask = root / "ground_truth" / kind / f"{path.stem}_mask.png"

@@ -127,12 +127,16 @@ def next_version(store: Path, recipe: str) -> int:
 
 
 def git_commit() -> str | None:
-    """The commit that the training code stands at, or None outside of a checkout."""
+    """The commit that the training code stands at, or None outside of a checkout of its own."""
+    here = Path(__file__)
+    tracked = _git("ls-files", "--error-unmatch", here.name, cwd=here.parent)
+    return _git("rev-parse", "HEAD", cwd=here.parent) if tracked else None
+
+
+def _git(*arguments: str, cwd: Path) -> str | None:
+    command = ["git", *arguments]
     try:
-        done = subprocess.run(
-            ["git", "rev-parse", "HEAD"],  # noqa: S607
-            cwd=Path(__file__).parent, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+        done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)  # noqa: S603
     except FileNotFoundError:
         return None
     return done.stdout.strip() if done.returncode == 0 else None

@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from models.errors import ImageError
 from models.image import InputSize, PixelContract, Pixels, decode, resize
-from models.session import Device, open_session
+from models.session import Device, open_session, provider_of
 from training.data import LabelledFile
 from training.errors import DatasetError
 
@@ -52,9 +53,11 @@ class FeatureCache:
 
     def __init__(self, directory: Path, source: FeatureSource, *, device: Device = "auto") -> None:
         self.source = source
-        self._directory = directory / source.digest[:24]
-        self._directory.mkdir(parents=True, exist_ok=True)
         self._session = open_session(source.graph, device=device)
+        # Two devices' features differ in their last digits: each keeps its own.
+        name = f"{source.digest[:24]}-{provider_of(self._session)}"
+        self._directory = directory / name
+        self._directory.mkdir(parents=True, exist_ok=True)
 
     def __getitem__(self, sha256: str) -> Features:
         features: Features = np.load(self._path(sha256), allow_pickle=False)
@@ -66,7 +69,7 @@ class FeatureCache:
         It goes through all files before it raises, so that one broken file among thousands
         costs one message and no recomputation.
         """
-        missing = {file.sha256: file for file in files if not self._path(file.sha256).exists()}
+        missing = {file.sha256: file for file in files if not self._holds(file.sha256)}
         broken: list[tuple[Path, ImageError]] = []
         done = len(files) - len(missing)
         for batch in _batches(self._decode(missing.values(), broken), BATCH):
@@ -92,6 +95,8 @@ class FeatureCache:
                 return self.source.read(file.image)
             except ImageError as error:
                 return error
+            except OSError as error:
+                return ImageError(f"It cannot be read: {error.strerror}.")
 
         with ThreadPoolExecutor(2) as pool:
             for chunk in _batches(iter(files), 4 * BATCH):  # bounds what is decoded ahead
@@ -101,14 +106,19 @@ class FeatureCache:
                     else:
                         yield file, image
 
+    def _holds(self, sha256: str) -> bool:
+        # A power cut can leave a name without its content.
+        return self._path(sha256).exists() and self._path(sha256).stat().st_size > 0
+
     def _path(self, sha256: str) -> Path:
         return self._directory / f"{sha256}.npy"
 
     def _write(self, sha256: str, values: Features) -> None:
         # Atomic, so that an interrupted run leaves no half file; not durable: it is a cache.
-        temporary = self._directory / f".{sha256}.npy"
-        np.save(temporary, values, allow_pickle=False)
-        temporary.rename(self._path(sha256))
+        # The name is one's own, since several trainings may share the cache.
+        with tempfile.NamedTemporaryFile(dir=self._directory, suffix=".npy", delete=False) as file:
+            np.save(file, values, allow_pickle=False)
+        Path(file.name).rename(self._path(sha256))
 
 
 def channel_statistics(

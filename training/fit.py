@@ -16,9 +16,9 @@ from models.bundle import BackboneReference, Manifest, check_recipe_name
 from models.image import InputSize, PixelContract
 from models.session import Device
 from training import losses
-from training.calibrate import calibrate, statement
+from training.calibrate import LEAST, calibrate, statement
 from training.checkpoint import build_scorer
-from training.data import Dataset, LabelledFile, hold_out
+from training.data import Dataset, LabelledFile, check_masks, hold_out
 from training.errors import TrainingError
 from training.evaluation import Evaluation, evaluate, score_features
 from training.export import export, git_commit, golden_images, next_version, save_bundle
@@ -90,11 +90,13 @@ def fit(
     started = time.monotonic()
     reporter = reporter or Reporter()
     check_recipe_name(settings.recipe)
-    held_out = hold_out(data.train, HOLD_OUT)
-    if not held_out:
+    check_masks(data.test)
+    held_out = hold_out(data.train, HOLD_OUT, LEAST)
+    if len(held_out) < LEAST:
         raise TrainingError(
-            "One good image is not enough: some are held out to set the thresholds.",
-            remedy="Give at least 2 good parts; 99 or more held out resolve 1 % false rejects.",
+            f"{len(data.train)} good images are not enough: {LEAST} are held out to set the "
+            "thresholds, and at least as many are learned.",
+            remedy=f"Give at least {2 * LEAST}; some 700 let 1 % false rejects be resolved.",
         )
     learned = tuple(file for file in data.train if file.sha256 not in held_out)
     normals = tuple(file for file in data.train if file.sha256 in held_out)
@@ -138,7 +140,7 @@ def fit(
     path = save_bundle(
         places.store, manifest, exported, scorer, [file.sha256 for file in learned], report
     )
-    places.checkpoint(settings.recipe).unlink(missing_ok=True)
+    places.checkpoint(settings.recipe).unlink()
     return Fitted(path, scorer, cache, test, time.monotonic() - started)
 
 
@@ -157,6 +159,13 @@ def _source(backbone: Backbone, settings: FitSettings) -> FeatureSource:
             remedy="Choose --size as a multiple of --grid.",
         )
     stages = _stages(backbone, settings.stages)
+    coarsest = max(stage.stride for stage in stages)
+    if settings.size % coarsest:
+        raise TrainingError(
+            f"An input of {settings.size} pixels is no multiple of the coarsest stage's stride "
+            f"of {coarsest}.",
+            remedy="Choose another --size, or leave that stage out with --stages.",
+        )
     return FeatureSource(
         feature_graph(backbone, stages, settings.size // settings.grid),
         InputSize(height=settings.size, width=settings.size),

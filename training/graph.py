@@ -18,7 +18,8 @@ def fold_normalisation(
     """A backbone that takes RGB in 0..1 from one that takes (RGB - mean) / std, as input `x`."""
     # Prefixed, so that no name of theirs can be one of ours.
     graph = onnx.compose.add_prefix(at_opset(model), "body_", rename_outputs=False).graph
-    source = graph.input[0].name
+    weights = {tensor.name for tensor in graph.initializer}  # older files list them as inputs
+    source = next(value.name for value in graph.input if value.name not in weights)
     shape = (1, 3, 1, 1)
     graph.initializer.extend(
         [

@@ -4,6 +4,7 @@ Nothing random is carried from step to step, so a run that was interrupted and r
 the very losses of one that was not.
 """
 
+import io
 import math
 import signal
 import threading
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from models.durable import make_directory, write_file
 from training.errors import TrainingError
 
 Batch = TypeVar("Batch")
@@ -83,7 +85,7 @@ def train(
             if not (torch.isfinite(value) and torch.isfinite(norm)):
                 raise TrainingError(
                     f"The loss became {value.item()} at step {step}.",
-                    remedy="Lower --learning-rate; look for images that are all one colour.",
+                    remedy="Look for images that are all one colour; try another --seed.",
                 )
             optimiser.step()
             losses.append(value.item())
@@ -94,6 +96,8 @@ def train(
                 saved = time.monotonic()
             if interrupted():
                 raise KeyboardInterrupt
+    if state:
+        state.save(network, optimiser, losses)  # what comes after a training can fail, too
     network.eval()
     return losses
 
@@ -139,9 +143,8 @@ class TrainingState:
     def save(
         self, network: nn.Module, optimiser: torch.optim.Optimizer, losses: list[float]
     ) -> None:
-        """Write the checkpoint atomically."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self._path.with_suffix(".writing")
+        """Write the checkpoint, whole or not at all."""
+        buffer = io.BytesIO()
         torch.save(
             {
                 "identity": self._identity,
@@ -149,13 +152,10 @@ class TrainingState:
                 "optimiser": optimiser.state_dict(),
                 "losses": losses,
             },
-            temporary,
+            buffer,
         )
-        temporary.replace(self._path)
-
-    def remove(self) -> None:
-        """Forget the checkpoint, once the training has come to its end."""
-        self._path.unlink(missing_ok=True)
+        make_directory(self._path.parent)
+        write_file(self._path, buffer.getvalue())
 
 
 @contextmanager

@@ -38,7 +38,8 @@ def push_pull_pixels(phi: Tensor, anomalous: Tensor, alpha: float) -> Tensor:
 def push_pull_images(phi: Tensor, anomalous: Tensor, alpha: float, k: int) -> Tensor:
     """Image-level labels: the mean of the k largest distances, pulled or pushed; (B).
 
-    `anomalous` (B) is 0 or 1 per image.
+    `anomalous` (B) is 0 or 1 per image; a grid of fewer than k cells counts them all.
     """
-    largest = phi.flatten(1).topk(k, dim=1).values.mean(dim=1)
+    cells = phi.flatten(1)
+    largest = cells.topk(min(k, cells.shape[1]), dim=1).values.mean(dim=1)
     return (1 - anomalous) * largest + alpha * anomalous * push(largest)

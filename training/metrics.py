@@ -41,12 +41,12 @@ class PixelMetrics:
         np.add.at(self._good, level[~mask], 1)
 
     def result(self) -> dict[str, float]:
-        """The metrics. Raises DatasetError when no pixel, or every pixel, was marked."""
+        """The metrics; none where no pixel was marked, or every one."""
+        if not self._good.any() or not self._marked.any():
+            return {}
         used = np.flatnonzero(self._good + self._marked)
         weights = np.concatenate([self._good[used], self._marked[used]])
-        anomalous = np.repeat([False, True], len(used))
-        _check_both(anomalous[weights > 0])
-        return _metrics("pixel", anomalous, np.tile(used, 2), weights)
+        return _metrics("pixel", np.repeat([False, True], len(used)), np.tile(used, 2), weights)
 
 
 def _metrics(

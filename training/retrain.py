@@ -14,7 +14,7 @@ from models.durable import write_file
 from models.sample import Snapshot
 from models.session import Device
 from training import losses
-from training.calibrate import calibrate
+from training.calibrate import LEAST, calibrate, statement
 from training.checkpoint import load_checkpoint
 from training.data import Dataset, LabelledFile, read_snapshot
 from training.errors import TrainingError
@@ -105,6 +105,7 @@ def retrain(
 
     normals = tuple(file for file in labels.held_out if file.verdict == "ok")
     manifest = _manifest(champion, snapshot, places, after)
+    reporter.say(statement(manifest.calibration))
     report = render(
         Report(
             manifest, curve, scorer, cache, normals, after, settings=asdict(settings),
@@ -139,23 +140,24 @@ def split_labels(files: tuple[LabelledFile, ...], seen: frozenset[str]) -> Label
     for kind in {(file.verdict, file.defect_class) for file in files}:
         of_kind = sorted(file.sha256 for file in files if (file.verdict, file.defect_class) == kind)
         fresh = [sha256 for sha256 in of_kind if sha256 not in seen]
-        held.update(fresh[: math.ceil(HOLD_OUT * len(of_kind))] if len(of_kind) > 1 else [])
+        wanted = max(math.ceil(HOLD_OUT * len(of_kind)), LEAST if kind[0] == "ok" else 1)
+        held.update(fresh[: min(wanted, len(of_kind) // 2)])
     labels = Labels(
         good=tuple(f for f in files if f.verdict == "ok" and f.sha256 not in held),
         defective=tuple(f for f in files if f.verdict == "ng" and f.sha256 not in held),
         held_out=tuple(f for f in files if f.sha256 in held),
     )
-    for what, count in (
-        ("good parts to train on", len(labels.good)),
-        ("defective parts to train on", len(labels.defective)),
-        ("good parts that the champion has not seen", _count(labels.held_out, "ok")),
-        ("defective parts that the champion has not seen", _count(labels.held_out, "ng")),
+    for what, count, least in (
+        ("good parts to train on", len(labels.good), LEAST),
+        ("defective parts to train on", len(labels.defective), 1),
+        ("good parts that the champion has not seen", _count(labels.held_out, "ok"), LEAST),
+        ("defective parts that the champion has not seen", _count(labels.held_out, "ng"), 1),
     ):
-        if count == 0:
+        if count < least:
             raise TrainingError(
-                f"There are no {what}, so a candidate could not be trained and compared.",
-                remedy="Label at least two parts of each kind, and name the good parts that the "
-                "champion was fitted on with --data.",
+                f"There are {count} {what}, and {least} are needed to train and compare.",
+                remedy="Label at least two parts of a defect class, and name the good parts that "
+                "the champion was fitted on with --data.",
             )
     return labels
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import hashlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, TypeVar
@@ -33,6 +34,7 @@ from service.schemas import (
     HeatmapFormat,
     InspectionPage,
     InspectionResult,
+    Name,
     Problem,
 )
 from service.state import CurrentState, State
@@ -97,9 +99,9 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
 class InspectQuery(BaseModel):
     """What a sender says of an image."""
 
-    recipe: Annotated[str, Query(max_length=63)] | None = None
-    part_id: Annotated[str, Query(max_length=200)] | None = None
-    camera: Annotated[str, Query(max_length=200)] | None = None
+    recipe: Name | None = None
+    part_id: Name | None = None
+    camera: Name | None = None
     simulated: bool = False
     deadline_ms: Annotated[int, Query(ge=1)] | None = None
     heatmap: HeatmapFormat | None = None
@@ -140,13 +142,13 @@ async def inspect_batch(
     """
     request_id: str = request.state.request_id
 
-    async def one(number: int, file: UploadFile) -> BatchItem:
+    async def one(number: int, file: UploadFile, batch: str) -> BatchItem:
         name = file.filename or f"image {number + 1}"
         key = f"{idempotency_key}/{number}" if idempotency_key else None
         try:
             media = _image_type(file.content_type)
-            asked = _asked(query, await file.read(), media, key)
-            row = await state.inspector.inspect(asked)
+            asked = _asked(query, await file.read(), media, key, batch)
+            row = await state.inspector.inspect_in_bulk(asked)
         except Exception as error:  # noqa: BLE001 - one image's error is its own item's
             log_unforeseen(error, request_id)
             shown = problem(as_service_error(error), request_id)
@@ -154,7 +156,8 @@ async def inspect_batch(
         return BatchItem(name=name, result=await _result(state, row, query.heatmap))
 
     async with _several(request, state.settings.max_batch_images) as files:
-        items = await asyncio.gather(*(one(i, file) for i, file in enumerate(files)))
+        batch = await _digest(files)
+        items = await asyncio.gather(*(one(i, file, batch) for i, file in enumerate(files)))
     verdicts = {item.result.verdict if item.result else "error" for item in items}
     return BatchResult(verdict=next(v for v in WORST if v in verdicts), items=items)
 
@@ -162,9 +165,9 @@ async def inspect_batch(
 @router.get("/inspections", operation_id="list_inspections")
 async def list_inspections(
     state: CurrentState,
-    recipe: str | None = None,
+    recipe: Name | None = None,
     verdict: Verdict | None = None,
-    part_id: str | None = None,
+    part_id: Name | None = None,
     before: str | None = None,
     limit: Annotated[int, Query(ge=1, le=records.PAGE)] = 50,
 ) -> InspectionPage:
@@ -229,7 +232,7 @@ async def _reading(state: State, read: Callable[[Session], T]) -> T:
 
 
 def _found(session: Session, id: str) -> Inspection:
-    row = records.inspection(session, id)
+    row = records.inspection(session, id) if records.is_id(id) else None
     if row is None:
         raise NotFound(f"There is no inspection {id!r}.", remedy="Use the id of a result.")
     return row
@@ -264,7 +267,9 @@ async def _result(state: State, row: Inspection, inline: HeatmapFormat | None) -
     return result.model_copy(update={"heatmap_data": base64.b64encode(data).decode()})
 
 
-def _asked(query: InspectQuery, image: bytes, media: str, key: str | None) -> InspectionRequest:
+def _asked(
+    query: InspectQuery, image: bytes, media: str, key: str | None, batch: str | None = None
+) -> InspectionRequest:
     return InspectionRequest(
         image=image,
         image_type=media,
@@ -274,6 +279,7 @@ def _asked(query: InspectQuery, image: bytes, media: str, key: str | None) -> In
         simulated=query.simulated,
         idempotency_key=key,
         deadline_ms=query.deadline_ms,
+        batch=batch,
     )
 
 
@@ -301,6 +307,15 @@ async def _several(request: Request, most: int) -> AsyncIterator[list[UploadFile
         if len(files) > most:
             raise TooLarge(f"A batch holds at most {most} images.", remedy="Send several batches.")
         yield files
+
+
+async def _digest(files: list[UploadFile]) -> str:
+    """Names a batch by all its images, so that a key cannot be replayed with some of them."""
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(hashlib.sha256(await file.read()).digest())
+        await file.seek(0)
+    return digest.hexdigest()
 
 
 def _is_form(request: Request) -> bool:

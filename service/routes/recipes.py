@@ -5,6 +5,7 @@ from fastapi import APIRouter
 from sqlalchemy.orm import Session
 
 from models.bundle import list_versions
+from service.errors import Superseded
 from service.registry import Loaded
 from service.routes.inspection import PROBLEMS
 from service.schemas import (
@@ -57,6 +58,12 @@ async def set_thresholds(
 ) -> ThresholdsRevision:
     """Draw the lines anew, from the next inspection on; nothing is retrained."""
     bundle = state.registry.champion(recipe).bundle
+    if asked.bundle_version != bundle.manifest.version:
+        raise Superseded(
+            f"Version {bundle.manifest.version} of {recipe!r} decides, not "
+            f"{asked.bundle_version}; their scores do not compare.",
+            remedy="Look at the scores of the version that decides, and send its number.",
+        )
 
     def write() -> ThresholdsRevision:
         with Session(state.database) as session, session.begin():
@@ -91,7 +98,6 @@ async def promote(state: CurrentState, recipe: str, asked: PromotionRequest) -> 
         state.registry.promote(recipe, asked.version, by=asked.by, reason=asked.reason)
         return _promotions(state, recipe)[0]
 
-    state.registry.champion(recipe)
     return await to_thread.run_sync(write)
 
 

@@ -3,7 +3,7 @@
 import hashlib
 from pathlib import Path
 
-from models.durable import make_directory, write_file
+from models.durable import make_directory, sync_directory, write_file
 
 
 class Blobs:
@@ -17,7 +17,11 @@ class Blobs:
         """Keep `data` durably and return its sha256."""
         sha256 = hashlib.sha256(data).hexdigest()
         path = self._path(sha256)
-        if not path.exists():
+        if path.exists():
+            # Whoever wrote it may not have got as far as syncing its name.
+            sync_directory(path.parent)
+            sync_directory(self._root)
+        else:
             make_directory(path.parent)
             write_file(path, data)
         return sha256

@@ -26,7 +26,7 @@ def open_database(url: str) -> Engine:
         parsed = make_url(url)
         engine = _sqlite(url) if parsed.get_backend_name() == "sqlite" else _postgresql(url)
         migrate(engine)
-    except (ArgumentError, SQLAlchemyError) as error:
+    except (ArgumentError, SQLAlchemyError, ImportError, ValueError) as error:
         shown = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
         raise DatabaseError(
             f"The database cannot be opened: {shown}.",
@@ -39,11 +39,19 @@ def migrate(engine: Engine) -> None:
     """Run the migrations that are missing, one process at a time."""
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
-    with engine.begin() as connection:
+    with engine.connect() as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
+        else:
+            # Python's driver would commit before each CREATE TABLE, and two would start at once.
+            driver = connection.connection.driver_connection
+            assert driver is not None
+            driver.isolation_level = None
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+        connection.commit()
+        connection.invalidate()
 
 
 def _sqlite(url: str) -> Engine:
@@ -63,6 +71,7 @@ def _postgresql(url: str) -> Engine:
     with engine.connect() as connection:
         for setting in ("fsync", "synchronous_commit"):
             if connection.scalar(text(f"SHOW {setting}")) == "off":
+                connection.invalidate()  # or it would stay open in a pool that nobody owns
                 raise DatabaseError(
                     f"PostgreSQL runs with {setting} = off and would lose acknowledged rows.",
                     remedy=f"Set {setting} = on.",

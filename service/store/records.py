@@ -1,5 +1,6 @@
 """Reading and writing rows: functions of a session, whose transaction is its caller's."""
 
+import re
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -16,6 +17,11 @@ PAGE = 100
 def new_id() -> str:
     """A random id for a row."""
     return uuid.uuid4().hex
+
+
+def is_id(text: str) -> bool:
+    """Whether a text could be such an id."""
+    return re.fullmatch(r"[0-9a-f]{32}", text) is not None
 
 
 def now() -> datetime:
@@ -65,20 +71,17 @@ def inspections(
 
 def latest_feedback(session: Session, ids: list[str]) -> dict[str, Feedback]:
     """The newest feedback of each of these inspections, by inspection."""
-    query = (
-        select(Feedback)
-        .where(Feedback.inspection_id.in_(ids))
-        .order_by(Feedback.created_at, Feedback.id)
-    )
+    query = select(Feedback).where(Feedback.inspection_id.in_(ids)).order_by(Feedback.number)
     return {row.inspection_id: row for row in session.scalars(query)}
 
 
 def labelled(session: Session, recipe: str | None) -> Iterator[tuple[Inspection, Feedback]]:
-    """Every inspection with its newest feedback, oldest feedback first."""
+    """Every real inspection with its newest feedback, oldest feedback first."""
     query = (
         select(Inspection, Feedback)
         .join(Feedback, Feedback.inspection_id == Inspection.id)
-        .order_by(Feedback.created_at, Feedback.id)
+        .where(Inspection.simulated.is_(False))
+        .order_by(Feedback.number)
     )
     if recipe:
         query = query.where(Inspection.recipe == recipe)
@@ -116,9 +119,9 @@ def promotion_in_force(session: Session, recipe: str) -> Promotion | None:
     return session.scalar(query.order_by(Promotion.id.desc()).limit(1))
 
 
-def highest_promoted(session: Session, recipe: str) -> int:
-    """The highest version that ever decided, 0 if none did."""
-    query = select(func.max(Promotion.bundle_version)).where(Promotion.recipe == recipe)
+def highest_considered(session: Session, recipe: str) -> int:
+    """The highest version that was there when somebody decided, 0 if nobody did."""
+    query = select(func.max(Promotion.newest_version)).where(Promotion.recipe == recipe)
     return session.scalar(query) or 0
 
 

@@ -15,7 +15,9 @@ class UtcDateTime(TypeDecorator[datetime]):
     cache_ok = True
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        return value.replace(tzinfo=UTC) if value and value.tzinfo is None else value
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
 class Base(DeclarativeBase):
@@ -77,7 +79,9 @@ class Feedback(Base):
 
     __tablename__ = "feedback"
 
-    id: Mapped[str] = mapped_column(primary_key=True)
+    # What is newest is decided by the database's count, not by a clock that may jump.
+    number: Mapped[int] = mapped_column(primary_key=True)
+    id: Mapped[str] = mapped_column(unique=True)
     created_at: Mapped[datetime]
     inspection_id: Mapped[str] = mapped_column(ForeignKey("inspections.id"), index=True)
     verdict: Mapped[str]
@@ -108,7 +112,10 @@ class ThresholdRevision(Base):
 
 
 class Promotion(Base):
-    """Which bundle decides for a recipe, from a moment on."""
+    """Which bundle decides for a recipe, from a moment on.
+
+    `newest_version` is the newest that the store held then: whoever decided has passed over it.
+    """
 
     __tablename__ = "promotions"
 
@@ -117,5 +124,6 @@ class Promotion(Base):
     recipe: Mapped[str] = mapped_column(index=True)
     bundle_version: Mapped[int]
     bundle_digest: Mapped[str]
+    newest_version: Mapped[int]
     by: Mapped[str]
     reason: Mapped[str]

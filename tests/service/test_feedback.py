@@ -59,6 +59,8 @@ BAD = {
     "no image": (lambda id: label(id, mask=base64.b64encode(b"x").decode()), 422),
     "another size": (lambda id: label(id, mask=png(np.full((8, 8), 255, np.uint8))), 422),
     "an empty mask": (lambda id: label(id, mask=png(np.zeros((96, 96), np.uint8))), 422),
+    "a control character": (lambda id: label(id, defect_class="a\x00b"), 422),
+    "no operator": (lambda id: label(id, operator=""), 422),
     "a box outside": (
         lambda id: label(id, boxes=[{"x": 90, "y": 0, "width": 9, "height": 9}]),
         422,

@@ -70,7 +70,10 @@ def test_heatmaps_in_every_format(client, scratched_part):
 
 def test_thresholds_move_without_retraining_and_give_regions(client, scratched_part):
     first = client.post("/v1/inspect", content=scratched_part, headers=JPEG).json()
-    line = {"review": first["score"] / 2, "ng": first["score"] * 0.9, "by": "eva", "reason": "test"}
+    line = {
+        "bundle_version": 1, "review": first["score"] / 2, "ng": first["score"] * 0.9,
+        "by": "eva", "reason": "test",
+    }  # fmt: skip
     assert client.post("/v1/recipes/cap/thresholds", json=line).status_code == 201
     second = client.post("/v1/inspect", content=scratched_part, headers=JPEG).json()
     assert second["verdict"] == "ng"
@@ -83,6 +86,18 @@ def test_thresholds_move_without_retraining_and_give_regions(client, scratched_p
         assert region["peak"] >= line["review"]
         assert 0 < region["area"] <= box["width"] * box["height"]
     assert client.get(f"/v1/inspections/{first['id']}").json()["thresholds"] == first["thresholds"]
+
+
+def test_thresholds_for_a_bundle_that_does_not_decide_are_refused(client):
+    line = {"bundle_version": 2, "review": 1.0, "ng": 2.0, "by": "eva", "reason": "test"}
+    answer = client.post("/v1/recipes/cap/thresholds", json=line)
+    assert answer.status_code == 409
+    assert answer.json()["type"] == "urn:kizu:problem:superseded"
+    crossed = client.post(
+        "/v1/recipes/cap/thresholds", json={**line, "bundle_version": 1, "review": 3.0}
+    )
+    assert crossed.status_code == 422
+    assert client.get("/v1/recipes/cap/thresholds").json() == []
 
 
 def test_an_idempotency_key_replays_and_refuses_another_image(client, good_part, scratched_part):
@@ -107,6 +122,12 @@ def test_a_batch_has_a_result_each_and_the_worst_verdict(client, good_part, scra
     assert answer["items"][1]["problem"]["type"] == "urn:kizu:problem:invalid-image"
     assert {i["result"]["part_id"] for i in answer["items"] if i["result"]} == {"P9"}
     fine = client.post("/v1/inspect/batch", files=[files[0], files[2]]).json()
+    key = {"idempotency-key": "batch-1"}
+    two = client.post("/v1/inspect/batch", files=[files[0], files[2]], headers=key).json()
+    again = client.post("/v1/inspect/batch", files=[files[0], files[2]], headers=key).json()
+    one = client.post("/v1/inspect/batch", files=[files[0]], headers=key).json()
+    assert again == two
+    assert one["verdict"] == "error"  # a key is the whole batch's, not some of its images'
     order = ["ok", "review", "ng", "error"]
     verdicts = [item["result"]["verdict"] for item in fine["items"]]
     assert fine["verdict"] == max(verdicts, key=order.index)

@@ -3,10 +3,17 @@ import threading
 
 import pytest
 
-from models.bundle import MODEL, open_bundle
+from models.bundle import FILES, GOLDEN, MODEL, open_bundle, write_bundle
+from service.engine import FakeEngine
+from service.registry import Registry
+from service.store.database import open_database
 from training.export import next_version
 
 JPEG = {"content-type": "image/jpeg"}
+
+
+def fake_engine(bundle):
+    return FakeEngine()
 
 
 def add_version(store, number):
@@ -62,7 +69,6 @@ def test_rolling_back_stays_rolled_back(make_client, store, good_part):
     asked = {"version": 1, "by": "eva", "reason": "misses scratches"}
     assert client.post("/v1/recipes/cap/promotions", json=asked).status_code == 201
     assert version(client, good_part) == 1
-    client.app.state  # noqa: B018
     restarted = make_client(scan_seconds=0.05)
     assert version(restarted, good_part) == 1
     add_version(store, 3)
@@ -112,6 +118,49 @@ def test_a_champion_that_was_tampered_with_is_not_served_after_a_restart(
     answer = restarted.post("/v1/inspect", content=good_part, headers=JPEG)
     assert answer.status_code == 503
     assert answer.json()["verdict"] == "error"
+    assert str(store) not in ready.text
+
+
+def test_a_person_rolls_back_from_a_champion_that_is_broken(make_client, store, good_part):
+    add_version(store, 2)
+    make_client()
+    (store / "cap" / "2" / MODEL).write_bytes(b"broken")
+    restarted = make_client()
+    asked = {"version": 1, "by": "eva", "reason": "2 is broken"}
+    assert restarted.post("/v1/recipes/cap/promotions", json=asked).status_code == 201
+    assert version(restarted, good_part) == 1
+
+
+@pytest.mark.parametrize("name", [MODEL, GOLDEN])
+def test_a_bundle_that_vouches_for_nonsense_stops_no_other(make_client, store, good_part, name):
+    files = {f: (store / "cap" / "1" / f).read_bytes() for f in FILES}
+    manifest = open_bundle(store / "cap" / "1").manifest.model_copy(update={"version": 2})
+    write_bundle(store, manifest, {**files, name: b"nonsense"})
+    client = make_client()
+    assert version(client, good_part) == 1
+    assert client.get("/health/ready").json()["problems"] != []
+    asked = {"version": 2, "by": "eva", "reason": "why not"}
+    answer = client.post("/v1/recipes/cap/promotions", json=asked)
+    assert answer.status_code == 422
+    assert answer.json()["type"] == "urn:kizu:problem:bundle-refused"
+
+
+def test_a_decision_that_came_while_a_bundle_was_loading_stands(store, database_url, tmp_path):
+    database = open_database(database_url)
+    person = Registry(store, database, fake_engine, promotion="newest")
+    person.scan()
+    add_version(store, 2)
+
+    def slow(bundle):
+        if bundle.manifest.version == 2:
+            person.promote("cap", 1, by="eva", reason="stay")
+        return fake_engine(bundle)
+
+    service = Registry(store, database, slow, promotion="newest")
+    service.scan()
+    service.scan()
+    assert service.champion("cap").bundle.manifest.version == 1
+    database.dispose()
 
 
 @pytest.mark.parametrize("asked", [9, 0])

@@ -1,9 +1,12 @@
 import shutil
 
+import numpy as np
 import pytest
 
+from models.errors import SnapshotError
+from models.image import encode_png
 from models.sample import LabelledImage, Sample, write_snapshot
-from training.data import hold_out, read_mvtec, read_snapshot
+from training.data import check_masks, hold_out, read_mvtec, read_snapshot
 from training.errors import DatasetError
 
 
@@ -22,8 +25,10 @@ def test_held_out_parts_are_chosen_by_content(dataset, product, tmp_path):
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(file.image, target)
     other = read_mvtec(renamed)
-    assert hold_out(other.train, 0.25) == hold_out(dataset.train, 0.25)
-    assert len(hold_out(dataset.train, 0.25)) == 6
+    assert hold_out(other.train, 0.25, 1) == hold_out(dataset.train, 0.25, 1)
+    assert len(hold_out(dataset.train, 0.25, 1)) == 6
+    assert len(hold_out(dataset.train, 0.25, 9)) == 9
+    assert len(hold_out(dataset.train, 0.25, 20)) == 12
     assert other.digest == dataset.digest
 
 
@@ -68,3 +73,27 @@ def test_a_snapshot_reads_as_files(tmp_path, dataset):
     (read,) = read_snapshot(snapshot)
     assert read.image.read_bytes() == file.image.read_bytes()
     assert (read.verdict, read.mask) == ("ok", None)
+
+
+def test_a_snapshot_that_was_changed_is_refused(tmp_path, dataset):
+    sample = Sample(image_sha256=dataset.test[0].sha256, recipe="cap", verdict="ok")
+    image = LabelledImage(sample, dataset.test[0].image.read_bytes())
+    snapshot = write_snapshot(tmp_path, [image])
+    (snapshot.path / "images" / sample.image_sha256).write_bytes(b"another image")
+    with pytest.raises(SnapshotError, match="differs"):
+        read_snapshot(snapshot)
+
+
+def test_a_mask_that_cannot_be_used_is_found_before_any_training(product, tmp_path):
+    shutil.copytree(product, tmp_path / "p")
+    mask = tmp_path / "p" / "ground_truth" / "dent" / "000_mask.png"
+    mask.write_bytes(encode_png(np.full((96, 96), 300, np.uint16)))
+    with pytest.raises(DatasetError, match=r"000_mask\.png cannot be used"):
+        check_masks(read_mvtec(tmp_path / "p").test)
+
+
+def test_a_link_to_nowhere_is_said(product, tmp_path):
+    shutil.copytree(product, tmp_path / "p")
+    (tmp_path / "p" / "train" / "good" / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    with pytest.raises(DatasetError, match=r"gone\.jpg cannot be read"):
+        read_mvtec(tmp_path / "p")

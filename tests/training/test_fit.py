@@ -10,6 +10,7 @@ from models.bundle import CHECKPOINT, GOLDEN, MODEL, REPORT, TRAINED_ON, open_bu
 from models.errors import BundleError
 from models.golden import Golden
 from models.session import open_session
+from training.calibrate import LEAST
 from training.checkpoint import load_checkpoint
 from training.data import hold_out, read_mvtec
 from training.errors import TrainingError
@@ -26,7 +27,7 @@ def test_a_bundle_holds_what_its_contract_says(fitted, bundle, dataset):
     (image,) = model.graph.input
     assert image.type.tensor_type.elem_type == onnx.TensorProto.UINT8
     assert [output.name for output in model.graph.output] == ["score", "heatmap"]
-    assert bundle.manifest.calibration.count == round(HOLD_OUT * len(dataset.train))
+    assert bundle.manifest.calibration.count == LEAST
     assert len(bundle.manifest.calibration.quantiles) == 101
     assert bundle.manifest.backbone.licence == "Apache-2.0"
     assert set(bundle.manifest.metrics) >= {"image_auroc", "pixel_auroc"}
@@ -62,7 +63,9 @@ def test_the_checkpoint_is_the_served_network(fitted, bundle, dataset):
 
 def test_held_out_and_test_parts_are_not_trained_on(bundle, dataset):
     trained_on = set(bundle.read(TRAINED_ON).decode().split())
-    assert trained_on == {f.sha256 for f in dataset.train} - hold_out(dataset.train, HOLD_OUT)
+    assert trained_on == {f.sha256 for f in dataset.train} - hold_out(
+        dataset.train, HOLD_OUT, LEAST
+    )
     assert not trained_on & {f.sha256 for f in dataset.test}
 
 
@@ -125,6 +128,7 @@ def test_versions_count_up(dataset, backbone, tmp_path):
         ({"recipe": "../x"}, BundleError, "not a recipe name"),
         ({"grid": 5}, TrainingError, "does not divide"),
         ({"stages": ("stage9",)}, TrainingError, "no stage stage9"),
+        ({"size": 72, "grid": 9}, TrainingError, "no multiple of the coarsest"),
     ],
 )
 def test_wrong_settings_are_said_and_nothing_is_written(
@@ -140,9 +144,11 @@ def test_wrong_settings_are_said_and_nothing_is_written(
     assert not (tmp_path / "s").exists()
 
 
-def test_one_good_part_is_not_enough(product, backbone, tmp_path):
-    good = tmp_path / "one" / "train" / "good"
+def test_few_good_parts_are_not_enough(product, backbone, tmp_path):
+    good = tmp_path / "few" / "train" / "good"
     good.mkdir(parents=True)
-    (good / "a.jpg").write_bytes((product / "train" / "good" / "000.jpg").read_bytes())
-    with pytest.raises(TrainingError, match="not enough"):
-        fit(read_mvtec(tmp_path / "one"), backbone, SMALL, Places(tmp_path / "s", tmp_path / "c"))
+    for number in range(9):
+        image = product / "train" / "good" / f"00{number}.jpg"
+        (good / image.name).write_bytes(image.read_bytes())
+    with pytest.raises(TrainingError, match="9 good images are not enough"):
+        fit(read_mvtec(tmp_path / "few"), backbone, SMALL, Places(tmp_path / "s", tmp_path / "c"))

@@ -1,0 +1,22 @@
+"""How a command line ends: a person's mistake is one message and 2, never a traceback."""
+
+import sys
+from collections.abc import Callable
+
+from models.errors import KizuError
+
+
+def run(command: Callable[[], None]) -> None:
+    """Call a command line's `command` and turn what a person can mend into a message."""
+    try:
+        command()
+    except KizuError as error:
+        _end(str(error))
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        _end(f"{place}{error.strerror or error}. Check the path, its permissions and the disk.")
+
+
+def _end(message: str) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
