@@ -31,7 +31,7 @@ class Settings(BaseSettings):
     threads: int = Field(0, ge=0, description="CPU threads of one model run; 0 is all cores.")
     promotion: Literal["newest", "manual"] = Field(
         "newest",
-        description="newest: a bundle decides as soon as it first appears; manual: after `kizu "
+        description="newest: a bundle decides as soon as it appears; manual: after `kizu "
         "bundle promote` only (a recipe's first bundle always decides).",
     )
     scan_seconds: float = Field(2.0, gt=0, description="How often the store is looked through.")

@@ -32,11 +32,12 @@ def free_port():
 def test_the_code_of_the_readme_runs(tmp_path):
     """Word for word, but for the size of the demo, the number of steps and the port."""
     blocks = executed_blocks()
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     port = free_port()
     script = "\n".join(blocks)
-    script = script.replace("demo-data demo", "demo-data demo --good 12 --size 128")
-    script = script.replace("--preset fast", "--preset fast --steps 4").replace("8000", str(port))
+    script = script.replace("demo-data demo", "demo-data demo --good 40 --test-good 8 --size 128")
+    script = script.replace("--preset fast", "--preset fast --steps 4")
+    script = script.replace("retrain ", "retrain --steps 3 ").replace("8000", str(port))
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     process = subprocess.Popen(
         ["bash", "-euo", "pipefail", "-c", script], cwd=tmp_path, env=environment,
@@ -46,9 +47,9 @@ def test_the_code_of_the_readme_runs(tmp_path):
         lines = []
         for line in process.stdout:
             lines.append(line)
-            if '"inspection_id"' in line:  # the last command's answer; the service runs on
+            if "cap: version 1 decides" in line:  # the last command; the service runs on
                 break
-        assert '"inspection_id"' in lines[-1], "".join(lines[-20:])
+        assert "cap: version 1 decides" in lines[-1], "".join(lines[-20:])
         assert (tmp_path / "overlay.jpg").read_bytes()[:3] == b"\xff\xd8\xff"
         assert "Traceback" not in "".join(lines)
     finally:

@@ -100,18 +100,21 @@ def test_every_kind_is_held_out_among_what_the_champion_has_not_seen():
     assert len(labels.good) + len(labels.defective) + len(held) == len(files)
 
 
+GOOD, BAD = [file(f"g{i}") for i in range(20)], [file(f"d{i}", "ng") for i in range(9)]
+
+
 @pytest.mark.parametrize(
-    "files",
+    ("files", "says"),
     [
-        (),
-        tuple(file(f"g{i}") for i in range(9)),
-        tuple(file(f"d{i}", "ng") for i in range(9)),
-        (*(file(f"g{i}") for i in range(9)), file("d", "ng")),
+        (BAD, "0 good parts to train on"),
+        (GOOD, "0 defective parts to train on"),
+        (GOOD[:9] + BAD, "4 good parts that the champion has not seen"),
+        (GOOD + BAD[:1], "0 defective parts that the champion has not seen"),
     ],
 )
-def test_one_class_cannot_be_compared_and_it_is_said(files):
-    with pytest.raises(TrainingError, match="There are no"):
-        split_labels(files, frozenset())
+def test_too_few_labels_are_said(files, says):
+    with pytest.raises(TrainingError, match=says):
+        split_labels(tuple(files), frozenset())
 
 
 def test_labels_of_another_recipe_are_refused(bundle, dataset, tmp_path):
