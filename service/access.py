@@ -7,10 +7,9 @@ import uuid
 import structlog
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import as_service_error, log_unforeseen, problem
+from service.errors import answer
 
 log = structlog.get_logger()
 
@@ -53,11 +52,7 @@ class AccessMiddleware:
         except Exception as error:
             if status:
                 raise
-            log_unforeseen(error, request_id)
-            shown = as_service_error(error)
-            response = JSONResponse(
-                problem(shown, request_id), shown.status, media_type="application/problem+json"
-            )
+            response = answer(error, request)
             await response(scope, receive, send_with_id)
         if request.url.path not in _QUIET:
             log.info(

@@ -113,25 +113,44 @@ class EngineFailure(ServiceError):
     status, type, title, retryable = 500, "engine-failure", "Engine failure", True
 
 
-def problem(error: ServiceError, request_id: str) -> dict[str, Any]:
-    """The problem+json document of an error."""
+def problem(error: BaseException, request: Request) -> dict[str, Any]:
+    """The problem+json document of an error; it is counted, and logged if nobody foresaw it."""
+    shown = as_service_error(error)
+    request_id = getattr(request.state, "request_id", "")
+    if type(shown) is ServiceError:
+        log.error("unforeseen error", request_id=request_id, exc_info=error)
+    state = getattr(request.state, "kizu", None)
+    if state is not None:
+        state.metrics.problems.labels(shown.type).inc()
     return {
-        "type": f"urn:kizu:problem:{error.type}",
-        "title": error.title,
-        "status": error.status,
-        "detail": str(error),
+        "type": f"urn:kizu:problem:{shown.type}",
+        "title": shown.title,
+        "status": shown.status,
+        "detail": str(shown),
         "request_id": request_id,
-        "retryable": error.retryable,
+        "retryable": shown.retryable,
         # Said outright, so that a PLC's adapter never takes a missing verdict for a good part.
         "verdict": "error",
     }
+
+
+def answer(error: BaseException, request: Request) -> JSONResponse:
+    """The same as a response."""
+    shown = as_service_error(error)
+    headers = {"Retry-After": str(shown.retry_after_s)} if shown.retry_after_s else None
+    return JSONResponse(
+        problem(error, request),
+        status_code=shown.status,
+        headers=headers,
+        media_type="application/problem+json",
+    )
 
 
 def install_handlers(app: FastAPI) -> None:
     """Answer every error as problem+json; what is not foreseen is logged and says nothing."""
 
     async def kizu(request: Request, error: Exception) -> JSONResponse:
-        return _answer(request, as_service_error(error))
+        return answer(error, request)
 
     async def validation(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
@@ -139,11 +158,11 @@ def install_handlers(app: FastAPI) -> None:
             f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}"
             for item in error.errors()
         )
-        return _answer(request, BadRequest(f"{wrong}."))
+        return answer(BadRequest(f"{wrong}."), request)
 
     async def http(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
-        return _answer(request, _from_status(error))
+        return answer(_from_status(error), request)
 
     app.add_exception_handler(KizuError, kizu)
     app.add_exception_handler(RequestValidationError, validation)
@@ -165,12 +184,6 @@ def as_service_error(error: BaseException) -> ServiceError:
     return ServiceError("Something failed inside; the log has the details.")
 
 
-def log_unforeseen(error: BaseException, request_id: str) -> None:
-    """Keep the traceback of what nobody expected."""
-    if not isinstance(error, KizuError):
-        log.error("unforeseen error", request_id=request_id, exc_info=error)
-
-
 def _from_status(error: HTTPException) -> ServiceError:
     shown: ServiceError
     if error.status_code == 413:
@@ -181,14 +194,3 @@ def _from_status(error: HTTPException) -> ServiceError:
         shown = BadRequest(f"{error.detail}.")
     shown.status = error.status_code
     return shown
-
-
-def _answer(request: Request, error: ServiceError) -> JSONResponse:
-    headers = {"Retry-After": str(error.retry_after_s)} if error.retry_after_s else None
-    request_id = getattr(request.state, "request_id", "")
-    return JSONResponse(
-        problem(error, request_id),
-        status_code=error.status,
-        headers=headers,
-        media_type="application/problem+json",
-    )

@@ -21,7 +21,7 @@ from models.image import Pixels, decode, resize
 from service import heatmap
 from service.batcher import Batcher
 from service.engine import Floats
-from service.errors import BadRequest, Conflict, DeadlinePassed, QueueFull, as_service_error
+from service.errors import BadRequest, Conflict, DeadlinePassed, QueueFull
 from service.metrics import Metrics
 from service.regions import find_regions
 from service.registry import Loaded, Registry
@@ -109,16 +109,12 @@ class Inspector:
 
         Raises ImageError or a ServiceError; then nothing is stored.
         """
-        try:
-            with self._alone(request.idempotency_key), self._admitted():
-                if request.idempotency_key:
-                    replayed = await _thread(lambda: self._replay(request))
-                    if replayed:
-                        return replayed
-                row = await self._inspect(request)
-        except Exception as error:
-            self._metrics.refused.labels(as_service_error(error).type).inc()
-            raise
+        with self._alone(request.idempotency_key), self._admitted():
+            if request.idempotency_key:
+                replayed = await _thread(lambda: self._replay(request))
+                if replayed:
+                    return replayed
+            row = await self._inspect(request)
         self._metrics.inspections.labels(row.recipe, row.verdict).inc()
         return row
 

@@ -18,10 +18,12 @@ class Metrics:
             "kizu_inspections_total", "Inspections by verdict.", ("recipe", "verdict"),
             registry=self.registry,
         )  # fmt: skip
-        self.refused = Counter(
-            "kizu_refused_total", "Images that got no verdict, by reason.", ("reason",),
+        self.problems = Counter(
+            "kizu_problems_total",
+            "Requests, and images of batches, that were answered with a problem.",
+            ("type",),
             registry=self.registry,
-        )  # fmt: skip
+        )
         self.feedback = Counter(
             "kizu_feedback_total", "Labels by verdict.", ("verdict",), registry=self.registry
         )

@@ -21,8 +21,6 @@ from service.errors import (
     NotFound,
     TooLarge,
     UnsupportedMedia,
-    as_service_error,
-    log_unforeseen,
     problem,
 )
 from service.heatmap import KeptHeatmap
@@ -140,7 +138,6 @@ async def inspect_batch(
 
     With a `part_id` they are views of that part. A multipart form with files `images`.
     """
-    request_id: str = request.state.request_id
 
     async def one(number: int, file: UploadFile, batch: str) -> BatchItem:
         name = file.filename or f"image {number + 1}"
@@ -150,9 +147,8 @@ async def inspect_batch(
             asked = _asked(query, await file.read(), media, key, batch)
             row = await state.inspector.inspect_in_bulk(asked)
         except Exception as error:  # noqa: BLE001 - one image's error is its own item's
-            log_unforeseen(error, request_id)
-            shown = problem(as_service_error(error), request_id)
-            return BatchItem(name=name, problem=Problem.model_validate(shown))
+            shown = Problem.model_validate(problem(error, request))
+            return BatchItem(name=name, problem=shown)
         return BatchItem(name=name, result=await _result(state, row, query.heatmap))
 
     async with _several(request, state.settings.max_batch_images) as files:

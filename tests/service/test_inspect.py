@@ -267,5 +267,5 @@ def test_metrics_count_what_happened(client, good_part):
     client.post("/v1/inspect", content=b"x", headers=JPEG)
     text = client.get("/metrics").text
     assert f'kizu_inspections_total{{recipe="cap",verdict="{verdict}"}} 1.0' in text
-    assert 'kizu_refused_total{reason="invalid-image"} 1.0' in text
+    assert 'kizu_problems_total{type="invalid-image"} 1.0' in text
     assert 'kizu_bundle_version{device="CPUExecutionProvider",recipe="cap"} 1.0' in text
