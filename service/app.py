@@ -17,7 +17,8 @@ from service.labels import Labels
 from service.metrics import Metrics
 from service.onnx_engine import OnnxEngine
 from service.registry import Registry
-from service.routes import feedback, health, inspection, recipes
+from service.routes import feedback, health, inspect, inspections, recipes
+from service.routes.problems import PROBLEMS
 from service.settings import Settings
 from service.state import State
 from service.store.blobs import Blobs
@@ -43,11 +44,11 @@ def create_app(
     )
     install_handlers(app)
     app.add_middleware(AccessMiddleware, max_body_bytes=settings.max_body_bytes)
-    for module in (inspection, feedback, recipes, health):
+    for module in (inspect, inspections, feedback, recipes, health):
         app.include_router(module.router)
     # The short forms that cameras and operators' tools use.
     for path, endpoint, body in (
-        ("/inspect", inspection.inspect, inspection.INSPECT_BODY),
+        ("/inspect", inspect.inspect, inspect.INSPECT_BODY),
         ("/feedback", feedback.give_feedback, None),
     ):
         app.add_api_route(
@@ -57,7 +58,7 @@ def create_app(
             operation_id=f"{endpoint.__name__}_short",
             status_code=201 if path == "/feedback" else 200,
             openapi_extra=body,
-            responses=inspection.PROBLEMS,
+            responses=PROBLEMS,
             tags=["short forms"],
         )
     app.mount("/", WebFiles(directory=WEB, html=True), name="web")

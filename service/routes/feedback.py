@@ -3,7 +3,7 @@
 from anyio import to_thread
 from fastapi import APIRouter
 
-from service.routes.inspection import PROBLEMS, IdempotencyKey
+from service.routes.problems import PROBLEMS, IdempotencyKey
 from service.schemas import FeedbackRequest, FeedbackResult
 from service.state import CurrentState
 

@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 from models.bundle import list_versions
 from service.errors import Superseded
 from service.registry import Loaded
-from service.routes.inspection import PROBLEMS
+from service.routes.problems import PROBLEMS
 from service.schemas import (
     PromotionRecord,
     PromotionRequest,

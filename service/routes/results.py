@@ -1,11 +1,23 @@
-"""Stored rows as the wire types that describe them."""
+"""Stored rows as the wire types and pictures that show them."""
 
 from typing import cast
 
 from models.bundle import Thresholds, Verdict
+from models.image import PixelContract, decode
+from service import heatmap
+from service.errors import NotFound
+from service.heatmap import KeptHeatmap
 from service.regions import Region
-from service.schemas import FeedbackSummary, InspectionResult
+from service.schemas import FeedbackSummary, HeatmapFormat, InspectionResult
+from service.state import State
 from service.store.tables import Feedback, Inspection
+
+HEATMAP_TYPES: dict[HeatmapFormat, str] = {
+    "png8": "image/png",
+    "png16": "image/png",
+    "npy": "application/x-npy",
+    "overlay": "image/jpeg",
+}
 
 
 def result_of(row: Inspection, feedback: Feedback | None = None) -> InspectionResult:
@@ -52,3 +64,26 @@ def summary_of(row: Feedback) -> FeedbackSummary:
             "has_mask": row.mask_sha256 is not None,
         }
     )
+
+
+def kept(state: State, sha256: str) -> bytes:
+    """A file of the store. Raises NotFound."""
+    data = state.blobs.get(sha256)
+    if data is None:
+        raise NotFound("The file of this inspection is no longer kept.")
+    return data
+
+
+def render(state: State, row: Inspection, format: HeatmapFormat) -> bytes:
+    """The heatmap of an inspection in one of its formats."""
+    stored = KeptHeatmap(kept(state, row.heatmap_sha256), row.heatmap_low, row.heatmap_high)
+    if format == "png16":
+        return stored.png
+    if format == "png8":
+        return heatmap.png8(stored)
+    if format == "npy":
+        return heatmap.npy(stored)
+    thresholds = Thresholds(review=row.review_threshold, ng=row.ng_threshold)
+    contract = PixelContract.model_validate(row.pixels)
+    image = decode(kept(state, row.image_sha256), contract, max_pixels=state.settings.max_pixels)
+    return heatmap.overlay(image, stored, thresholds)

@@ -1,58 +1,30 @@
-"""`POST /v1/inspect`, its batch form, and what it left behind."""
+"""`POST /v1/inspect` and its batch form."""
 
 import asyncio
 import base64
 import hashlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from anyio import to_thread
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel
-from sqlalchemy.orm import Session
 from starlette.datastructures import UploadFile
 
-from models.bundle import Thresholds, Verdict
-from models.image import PixelContract, decode
-from service import heatmap
-from service.errors import (
-    BadRequest,
-    NotFound,
-    TooLarge,
-    UnsupportedMedia,
-    problem,
-)
-from service.heatmap import KeptHeatmap
+from models.bundle import Verdict
+from service.errors import BadRequest, TooLarge, UnsupportedMedia, problem
 from service.inspector import InspectionRequest
-from service.routes.results import result_of
-from service.schemas import (
-    BatchItem,
-    BatchResult,
-    HeatmapFormat,
-    InspectionPage,
-    InspectionResult,
-    Name,
-    Problem,
-)
+from service.routes.problems import PROBLEMS, IdempotencyKey
+from service.routes.results import render, result_of
+from service.schemas import BatchItem, BatchResult, HeatmapFormat, InspectionResult, Name, Problem
 from service.state import CurrentState, State
-from service.store import records
 from service.store.tables import Inspection
-
-T = TypeVar("T")
 
 router = APIRouter(prefix="/v1", tags=["inspection"])
 
 IMAGE_TYPES = ("image/jpeg", "image/png", "image/bmp", "image/tiff", "image/webp")
 WORST: tuple[Verdict, ...] = ("error", "ng", "review", "ok")
-HEATMAP_TYPES: dict[HeatmapFormat, str] = {
-    "png8": "image/png",
-    "png16": "image/png",
-    "npy": "application/x-npy",
-    "overlay": "image/jpeg",
-}
-# An image or a heatmap of an inspection never changes.
-FOREVER = {"Cache-Control": "private, max-age=31536000, immutable"}
 
 _BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
 INSPECT_BODY: dict[str, Any] = {
@@ -84,14 +56,6 @@ BATCH_BODY: dict[str, Any] = {
         },
     }
 }
-PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {
-        "model": Problem,
-        "description": "Problem",
-        "content": {"application/problem+json": {}},
-    }
-    for status in (404, 409, 413, 415, 422, 500, 503, 504)
-}
 
 
 class InspectQuery(BaseModel):
@@ -103,9 +67,6 @@ class InspectQuery(BaseModel):
     simulated: bool = False
     deadline_ms: Annotated[int, Query(ge=1)] | None = None
     heatmap: HeatmapFormat | None = None
-
-
-IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=200)]
 
 
 @router.post("/inspect", operation_id="inspect", openapi_extra=INSPECT_BODY, responses=PROBLEMS)
@@ -158,108 +119,11 @@ async def inspect_batch(
     return BatchResult(verdict=next(v for v in WORST if v in verdicts), items=items)
 
 
-@router.get("/inspections", operation_id="list_inspections")
-async def list_inspections(
-    state: CurrentState,
-    recipe: Name | None = None,
-    verdict: Verdict | None = None,
-    part_id: Name | None = None,
-    before: str | None = None,
-    limit: Annotated[int, Query(ge=1, le=records.PAGE)] = 50,
-) -> InspectionPage:
-    """Inspections, the newest first; `before` is the `next` of the page before."""
-
-    def read(session: Session) -> InspectionPage:
-        last = _found(session, before) if before else None
-        rows = records.inspections(
-            session, recipe=recipe, verdict=verdict, part_id=part_id, before=last, limit=limit
-        )
-        feedback = records.latest_feedback(session, [row.id for row in rows])
-        return InspectionPage(
-            items=[result_of(row, feedback.get(row.id)) for row in rows],
-            next=rows[-1].id if len(rows) == limit else None,
-        )
-
-    return await _reading(state, read)
-
-
-@router.get("/inspections/{id}", operation_id="get_inspection", responses=PROBLEMS)
-async def get_inspection(state: CurrentState, id: str) -> InspectionResult:
-    """One inspection with its newest label."""
-
-    def read(session: Session) -> InspectionResult:
-        row = _found(session, id)
-        return result_of(row, records.latest_feedback(session, [id]).get(id))
-
-    return await _reading(state, read)
-
-
-@router.get("/inspections/{id}/image", operation_id="get_image", responses=PROBLEMS)
-async def get_image(state: CurrentState, id: str) -> Response:
-    """The image as it came."""
-
-    def read(session: Session) -> Response:
-        row = _found(session, id)
-        data = _kept(state, row.image_sha256)
-        return Response(data, media_type=row.image_type, headers=FOREVER)
-
-    return await _reading(state, read)
-
-
-@router.get("/inspections/{id}/heatmap", operation_id="get_heatmap", responses=PROBLEMS)
-async def get_heatmap(state: CurrentState, id: str, format: HeatmapFormat = "png8") -> Response:
-    """The heatmap: png8 or png16 (linear over `heatmap_range`), npy (raw), or an overlay JPEG."""
-
-    def read(session: Session) -> Response:
-        row = _found(session, id)
-        return Response(
-            _render(state, row, format), media_type=HEATMAP_TYPES[format], headers=FOREVER
-        )
-
-    return await _reading(state, read)
-
-
-async def _reading(state: State, read: Callable[[Session], T]) -> T:
-    def call() -> T:
-        with Session(state.database) as session:
-            return read(session)
-
-    return await to_thread.run_sync(call)
-
-
-def _found(session: Session, id: str) -> Inspection:
-    row = records.inspection(session, id) if records.is_id(id) else None
-    if row is None:
-        raise NotFound(f"There is no inspection {id!r}.", remedy="Use the id of a result.")
-    return row
-
-
-def _kept(state: State, sha256: str) -> bytes:
-    data = state.blobs.get(sha256)
-    if data is None:
-        raise NotFound("The file of this inspection is no longer kept.")
-    return data
-
-
-def _render(state: State, row: Inspection, format: HeatmapFormat) -> bytes:
-    kept = KeptHeatmap(_kept(state, row.heatmap_sha256), row.heatmap_low, row.heatmap_high)
-    if format == "png16":
-        return kept.png
-    if format == "png8":
-        return heatmap.png8(kept)
-    if format == "npy":
-        return heatmap.npy(kept)
-    thresholds = Thresholds(review=row.review_threshold, ng=row.ng_threshold)
-    contract = PixelContract.model_validate(row.pixels)
-    image = decode(_kept(state, row.image_sha256), contract, max_pixels=state.settings.max_pixels)
-    return heatmap.overlay(image, kept, thresholds)
-
-
 async def _result(state: State, row: Inspection, inline: HeatmapFormat | None) -> InspectionResult:
     result = result_of(row)
     if inline is None:
         return result
-    data = await to_thread.run_sync(_render, state, row, inline)
+    data = await to_thread.run_sync(render, state, row, inline)
     return result.model_copy(update={"heatmap_data": base64.b64encode(data).decode()})
 
 

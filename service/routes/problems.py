@@ -1,0 +1,18 @@
+"""What all routes share in the API's description."""
+
+from typing import Annotated, Any
+
+from fastapi import Header
+
+from service.schemas import Problem
+
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {
+        "model": Problem,
+        "description": "Problem",
+        "content": {"application/problem+json": {}},
+    }
+    for status in (404, 409, 413, 415, 422, 500, 503, 504)
+}
+
+IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=200)]
