@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,13 +18,18 @@ from models.durable import make_directory, new_directory, rename_directory, writ
 WRITERS = 8
 
 
-@pytest.fixture
+@contextmanager
 def disk_full_at_1000_bytes() -> Iterator[None]:
-    """No file of this process grows beyond 1000 bytes: a write fails in its middle, for real."""
+    """No file of this process grows beyond 1000 bytes: a write fails in its middle, for real.
+
+    Around the write alone: pytest's own output may go to a longer file.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_write_file_replaces_what_was_there(tmp_path: Path) -> None:
@@ -35,11 +41,10 @@ def test_write_file_replaces_what_was_there(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.usefixtures("disk_full_at_1000_bytes")
 def test_write_file_on_a_full_disk_keeps_the_old_and_leaves_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "file"
     write_file(path, b"old")
-    with pytest.raises(OSError, match="too large"):
+    with pytest.raises(OSError, match="too large"), disk_full_at_1000_bytes():
         write_file(path, bytes(5000))
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
@@ -86,9 +91,12 @@ def test_an_interrupted_directory_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.usefixtures("disk_full_at_1000_bytes")
 def test_a_directory_on_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="too large"), new_directory(tmp_path / "new") as temporary:
+    with (
+        pytest.raises(OSError, match="too large"),
+        disk_full_at_1000_bytes(),
+        new_directory(tmp_path / "new") as temporary,
+    ):
         write_file(temporary / "large", bytes(5000))
     assert list(tmp_path.iterdir()) == []
 
