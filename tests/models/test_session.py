@@ -4,7 +4,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from models.errors import DeviceError
+from models.errors import DeviceError, ModelError
 from models.session import Device, open_session, provider_of
 
 HAS_CUDA = "CUDAExecutionProvider" in ort.get_available_providers()
@@ -34,6 +34,6 @@ def test_cuda_without_cuda_is_an_error_and_not_the_cpu(scorer: bytes) -> None:
 
 @pytest.mark.parametrize("device", ["auto", "cpu"])
 @pytest.mark.parametrize("keep", [0, 10, 100])
-def test_a_broken_model_is_a_device_error(scorer: bytes, device: Device, keep: int) -> None:
-    with pytest.raises(DeviceError, match="does not load"):
+def test_a_broken_model_is_a_model_error(scorer: bytes, device: Device, keep: int) -> None:
+    with pytest.raises(ModelError, match="does not load"):
         open_session(scorer[:keep], device=device)
