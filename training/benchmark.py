@@ -172,8 +172,8 @@ def nearest_neighbour(
     cache: FeatureCache, learned: Sequence[LabelledFile], seed: int
 ) -> NearestNeighbour:
     """The k-NN peer on `BANK` random feature vectors of the same good parts."""
-    mean, std = channel_statistics(cache, learned)
-    standardise = Standardise(torch.from_numpy(mean), torch.from_numpy(std))
+    statistics = channel_statistics(cache, learned)
+    standardise = Standardise(torch.from_numpy(statistics.mean), torch.from_numpy(statistics.std))
     rng = np.random.default_rng(seed)
     share = -(-BANK // len(learned))
     drawn = []

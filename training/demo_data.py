@@ -86,7 +86,7 @@ def scratch(rng: np.random.Generator, part: Part, surface: Surface) -> Surface:
         curve = np.outer((t - 0.5) * reach, ahead) + np.outer(4 * bend * reach * t * (1 - t), aside)
         force = np.sin(np.pi * t) ** 0.4 * np.interp(t, t[::8], rng.uniform(0.55, 1, 7))
         force *= 0.75 if stroke else 1
-        wide = max(1, round(px * rng.uniform(0.6, 1.8)))
+        wide = max(1, round(px * rng.uniform(1.6, 3.4)))
         points = (begin + curve) * 16  # cv2 takes sixteenths of a pixel
         steps = np.diff(points, axis=0) / np.linalg.norm(np.diff(points, axis=0), axis=1)[:, None]
         for i, step in enumerate(steps):

@@ -121,20 +121,33 @@ class FeatureCache:
         Path(file.name).rename(self._path(sha256))
 
 
-def channel_statistics(
-    cache: FeatureCache, files: Sequence[LabelledFile]
-) -> tuple[Features, Features]:
-    """Mean and standard deviation (C) of each feature channel over the cells of all files."""
-    total = squares = np.float64(0)
+@dataclass(frozen=True)
+class ChannelStatistics:
+    """How the C channels vary over all cells of good parts: mean (C) and covariance (C, C)."""
+
+    mean: Features
+    covariance: Features
+
+    @property
+    def std(self) -> Features:
+        """Standard deviation (C)."""
+        deviation: Features = np.sqrt(np.maximum(np.diag(self.covariance), 0))
+        return deviation
+
+
+def channel_statistics(cache: FeatureCache, files: Sequence[LabelledFile]) -> ChannelStatistics:
+    """The statistics of the cached features of `files`, read one after the other."""
+    total = products = np.float64(0)
     cells = 0
     for file in files:
         features = cache[file.sha256].astype(np.float64)
-        total = total + features.sum(axis=(1, 2))
-        squares = squares + (features**2).sum(axis=(1, 2))
-        cells += features.shape[1] * features.shape[2]
+        tokens = features.reshape(len(features), -1)
+        total = total + tokens.sum(axis=1)
+        products = products + tokens @ tokens.T
+        cells += tokens.shape[1]
     mean = total / cells
-    variance = np.maximum(squares / cells - mean**2, 0)
-    return mean.astype(np.float32), np.sqrt(variance).astype(np.float32)
+    covariance = products / cells - np.outer(mean, mean)
+    return ChannelStatistics(mean.astype(np.float32), covariance.astype(np.float32))
 
 
 def _batches(items: Iterator[T], size: int) -> Iterator[list[T]]:

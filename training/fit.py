@@ -193,13 +193,17 @@ def _learn(
     resume: bool,
     reporter: Reporter,
 ) -> tuple[AdtrScorer, list[float]]:
-    mean, std = channel_statistics(cache, learned)
+    statistics = channel_statistics(cache, learned)
     channels, height, width = cache[learned[0].sha256].shape
     config = AdtrConfig(channels, height, width, **PRESETS[settings.preset].network)
     scorer = build_scorer(
-        config, settings.size // settings.grid, torch.from_numpy(mean), torch.from_numpy(std),
-        seed=settings.seed,
+        config, settings.size // settings.grid, torch.from_numpy(statistics.mean),
+        torch.from_numpy(statistics.std), seed=settings.seed,
     )  # fmt: skip
+    deviation = scorer.standardise.std.flatten()
+    scorer.network.start_at_components(
+        torch.from_numpy(statistics.covariance) / torch.outer(deviation, deviation)
+    )
     schedule = schedule_for(settings.preset, settings.schedule, len(learned))
     if settings.steps:
         schedule = Schedule(**{**asdict(schedule), "steps": settings.steps})

@@ -86,10 +86,12 @@ def test_one_broken_file_among_many_costs_one_message(backbone, product, tmp_pat
 def test_statistics_are_those_of_all_cells(backbone, dataset, tmp_path):
     cache = FeatureCache(tmp_path, source(backbone))
     cache.add(dataset.train)
-    mean, std = channel_statistics(cache, dataset.train)
+    statistics = channel_statistics(cache, dataset.train)
     everything = np.stack([cache[file.sha256] for file in dataset.train])
-    assert mean == pytest.approx(everything.mean(axis=(0, 2, 3)), abs=1e-4)
-    assert std == pytest.approx(everything.std(axis=(0, 2, 3)), abs=1e-3)
+    cells = everything.transpose(1, 0, 2, 3).reshape(everything.shape[1], -1)
+    assert statistics.mean == pytest.approx(cells.mean(axis=1), abs=1e-4)
+    assert statistics.std == pytest.approx(cells.std(axis=1), abs=1e-3)
+    assert statistics.covariance == pytest.approx(np.cov(cells, bias=True), abs=1e-3)
 
 
 def test_a_bundle_gives_its_feature_graph_back_to_the_byte(fitted, bundle):

@@ -24,6 +24,21 @@ def test_features_are_rebuilt_in_their_own_shape_and_every_weight_learns(query):
     assert idle == []
 
 
+@pytest.mark.parametrize(("channels", "dimension"), [(6, 16), (24, 8)])
+def test_projections_start_at_the_components_that_good_parts_vary_in(channels, dimension):
+    torch.manual_seed(0)
+    basis, _ = torch.linalg.qr(torch.randn(channels, channels))
+    tokens = torch.randn(4000, 4) * torch.tensor([3.0, 2.0, 1.0, 0.5]) @ basis[:4]  # of rank 4
+    network = Adtr(
+        AdtrConfig(channels, 2, 2, layers=1, dimension=dimension, heads=2, feedforward=8)
+    )
+    network.start_at_components(tokens.T @ tokens / len(tokens))
+    inner = network.project_in(tokens)[:, : min(channels, dimension)]
+    assert torch.allclose(inner.var(0).sort().values[-4:], torch.ones(4), atol=0.1)
+    outer = inner @ network.project_out.weight[:, : inner.shape[1]].T
+    assert torch.allclose(outer, tokens, atol=1e-3)
+
+
 def test_a_tokens_place_matters():
     network = Adtr(AdtrConfig(6, 2, 2, layers=1, dimension=8, heads=2, feedforward=8)).eval()
     features = torch.randn(1, 6, 2, 2)

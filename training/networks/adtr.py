@@ -13,6 +13,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+_VARIANCE_FLOOR = 0.01  # of the mean over all channels
+
 
 @dataclass(frozen=True)
 class AdtrConfig:
@@ -64,6 +66,23 @@ class Adtr(nn.Module):
             rebuilt_BLD = layer(rebuilt_BLD, query_BLD, memory_BLD, position_BLD)
         rebuilt_BLC = self.project_out(rebuilt_BLD)
         return rebuilt_BLC.transpose(1, 2).unflatten(2, features_BCHW.shape[2:])
+
+    def start_at_components(self, covariance_CC: Tensor) -> None:
+        """Let the projections start as whitening by principal components, and as its inverse.
+
+        `covariance_CC` is of the features that `forward` will see, whose mean is 0. What takes a
+        random start hundreds of steps to find is then there at step 0: how good parts vary.
+        """
+        variance_C, directions_CC = torch.linalg.eigh(covariance_CC.double())  # ascending
+        kept = min(self.config.channels, self.config.dimension)
+        # A direction that hardly varies must not become as loud as all others.
+        variance_K = variance_C[-kept:].clamp_min(_VARIANCE_FLOOR * variance_C.mean())
+        deviation_K, directions_CK = variance_K.sqrt(), directions_CC[:, -kept:]
+        with torch.no_grad():
+            self.project_in.weight[:kept] = (directions_CK / deviation_K).T.float()
+            self.project_out.weight[:, :kept] = (directions_CK * deviation_K).float()
+            self.project_in.bias.zero_()
+            self.project_out.bias.zero_()
 
     def _initialise(self) -> None:
         for parameter in self.parameters():
