@@ -20,7 +20,7 @@ class Preset:
 PRESETS: dict[PresetName, Preset] = {
     "paper": Preset(
         {"layers": 4, "dimension": 256, "feedforward": 1024},
-        Schedule(steps=800, batch=8, learning_rate=5e-4),
+        Schedule(steps=800, batch=8, learning_rate=1e-3),
     ),
     "fast": Preset(
         {"layers": 2, "dimension": 128, "feedforward": 512},

@@ -12,9 +12,10 @@ STD_FLOOR = 0.1  # of the mean deviation over all channels
 
 
 class HeatmapScore(nn.Module):
-    """Distances (B, H, W) to score (B) and heatmap (B, h, w): upsampled, smoothed, pooled.
+    """Distances (B, H, W) to score (B) and heatmap (B, h, w), both from the upsampled map.
 
-    The score is the largest mean over a `pool` × `pool` window, moved by a quarter of its side.
+    The heatmap is smoothed. The score is the largest mean over a `pool` × `pool` window, moved
+    by a quarter of its side: smoothed by that alone, since a small defect does not bear twice.
     """
 
     def __init__(self, stride: int, *, sigma: float = 4.0, pool: int = 16) -> None:
@@ -30,10 +31,10 @@ class HeatmapScore(nn.Module):
     def forward(self, distance_BHW: Tensor) -> tuple[Tensor, Tensor]:
         coarse = distance_BHW.unsqueeze(1)
         fine = F.interpolate(coarse, scale_factor=self.stride, mode="bilinear", align_corners=False)
-        fine = F.pad(fine, (self.radius,) * 4, mode="replicate")
-        fine = F.conv2d(fine, self.kernel.view(1, 1, 1, -1))
-        heatmap = F.conv2d(fine, self.kernel.view(1, 1, -1, 1))
-        pooled = F.avg_pool2d(heatmap, self.pool, stride=self.pool // 4)
+        pooled = F.avg_pool2d(fine, self.pool, stride=self.pool // 4)
+        padded = F.pad(fine, (self.radius,) * 4, mode="replicate")
+        across = F.conv2d(padded, self.kernel.view(1, 1, 1, -1))
+        heatmap = F.conv2d(across, self.kernel.view(1, 1, -1, 1))
         return pooled.amax(dim=(1, 2, 3)), heatmap.squeeze(1)
 
 
