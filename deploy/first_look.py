@@ -44,8 +44,11 @@ def wait_until_ready(url: str, process: int, log: str) -> None:
 
 def post(address: str, image: bytes) -> dict:
     request = urllib.request.Request(address, image, {"Content-Type": "image/jpeg"})
-    with DIRECT.open(request, timeout=60) as answer:
-        return json.load(answer)
+    try:
+        with DIRECT.open(request, timeout=60) as answer:
+            return json.load(answer)
+    except urllib.error.HTTPError as error:
+        sys.exit(f"The service refused the image ({error.code}): {error.read().decode()}")
 
 
 main()

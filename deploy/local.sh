@@ -49,12 +49,12 @@ if [ ! -d $work/demo ]; then
     say "Drawing a demo product: a printed metal cap"
     .venv/bin/kizu-train demo-data $work/demo >/dev/null
 fi
-if [ ! -d $work/backbones/random ]; then
-    .venv/bin/kizu-train backbone random >/dev/null
+if [ ! -d $work/backbones/filters ]; then
+    .venv/bin/kizu-train backbone filters >/dev/null
 fi
 if [ ! -e $work/store/cap/1/manifest.json ]; then
     say "Fitting the recipe 'cap' on good parts"
-    .venv/bin/kizu-train fit $work/demo --recipe cap --backbone random --preset fast \
+    .venv/bin/kizu-train fit $work/demo --recipe cap --backbone filters --preset fast \
         ${KIZU_DEMO_STEPS:+--steps "$KIZU_DEMO_STEPS"} >/dev/null
 fi
 

@@ -271,10 +271,14 @@ def _run(loaded: Loaded, images: Sequence[Pixels]) -> list[Scored]:
 def _regions(
     score: float, heatmap_hw: Floats, thresholds: Thresholds, decoded: _Decoded
 ) -> list[dict[str, Any]]:
-    """Where the heatmap reaches the review line; a part that passes has none."""
+    """Where the heatmap reaches the review line, or its peak; a part that passes has none.
+
+    Heatmap and score are smoothed differently: one can reach the line without the other.
+    """
     if thresholds.verdict(score) == "ok":
         return []
-    found = find_regions(heatmap_hw, thresholds.review, width=decoded.width, height=decoded.height)
+    line = min(thresholds.review, float(heatmap_hw.max()))
+    found = find_regions(heatmap_hw, line, width=decoded.width, height=decoded.height)
     return [region.model_dump() for region in found]
 
 

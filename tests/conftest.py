@@ -16,7 +16,7 @@ from service.app import create_app
 from service.engine import Engine
 from service.logs import configure_logging
 from service.settings import Settings
-from training.backbones import random_backbone
+from training.backbones import filter_backbone
 from training.data import Dataset, read_mvtec
 from training.demo_data import write_demo
 from training.fit import FitSettings, Fitted, Places, fit
@@ -51,8 +51,8 @@ def dataset(product: Path) -> Dataset:
 
 @pytest.fixture(scope="session")
 def backbone(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
-    """Fixed random features: small, fast, and the same everywhere."""
-    return open_backbone(random_backbone(tmp_path_factory.mktemp("backbones")))
+    """Oriented filters: small, fast, and the same everywhere."""
+    return open_backbone(filter_backbone(tmp_path_factory.mktemp("backbones")))
 
 
 SMALL = FitSettings(recipe="cap", preset="fast", size=64, grid=4, steps=30)

@@ -1,6 +1,8 @@
 """The whole loop, by its commands: fit, serve, inspect, label, snapshot, retrain, swap."""
 
 import base64
+import hashlib
+import io
 import json
 import os
 import socket
@@ -10,6 +12,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from PIL import Image, ImageDraw
 
 BIN = Path(sys.executable).parent
 
@@ -36,15 +39,6 @@ class Plant:
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout.strip() if code == 0 else done.stderr
 
-    def ends_with(self, code, *command):
-        """Whether a command ends with this code, instead of 0."""
-        done = subprocess.run(
-            [BIN / command[0], *command[1:]], cwd=self.root, env=self.environment,
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert done.returncode in (0, code), done.stdout + done.stderr
-        return done.returncode == code
-
     def serve(self):
         process = subprocess.Popen(
             [BIN / "kizu", "serve"], cwd=self.root, env=self.environment,
@@ -67,6 +61,20 @@ class Plant:
         return self.ask("/v1/feedback", json.dumps({"operator": "eva", **fields}).encode())
 
 
+def stain(image, folder):
+    """A part with a blotch of green ink, as (file, mask): a defect that any features see."""
+    part = Image.open(image).convert("RGB")
+    place = int(hashlib.sha256(image.read_bytes()).hexdigest(), 16) % 60 + 20
+    blotch = Image.new("L", part.size)
+    ImageDraw.Draw(blotch).ellipse((place, 100 - place, place + 26, 122 - place), fill=255)
+    part.paste((20, 200, 40), mask=blotch)
+    path = folder / f"stained-{image.name}"
+    part.save(path, quality=95)
+    mask = io.BytesIO()
+    blotch.save(mask, "PNG")
+    return path, mask.getvalue()
+
+
 def wait_for_line(process, event):
     for line in process.stderr:
         if f'"event": "{event}"' in line:
@@ -82,8 +90,8 @@ def plant(tmp_path, database_url):
 def test_the_whole_loop(plant):
     plant.run("kizu-train", "demo-data", "demo", "--good", "30", "--test-good", "6",
               "--per-defect", "4", "--size", "128")  # fmt: skip
-    plant.run("kizu-train", "backbone", "random")
-    fit = ("kizu-train", "fit", "demo", "--recipe", "cap", "--backbone", "random",
+    plant.run("kizu-train", "backbone", "filters")
+    fit = ("kizu-train", "fit", "demo", "--recipe", "cap", "--backbone", "filters",
            "--preset", "fast", "--size", "64", "--grid", "8", "--steps", "60")  # fmt: skip
     assert plant.run(*fit) == "store/cap/1"
     assert "agrees with its training" in plant.run("kizu", "bundle", "verify", "store/cap/1")
@@ -91,26 +99,19 @@ def test_the_whole_loop(plant):
     process = plant.serve()
     try:
         demo = plant.root / "demo"
-        for image in sorted(demo.glob("test/*/*.jpg")):
+        for image in sorted((demo / "test" / "good").iterdir()):
             result = plant.inspect(image)
             assert result["bundle_version"] == 1
-            kind = image.parent.name
-            if kind == "good":
-                plant.label(inspection_id=result["id"], verdict="ok")
-            else:
-                mask = demo / "ground_truth" / kind / f"{image.stem}_mask.png"
-                plant.label(inspection_id=result["id"], verdict="ng", defect_class=kind,
-                            mask=base64.b64encode(mask.read_bytes()).decode())  # fmt: skip
+            plant.label(inspection_id=result["id"], verdict="ok")
+            stained, mask = stain(image, plant.root)
+            result = plant.inspect(stained)
+            plant.label(inspection_id=result["id"], verdict="ng", defect_class="stain",
+                        mask=base64.b64encode(mask).decode())  # fmt: skip
 
         snapshot = plant.run("kizu", "snapshot", "--recipe", "cap")
         retrain = ("kizu-train", "retrain", "--snapshot", snapshot, "--champion", "store/cap/1",
                    "--data", "demo", "--steps", "60")  # fmt: skip
-        if plant.ends_with(1, *retrain):
-            # Random features and a few labels seldom make a better model, and then it is refused.
-            report = (plant.root / "store" / "cap" / ".training" / "refused.html").read_text()
-            assert "No candidate was written" in report
-            assert plant.run(*fit, "--seed", "1") == "store/cap/2"
-        assert (plant.root / "store" / "cap" / "2" / "manifest.json").exists()
+        assert plant.run(*retrain) == "store/cap/2"
         wait_for_line(process, "bundle decides")  # the service takes it up by itself
         result = plant.inspect(demo / "test" / "scratch" / "000.jpg")
         assert result["bundle_version"] == 2
@@ -135,10 +136,10 @@ def test_the_whole_loop(plant):
     assert set(figures["verdicts"]) == {"ok", "review", "ng"}
 
 
-FIT = "kizu-train fit . --recipe r --backbone random"
+FIT = "kizu-train fit . --recipe r --backbone filters"
 IMPORT = "kizu-train backbone import none.onnx --name n --licence l --mean 0,0,0 --std 1,1,1"
 BAD = {
-    "kizu-train fit none --recipe r --backbone random": "no folder none",
+    "kizu-train fit none --recipe r --backbone filters": "no folder none",
     "kizu-train fit . --recipe r --backbone none": "no backbone called 'none'",
     FIT: "no good images",
     "kizu-train retrain --snapshot . --champion store/r/1": "not a snapshot",
@@ -156,7 +157,7 @@ BAD = {
 @pytest.mark.parametrize("command", BAD)
 def test_bad_input_is_one_message_and_exit_2(tmp_path, command):
     plant = Plant(tmp_path, f"sqlite:///{tmp_path / 'kizu.sqlite3'}")
-    plant.run("kizu-train", "backbone", "random")
+    plant.run("kizu-train", "backbone", "filters")
     shown = " ".join(plant.run(*command.split(), code=2).split())
     assert BAD[command] in shown
     assert "Traceback" not in shown

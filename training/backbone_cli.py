@@ -1,4 +1,4 @@
-"""`kizu-train backbone`: import, pull, random, list."""
+"""`kizu-train backbone`: import, pull, filters, list."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from models.backbone import EMBEDDED, list_backbones, open_backbone
-from training.backbones import import_backbone, pull_backbone, random_backbone
+from training.backbones import filter_backbone, import_backbone, pull_backbone
 
 backbone_app = typer.Typer(no_args_is_help=True, help="Bring and list frozen feature extractors.")
 
@@ -21,7 +21,6 @@ BackbonesOption = Annotated[
         default_factory=lambda: Path.home() / ".kizu" / "backbones",
     ),
 ]
-SeedOption = Annotated[int, typer.Option(help="The same seed gives the same losses.")]
 
 
 @backbone_app.command("import")
@@ -66,15 +65,14 @@ def pull_command(
     typer.echo(pull_backbone(architecture, backbones, name=name, weights=weights))
 
 
-@backbone_app.command("random")
-def random_command(
+@backbone_app.command("filters")
+def filters_command(
     *,
-    name: Annotated[str, typer.Option(help="What to call it.")] = "random",
-    seed: SeedOption = 0,
+    name: Annotated[str, typer.Option(help="What to call it.")] = "filters",
     backbones: BackbonesOption,
 ) -> None:
-    """Make a small backbone of fixed random weights: for demos and tests, not for parts."""
-    typer.echo(random_backbone(backbones, name=name, seed=seed))
+    """Make a backbone of oriented filters, by formula: for demos and tests, not for parts."""
+    typer.echo(filter_backbone(backbones, name=name))
 
 
 @backbone_app.command("list")

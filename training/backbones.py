@@ -1,4 +1,4 @@
-"""Where backbones come from: an ONNX file, a timm model, or a seed."""
+"""Where backbones come from: an ONNX file, a timm model, or a formula."""
 
 import hashlib
 from collections.abc import Sequence
@@ -9,13 +9,14 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from models.backbone import BackboneManifest, Stage, write_backbone
 from models.session import open_session
 from training import graph
 from training.errors import TrainingError
 from training.export import export_onnx
+from training.networks.filter_bank import OCTAVES, FilterBank
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -92,21 +93,17 @@ def pull_backbone(
     )
 
 
-def random_backbone(root: Path, *, name: str = "random", seed: int = 0) -> Path:
-    """A small convolutional network with fixed random weights: for demos and tests, not for parts.
-
-    Its features see edges and colour at strides 2 to 16, and nothing that was ever learned.
-    """
-    torch.manual_seed(seed)
-    network = _RandomNetwork().eval()
-    stages = [f"stage{i + 1}" for i in range(len(network.widths))]
+def filter_backbone(root: Path, *, name: str = "filters") -> Path:
+    """Oriented filters by formula, for demos and tests: nothing in them was ever learned."""
+    network = FilterBank().eval()
+    stages = [f"stage{i + 1}" for i in range(OCTAVES)]
     return _write(
-        graph.fold_normalisation(_export(network, stages), IMAGENET_MEAN, IMAGENET_STD),
+        graph.fold_normalisation(_export(network, stages), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
         root,
         name=name,
         stages=stages,
         licence="Apache-2.0",
-        origin=f"random weights, seed {seed}",
+        origin="oriented filters by formula",
         training_data="none",
     )
 
@@ -117,30 +114,6 @@ def _export(network: nn.Module, stages: list[str]) -> onnx.ModelProto:
     return export_onnx(
         network, (torch.zeros(2, 3, PROBE, PROBE),), ["x"], stages, ({0: free, 2: free, 3: free},)
     )
-
-
-class _RandomNetwork(nn.Module):
-    """Strided convolutions, each scaled so that its outputs keep unit variance."""
-
-    widths = (16, 32, 64, 96)
-
-    def __init__(self) -> None:
-        super().__init__()
-        channels = (3, *self.widths)
-        self.layers = nn.ModuleList(
-            nn.Conv2d(below, above, 3, stride=2, padding=1)
-            for below, above in zip(channels, self.widths, strict=False)
-        )
-        for layer in self.layers:
-            nn.init.kaiming_normal_(layer.weight)
-            nn.init.zeros_(layer.bias)
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        stages = []
-        for layer in self.layers:
-            x = torch.relu(layer(x))
-            stages.append(x)
-        return stages
 
 
 def _load_timm(architecture: str, weights: Path | None) -> tuple[Any, dict[str, Any]]:

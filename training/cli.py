@@ -13,7 +13,7 @@ from models.durable import write_file
 from models.image import PixelContract
 from models.sample import open_snapshot
 from models.session import Device, open_session
-from training.backbone_cli import BackbonesOption, SeedOption, backbone_app
+from training.backbone_cli import BackbonesOption, backbone_app
 from training.benchmark import TileBenchmark
 from training.data import Dataset, read_mvtec
 from training.demo_data import write_demo
@@ -45,6 +45,7 @@ CacheOption = Annotated[
         default_factory=lambda: Path.home() / ".kizu" / "features",
     ),
 ]
+SeedOption = Annotated[int, typer.Option(help="The same seed gives the same losses.")]
 DeviceOption = Annotated[
     Device, typer.Option("--device", envvar="KIZU_DEVICE", help="Where the backbone runs.")
 ]
@@ -99,7 +100,7 @@ def fit_command(
     )
     frozen = find_backbone(backbone, (EMBEDDED, backbones))
     if frozen.manifest.training_data == "none":
-        reporter.say(f"Note: {backbone} has random features. They do for a demo, not for parts.")
+        reporter.say(f"Note: {backbone} was never trained: it does for a demo, not for parts.")
     places = Places(store, cache)
     try:
         fitted = fit(read_mvtec(data), frozen, settings, places, resume=resume, reporter=reporter)
@@ -183,7 +184,7 @@ def evaluate_command(
 @app.command("demo-data")
 def demo_data_command(
     out: Annotated[Path, typer.Argument(help="Folder to write; must not exist.")],
-    good: Annotated[int, typer.Option(min=2, help="Good parts for training.")] = 80,
+    good: Annotated[int, typer.Option(min=2, help="Good parts for training.")] = 160,
     test_good: Annotated[int, typer.Option(min=1)] = 20,
     per_defect: Annotated[int, typer.Option(min=1)] = 8,
     size: Annotated[int, typer.Option(min=64, help="Side in pixels.")] = 512,

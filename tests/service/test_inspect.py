@@ -88,6 +88,21 @@ def test_thresholds_move_without_retraining_and_give_regions(client, scratched_p
     assert client.get(f"/v1/inspections/{first['id']}").json()["thresholds"] == first["thresholds"]
 
 
+def test_a_part_that_does_not_pass_has_a_region_though_its_heatmap_stays_low(
+    make_client, good_part
+):
+    class Faint(FakeEngine):
+        def run(self, images):
+            outputs = super().run(images)
+            return Outputs(outputs.scores + 1000, outputs.heatmaps / 1000)
+
+    client = make_client(open_engine=lambda bundle: Faint())
+    result = client.post("/v1/inspect", content=good_part, headers=JPEG).json()
+    assert result["verdict"] == "ng"
+    assert result["regions"][0]["peak"] == pytest.approx(result["heatmap_range"][1])
+    assert result["regions"][0]["peak"] < result["thresholds"]["review"]
+
+
 def test_thresholds_for_a_bundle_that_does_not_decide_are_refused(client):
     line = {"bundle_version": 2, "review": 1.0, "ng": 2.0, "by": "eva", "reason": "test"}
     answer = client.post("/v1/recipes/cap/thresholds", json=line)

@@ -16,7 +16,7 @@ from training.table import tile_table
 
 @pytest.fixture(scope="module")
 def small_shared(tmp_path_factory, backbone):
-    """The drawn product and random features in the places of the shared ones."""
+    """The drawn product and oriented filters in the places of the shared ones."""
     root = tmp_path_factory.mktemp("shared")
     write_demo(root / "data" / "magnetic_tile", good=12, test_good=4, per_defect=12, size=64)
     (root / "backbones").mkdir()
