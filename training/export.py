@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import logging
 import subprocess
 import warnings
 from collections.abc import Sequence
@@ -75,8 +76,10 @@ def export_onnx(
     dynamic_shapes: tuple[dict[int, Any], ...],
 ) -> onnx.ModelProto:
     """A network as one ONNX model in Kizu's operator set."""
+    # The exporter warns, logs and talks about its own internals.
+    logging.getLogger("onnxscript").setLevel(logging.ERROR)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")  # the exporter warns, and talks, about its own internals
+        warnings.simplefilter("ignore")
         program = torch.onnx.export(
             network,
             arguments,
