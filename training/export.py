@@ -77,7 +77,8 @@ def export_onnx(
 ) -> onnx.ModelProto:
     """A network as one ONNX model in Kizu's operator set."""
     # The exporter warns, logs and talks about its own internals.
-    logging.getLogger("onnxscript").setLevel(logging.ERROR)
+    for talkative in ("onnxscript", "torch.onnx"):
+        logging.getLogger(talkative).setLevel(logging.ERROR)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
