@@ -184,7 +184,7 @@ def evaluate_command(
 @app.command("demo-data")
 def demo_data_command(
     out: Annotated[Path, typer.Argument(help="Folder to write; must not exist.")],
-    good: Annotated[int, typer.Option(min=2, help="Good parts for training.")] = 160,
+    good: Annotated[int, typer.Option(min=2, help="Good parts for training.")] = 260,
     test_good: Annotated[int, typer.Option(min=1)] = 20,
     per_defect: Annotated[int, typer.Option(min=1)] = 8,
     size: Annotated[int, typer.Option(min=64, help="Side in pixels.")] = 512,

@@ -162,7 +162,7 @@ def write_demo(
     out: Path,
     *,
     seed: int = 0,
-    good: int = 160,
+    good: int = 260,
     test_good: int = 20,
     per_defect: int = 8,
     size: int = 512,
