@@ -1,5 +1,6 @@
 """Opening the database so that a committed row survives a power cut."""
 
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from models.errors import KizuError
 MIGRATIONS = Path(__file__).parent / "migrations"
 # Any number does, as long as no two kinds of lock share it.
 _MIGRATION_LOCK = 0x6B697A75
+_SWITCHES = 20  # tries of the switch to the write-ahead log
 
 
 class DatabaseError(KizuError):
@@ -60,10 +62,25 @@ def _sqlite(url: str) -> Engine:
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _: Any) -> None:
         # FULL: with NORMAL, the WAL loses acknowledged rows in a power cut.
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        _write_ahead(connection)
+        for pragma in ("synchronous=FULL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")
 
     return engine
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Switch to the write-ahead log. Unlike all else, that fails at once where another process
+    holds the file, so an empty transaction waits for it, as long as the driver's timeout."""
+    for _ in range(_SWITCHES):
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("COMMIT")
+        else:
+            return
+    connection.execute("PRAGMA journal_mode=WAL")
 
 
 def _postgresql(url: str) -> Engine:

@@ -105,7 +105,8 @@ def test_the_service_image_sets_settings_that_exist(monkeypatch: pytest.MonkeyPa
 
 
 def test_the_training_image_sets_variables_that_its_command_reads() -> None:
-    known = re.findall(r'envvar="(\w+)"', (ROOT / "training" / "cli.py").read_text())
+    commands = "".join(path.read_text() for path in (ROOT / "training").glob("*cli.py"))
+    known = re.findall(r'envvar="(\w+)"', commands)
     given = {key: value for key, value in environment("training").items() if key[:5] == "KIZU_"}
     assert set(given) - set(known) == set()
     (volumes,) = values("training", "VOLUME")

@@ -128,7 +128,7 @@ def test_versions_count_up(dataset, backbone, tmp_path):
         ({"recipe": "../x"}, BundleError, "not a recipe name"),
         ({"grid": 5}, TrainingError, "does not divide"),
         ({"stages": ("stage9",)}, TrainingError, "no stage stage9"),
-        ({"size": 72, "grid": 9}, TrainingError, "no multiple of the coarsest"),
+        ({"size": 68, "grid": 17}, TrainingError, "no multiple of the coarsest"),
     ],
 )
 def test_wrong_settings_are_said_and_nothing_is_written(
