@@ -24,9 +24,9 @@ def open_session(
 ) -> ort.InferenceSession:
     """Load an ONNX model onto a device; `threads` bounds the CPU threads of one run, 0 is all.
 
-    `auto` takes CUDA where the installed runtime offers it and the CPU otherwise; ask
-    `provider_of` what it took. Raises ModelError, or DeviceError when the device does not really
-    run: ONNX Runtime falls back to the CPU without a word, and lists providers that cannot load.
+    `auto` is CUDA where the installed runtime was built for it and the CPU otherwise. Raises
+    ModelError, or DeviceError when the device does not really run: ONNX Runtime falls back to the
+    CPU without a word, and lists providers that cannot load.
     """
     chosen = device
     if device == "auto":
@@ -46,8 +46,6 @@ def open_session(
         raise ModelError(f"The model does not load on {chosen}: {error}") from error
     running = provider_of(session)
     if running != provider:
-        if device == "auto":
-            return open_session(model, device="cpu", threads=threads)
         raise _not_running(chosen, f"the model runs on {running}")
     return session
 
@@ -59,7 +57,7 @@ def provider_of(session: ort.InferenceSession) -> str:
 
 def _not_running(device: str, why: str) -> DeviceError:
     return DeviceError(
-        f"The device {device!r} was asked for, but {why}.",
+        f"The device {device!r} was to run the model, but {why}.",
         remedy="Check the driver and install kizu[gpu] instead of kizu[cpu], or set the device "
         "to cpu.",
     )

@@ -27,7 +27,7 @@ class Settings(BaseSettings):
     )
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on.")
-    device: Device = Field("auto", description="auto, cpu or cuda; a named device must really run.")
+    device: Device = Field("auto", description="auto, cpu or cuda; it must really run.")
     threads: int = Field(0, ge=0, description="CPU threads of one model run; 0 is all cores.")
     promotion: Literal["newest", "manual"] = Field(
         "newest",

@@ -27,9 +27,21 @@ def test_auto_is_the_cpu_where_there_is_no_cuda(scorer: bytes) -> None:
 
 @pytest.mark.skipif(HAS_CUDA, reason="this ONNX Runtime offers CUDA")
 def test_cuda_without_cuda_is_an_error_and_not_the_cpu(scorer: bytes) -> None:
-    with pytest.raises(DeviceError, match="'cuda' was asked for") as raised:
+    with pytest.raises(DeviceError, match="'cuda' was to run") as raised:
         open_session(scorer, device="cuda")
     assert "kizu[gpu]" in raised.value.remedy
+
+
+@pytest.mark.skipif(HAS_CUDA, reason="this ONNX Runtime offers CUDA")
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_auto_does_not_fall_back_to_the_cpu_without_a_word(
+    scorer: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the GPU's runtime on a machine whose driver is missing: listed, and not running."""
+    listed = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(ort, "get_available_providers", lambda: listed)
+    with pytest.raises(DeviceError, match="runs on CPUExecutionProvider"):
+        open_session(scorer)
 
 
 @pytest.mark.parametrize("device", ["auto", "cpu"])
