@@ -152,7 +152,7 @@ class TileBenchmark:
         seconds = round(time.monotonic() - started, 1)
         before = self._served(champion, remaining)
         if result.path is None:
-            return {"refused": result.reason, "seconds": seconds, "before": before.metrics}
+            return {"refused": str(result.comparison), "seconds": seconds, "before": before.metrics}
         after = self._served(open_bundle(result.path), remaining)
         return after.metrics | {"seconds": seconds, "before": before.metrics}
 

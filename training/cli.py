@@ -150,12 +150,12 @@ def retrain_command(
         data=read_mvtec(data) if data else None,
         reporter=reporter,
     )
-    reporter.say(f"Champion:  {_metrics_line(result.champion.metrics)}")
-    reporter.say(f"Candidate: {_metrics_line(result.candidate.metrics)}")
+    reporter.say(f"Champion:  {_metrics_line(result.comparison.champion.metrics)}")
+    reporter.say(f"Candidate: {_metrics_line(result.comparison.candidate.metrics)}")
     if result.path is None:
-        reporter.say(f"No candidate was written. {result.reason} Report: {result.report}")
+        reporter.say(f"No candidate was written. {result.comparison} Report: {result.report}")
         raise typer.Exit(1)
-    reporter.say(f"Report: {result.report}")
+    reporter.say(f"{result.comparison} Report: {result.report}")
     typer.echo(result.path)
 
 

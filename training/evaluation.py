@@ -4,6 +4,7 @@ import functools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -14,7 +15,7 @@ from torch import nn
 from models.image import InputSize, Mask, read_mask, resize_mask
 from training.data import LabelledFile
 from training.features import FeatureCache, FeatureSource
-from training.metrics import PixelMetrics, image_metrics
+from training.metrics import Metrics, PixelCounts, image_metrics
 
 Scored = tuple[LabelledFile, float, NDArray[np.float32]]
 
@@ -23,15 +24,29 @@ BATCH = 8
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Raw scores of `files`, and the metrics where both classes were there."""
+    """Raw scores (N) of `files`, and their pixels where a mask says which are defective."""
 
     files: tuple[LabelledFile, ...]
     scores: NDArray[np.float32]
-    metrics: dict[str, float]
+    pixels: PixelCounts
 
     @property
     def anomalous(self) -> NDArray[np.bool_]:
+        """Which files are defective (N)."""
         return np.array([file.verdict == "ng" for file in self.files])
+
+    @functools.cached_property
+    def metrics(self) -> dict[str, float]:
+        """All metrics; none where only one class was there, no pixel metrics without a mask."""
+        found = self.measure(np.ones((1, len(self.files))))
+        return {name: float(value) for name, (value,) in found.items()}
+
+    def measure(self, weights: NDArray[Any]) -> Metrics:
+        """Each metric (B) with the files counted as often as each row of weights (B, N) says."""
+        anomalous = self.anomalous
+        if not anomalous.any() or anomalous.all():
+            return {}
+        return image_metrics(self.scores, anomalous, weights) | self.pixels.metrics(weights)
 
 
 def score_features(
@@ -58,27 +73,22 @@ def score_images(
 
 
 def evaluate(scored: Iterable[Scored], size: InputSize) -> Evaluation:
-    """Gather scores, image metrics, and pixel metrics over the images whose mask is known."""
+    """Gather what a ranking needs; heatmaps are counted, not kept."""
     files: list[LabelledFile] = []
     scores: list[float] = []
-    pixels = PixelMetrics()
-    masks = 0
+    pixels = PixelCounts()
     for file, score, heatmap in scored:
         files.append(file)
         scores.append(score)
-        if file.verdict == "ok":
-            pixels.add(heatmap, np.zeros(heatmap.shape, np.bool_))
-        elif file.mask:
-            pixels.add(heatmap, network_mask(file.mask, size))
-            masks += 1
-    values = np.array(scores, np.float32)
-    anomalous = np.array([file.verdict == "ng" for file in files])
-    metrics: dict[str, float] = {}
-    if anomalous.any() and not anomalous.all():
-        metrics |= image_metrics(values, anomalous)
-        if masks:
-            metrics |= pixels.result()
-    return Evaluation(tuple(files), values, metrics)
+        pixels.add(heatmap, _marked(file, size))
+    return Evaluation(tuple(files), np.array(scores, np.float32), pixels)
+
+
+def _marked(file: LabelledFile, size: InputSize) -> Mask | None:
+    """Which pixels are defective; None where nobody marked them."""
+    if file.verdict == "ok":
+        return np.zeros((size.height, size.width), np.bool_)
+    return network_mask(file.mask, size) if file.mask else None
 
 
 @functools.lru_cache(maxsize=4096)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from models.bundle import Manifest
 from models.image import Pixels
 from training.calibrate import statement
+from training.comparison import Comparison
 from training.data import LabelledFile
 from training.evaluation import Evaluation, network_mask, score_features
 from training.features import FeatureCache
@@ -24,12 +25,16 @@ from training.networks.scorer import AdtrScorer
 matplotlib.use("Agg")
 
 EXAMPLES = 6
+TITLES = {
+    "image_auroc": "Image AUROC", "image_ap": "Image AP", "image_f1_max": "Image F1-max",
+    "pixel_auroc": "Pixel AUROC", "pixel_ap": "Pixel AP", "pixel_f1_max": "Pixel F1-max",
+}  # fmt: skip
 GOOD, BAD, LINE = "#2a78b8", "#c8501e", "#555555"
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a report shows. `test` is what was tried, `champion` what it is compared with."""
+    """What a report shows. `test` is what was tried, `comparison` how the champion did on it."""
 
     manifest: Manifest
     curve: list[float]
@@ -38,8 +43,7 @@ class Report:
     normals: Sequence[LabelledFile]
     test: Evaluation | None
     settings: dict[str, Any] = field(default_factory=dict)
-    champion: Evaluation | None = None
-    refused: str = ""
+    comparison: Comparison | None = None
 
 
 def render(report: Report) -> str:
@@ -55,23 +59,20 @@ def render(report: Report) -> str:
         metrics=_metrics(report),
         curve=_curve(report.curve),
         histogram=_histogram(report),
+        changes=_changes(report.comparison) if report.comparison else "",
         examples=_examples(report),
     )
 
 
 def _metrics(report: Report) -> list[tuple[str, str, str]]:
-    names = {
-        "image_auroc": "Image AUROC", "image_ap": "Image AP", "image_f1_max": "Image F1-max",
-        "pixel_auroc": "Pixel AUROC", "pixel_ap": "Pixel AP", "pixel_f1_max": "Pixel F1-max",
-    }  # fmt: skip
-    before = report.champion.metrics if report.champion else {}
+    before = report.comparison.champion.metrics if report.comparison else {}
     return [
         (
             title,
             f"{100 * report.manifest.metrics[key]:.1f}",
             f"{100 * before[key]:.1f}" if before else "",
         )
-        for key, title in names.items()
+        for key, title in TITLES.items()
         if key in report.manifest.metrics
     ]
 
@@ -89,7 +90,7 @@ def _curve(losses: list[float]) -> str:
 
 def _histogram(report: Report) -> str:
     groups = {"held-out good parts": (_normal_scores(report), GOOD, 0.75)}
-    if report.test is not None and not report.champion:
+    if report.test is not None and not report.comparison:
         test = report.test
         groups["good parts, test"] = (test.scores[~test.anomalous], "#7fb6de", 0.6)
     if report.test is not None:
@@ -107,6 +108,21 @@ def _histogram(report: Report) -> str:
         axes.axvline(value, color=LINE, linestyle=style, linewidth=1.2, label=f"{name} {value:.1f}")
     axes.set(xlabel="raw score", ylabel="% of group")
     axes.legend(fontsize=7, frameon=False)
+    return _embed(figure)
+
+
+def _changes(comparison: Comparison) -> str:
+    """Candidate - champion with its interval; zero is where the two are alike."""
+    changes = comparison.changes[::-1]
+    figure = Figure(figsize=(10.4, 0.8 + 0.4 * len(changes)), layout="constrained")
+    axes = figure.subplots()
+    for row, change in enumerate(changes):
+        colour = BAD if change.worse else GOOD if change.better else LINE
+        axes.plot([100 * change.low, 100 * change.high], [row, row], color=colour, linewidth=3)
+        axes.plot(100 * change.difference, row, "o", color=colour, markersize=7)
+    axes.axvline(0, color=LINE, linewidth=1)
+    axes.set_yticks(range(len(changes)), [TITLES[change.metric] for change in changes])
+    axes.set(xlabel="candidate - champion, points", ylim=(-0.6, len(changes) - 0.4))
     return _embed(figure)
 
 

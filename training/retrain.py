@@ -16,6 +16,7 @@ from models.session import Device
 from training import losses
 from training.calibrate import LEAST, calibrate, statement
 from training.checkpoint import load_checkpoint
+from training.comparison import Comparison, compare
 from training.data import Dataset, LabelledFile, read_snapshot
 from training.errors import TrainingError
 from training.evaluation import Evaluation, evaluate, grid_mask, score_features
@@ -30,8 +31,6 @@ from training.report import Report, render
 
 HOLD_OUT = 0.2
 BATCH = 8
-# What a candidate may not lose against the champion.
-COMPARED = ("image_auroc", "pixel_ap")
 
 
 @dataclass(frozen=True)
@@ -62,9 +61,7 @@ class Retrained:
 
     path: Path | None
     report: Path
-    champion: Evaluation
-    candidate: Evaluation
-    reason: str
+    comparison: Comparison
 
 
 @dataclass(frozen=True)
@@ -101,7 +98,7 @@ def retrain(
     before = evaluate(score_features(scorer, cache, labels.held_out), source.size)
     curve = learn_labels(scorer, cache, labels, settings, reporter)
     after = evaluate(score_features(scorer, cache, labels.held_out), source.size)
-    worse = _worse(before, after)
+    comparison = compare(before, after)
 
     normals = tuple(file for file in labels.held_out if file.verdict == "ok")
     manifest = _manifest(champion, snapshot, places, after)
@@ -109,19 +106,19 @@ def retrain(
     report = render(
         Report(
             manifest, curve, scorer, cache, normals, after, settings=asdict(settings),
-            champion=before, refused=worse,
+            comparison=comparison,
         )
     )  # fmt: skip
-    if worse:
+    if comparison.worse:
         path = places.store / champion.manifest.recipe / ".training" / "refused.html"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_file(path, report.encode())
-        return Retrained(None, path, before, after, worse)
+        return Retrained(None, path, comparison)
     images = golden_images([source.read(file.image) for file in normals[:GOLDEN]])
     exported = export(scorer, source, images, device=settings.device)
     trained_on = seen.union(file.sha256 for file in labels.good + labels.defective)
     path = save_bundle(places.store, manifest, exported, scorer, sorted(trained_on), report)
-    return Retrained(path, path / "report.html", before, after, "")
+    return Retrained(path, path / "report.html", comparison)
 
 
 def feature_source(bundle: Bundle) -> FeatureSource:
@@ -218,18 +215,6 @@ def _gather(snapshot: Snapshot, champion: Bundle, data: Dataset | None) -> tuple
     files = {file.sha256: file for file in (data.train if data else ())}
     files |= {file.sha256: file for file in read_snapshot(snapshot)}
     return tuple(files.values())
-
-
-def _worse(champion: Evaluation, candidate: Evaluation) -> str:
-    """In what the candidate is worse, in words; empty where it is not."""
-    lost = [
-        f"{metric} fell from {champion.metrics[metric]:.4f} to {candidate.metrics[metric]:.4f}"
-        for metric in COMPARED
-        if metric in champion.metrics and candidate.metrics[metric] < champion.metrics[metric]
-    ]
-    if not lost:
-        return ""
-    return f"On {len(champion.files)} labels that neither trained on, {' and '.join(lost)}."
 
 
 def _manifest(champion: Bundle, snapshot: Snapshot, places: Places, after: Evaluation) -> Manifest:

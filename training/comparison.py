@@ -1,0 +1,120 @@
+"""Champion and candidate on the same labels: what changed, and what chance alone could do.
+
+A paired bootstrap (Efron & Tibshirani 1993, chapter 16): the labelled images are drawn anew with
+replacement, good and defective ones apart, and both are measured on the same draw. Twenty labels
+move an average precision by tens of points, so a fall counts only where nearly every draw shows
+it; a candidate that differs by chance would be refused three times in four otherwise.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.evaluation import Evaluation
+
+# What a candidate may not lose against the champion.
+COMPARED = ("image_auroc", "pixel_ap")
+DRAWS = 1000
+# A fall counts as one where this share of the draws shows it, a rise likewise.
+CONFIDENCE = 0.95
+_SEED = 20261124
+
+
+@dataclass(frozen=True)
+class Change:
+    """One metric of both, 0..1, and the interval of candidate - champion over the draws.
+
+    `low` and `high` are the differences that `CONFIDENCE` of the draws exceed or stay below.
+    """
+
+    metric: str
+    champion: float
+    candidate: float
+    low: float
+    high: float
+
+    @property
+    def difference(self) -> float:
+        """Candidate - champion."""
+        return self.candidate - self.champion
+
+    @property
+    def worse(self) -> bool:
+        """Whether the candidate lost more than chance explains."""
+        return self.high < 0
+
+    @property
+    def better(self) -> bool:
+        """Whether the candidate gained more than chance explains."""
+        return self.low > 0
+
+    def __str__(self) -> str:
+        verb = "rose" if self.difference > 0 else "fell" if self.difference < 0 else "stayed"
+        kind, name = self.metric.split("_", 1)
+        return (
+            f"{kind} {name.upper()} {verb} from {100 * self.champion:.1f} to "
+            f"{100 * self.candidate:.1f} ({100 * self.low:+.1f} to {100 * self.high:+.1f} at "
+            f"{100 * CONFIDENCE:.0f} % either way)"
+        )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What champion and candidate did on the same files."""
+
+    champion: Evaluation
+    candidate: Evaluation
+    changes: tuple[Change, ...]
+
+    @property
+    def worse(self) -> tuple[Change, ...]:
+        """The changes that forbid the candidate."""
+        return tuple(change for change in self.changes if change.worse)
+
+    def __str__(self) -> str:
+        defective = int(self.champion.anomalous.sum())
+        good = len(self.champion.files) - defective
+        where = f"On {good} good and {defective} defective labels that neither trained on, "
+        changes = self.worse or self.changes
+        sentence = where + " and ".join(str(change) for change in changes) + "."
+        unsure = [c for c in changes if not c.worse and not c.better]
+        if unsure:
+            sentence += (
+                " Where the interval holds zero these labels cannot tell the two apart: label "
+                "more defective parts, or compare both on live parts."
+            )
+        return sentence
+
+
+def compare(champion: Evaluation, candidate: Evaluation) -> Comparison:
+    """Compare two evaluations of the same files, in the same order. Same input, same answer."""
+    if [f.sha256 for f in champion.files] != [f.sha256 for f in candidate.files]:
+        raise ValueError("champion and candidate were tried on different files")
+    before, after = champion.metrics, candidate.metrics
+    metrics = [metric for metric in COMPARED if metric in before and metric in after]
+    weights = draws(champion.anomalous)
+    old, new = champion.measure(weights), candidate.measure(weights)
+    return Comparison(
+        champion,
+        candidate,
+        tuple(
+            Change(metric, before[metric], after[metric], *_interval(new[metric] - old[metric]))
+            for metric in metrics
+        ),
+    )
+
+
+def draws(anomalous: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """How often each draw takes each image (DRAWS, N); good and defective ones apart."""
+    rng = np.random.default_rng(_SEED)
+    weights = np.zeros((DRAWS, len(anomalous)), np.int64)
+    for side in (np.flatnonzero(anomalous), np.flatnonzero(~anomalous)):
+        weights[:, side] = rng.multinomial(len(side), np.full(len(side), 1 / len(side)), DRAWS)
+    return weights
+
+
+def _interval(differences: NDArray[np.float64]) -> tuple[float, float]:
+    # A draw may hold no defective image that has a mask: it says nothing (NaN).
+    low, high = np.nanquantile(differences, [1 - CONFIDENCE, CONFIDENCE])
+    return float(low), float(high)
