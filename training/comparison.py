@@ -1,24 +1,19 @@
 """Champion and candidate on the same labels: what changed, and what chance alone could do.
 
-A paired bootstrap (Efron & Tibshirani 1993, chapter 16): the labelled images are drawn anew with
-replacement, good and defective ones apart, and both are measured on the same draw. Twenty labels
-move an average precision by tens of points, so a fall counts only where nearly every draw shows
-it; a candidate that differs by chance would be refused three times in four otherwise.
+A paired bootstrap: both are measured on the same draws of the labelled images. Twenty labels move
+an average precision by tens of points, so a fall counts only where nearly every draw shows it; of
+candidates that differ by chance, three in four would be refused otherwise.
 """
 
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
+from training.bootstrap import draws, interval
 from training.evaluation import Evaluation
 
 # What a candidate may not lose against the champion.
 COMPARED = ("image_auroc", "pixel_ap")
-DRAWS = 1000
 # A fall counts as one where this share of the draws shows it, a rise likewise.
 CONFIDENCE = 0.95
-_SEED = 20261124
 
 
 @dataclass(frozen=True)
@@ -95,26 +90,8 @@ def compare(champion: Evaluation, candidate: Evaluation) -> Comparison:
     metrics = [metric for metric in COMPARED if metric in before and metric in after]
     weights = draws(champion.anomalous)
     old, new = champion.measure(weights), candidate.measure(weights)
-    return Comparison(
-        champion,
-        candidate,
-        tuple(
-            Change(metric, before[metric], after[metric], *_interval(new[metric] - old[metric]))
-            for metric in metrics
-        ),
-    )
-
-
-def draws(anomalous: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """How often each draw takes each image (DRAWS, N); good and defective ones apart."""
-    rng = np.random.default_rng(_SEED)
-    weights = np.zeros((DRAWS, len(anomalous)), np.int64)
-    for side in (np.flatnonzero(anomalous), np.flatnonzero(~anomalous)):
-        weights[:, side] = rng.multinomial(len(side), np.full(len(side), 1 / len(side)), DRAWS)
-    return weights
-
-
-def _interval(differences: NDArray[np.float64]) -> tuple[float, float]:
-    # A draw may hold no defective image that has a mask: it says nothing (NaN).
-    low, high = np.nanquantile(differences, [1 - CONFIDENCE, CONFIDENCE])
-    return float(low), float(high)
+    changes = []
+    for metric in metrics:
+        low, high = interval(new[metric] - old[metric], CONFIDENCE)
+        changes.append(Change(metric, before[metric], after[metric], low, high))
+    return Comparison(champion, candidate, tuple(changes))

@@ -28,6 +28,7 @@ EXAMPLES = 6
 TITLES = {
     "image_auroc": "Image AUROC", "image_ap": "Image AP", "image_f1_max": "Image F1-max",
     "pixel_auroc": "Pixel AUROC", "pixel_ap": "Pixel AP", "pixel_f1_max": "Pixel F1-max",
+    "pixel_aupro": "Pixel AUPRO",
 }  # fmt: skip
 GOOD, BAD, LINE = "#2a78b8", "#c8501e", "#555555"
 

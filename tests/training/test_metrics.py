@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy import ndimage
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
 from training.errors import DatasetError
@@ -92,3 +93,48 @@ def test_an_image_without_a_mask_counts_no_pixel():
     pixels.add(heatmap + 5, None)
     assert pixels.metrics(once(2)) == alone.metrics(once(1))
     assert np.isnan(pixels.metrics(np.array([[0, 1]]))["pixel_ap"]).all()
+
+
+def slow_aupro(heatmaps, masks, limit=0.3):
+    """As it is defined: a threshold at a time, a region at a time."""
+    curve = [(0.0, 0.0)]
+    regions = []
+    for heatmap, mask in zip(heatmaps, masks, strict=True):
+        labels, count = ndimage.label(mask, np.ones((3, 3)))
+        regions += [heatmap[labels == i] for i in range(1, count + 1)]
+    good = heatmaps[~masks]
+    for threshold in np.unique(heatmaps)[::-1]:
+        overlap = np.mean([(region >= threshold).mean() for region in regions])
+        curve.append(((good >= threshold).mean(), overlap))
+    rate, overlap = np.array(curve).T
+    inside = rate < limit
+    rate = np.append(rate[inside], limit)
+    overlap = np.append(overlap[inside], np.interp(limit, *np.array(curve).T))
+    return np.trapezoid(overlap, rate) / limit
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_aupro_is_that_of_its_definition(seed):
+    rng = np.random.default_rng(seed)
+    masks = ndimage.gaussian_filter(rng.standard_normal((5, 30, 30)), (0, 2, 2)) > 0.25
+    masks[0] = False
+    heatmaps = rng.gamma(2, 2, masks.shape) + seed * masks
+    # Whole halves survive the rounding to levels, and make ties.
+    heatmaps = (np.round(2 * heatmaps) / 2).astype(np.float32)
+    pixels = PixelCounts()
+    for heatmap, mask in zip(heatmaps, masks, strict=True):
+        pixels.add(heatmap, mask)
+    aupro = pixels.metrics(once(5))["pixel_aupro"][0]
+    assert aupro == pytest.approx(slow_aupro(heatmaps, masks), abs=1e-9)
+
+
+def test_a_small_region_weighs_as_much_as_a_large_one():
+    mask = np.zeros((40, 40), bool)
+    mask[:20, :20] = mask[30, 30] = True
+    heatmap = np.zeros((40, 40), np.float32)
+    heatmap[:20, :20] = 1
+    pixels = PixelCounts()
+    pixels.add(heatmap, mask)
+    # One of two regions is found at once; the other only with everything else.
+    found = pixels.metrics(once(1))["pixel_aupro"][0]
+    assert found == pytest.approx(0.5 + 0.5 * 0.3 / 2)
