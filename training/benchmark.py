@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from models.backbone import MANIFEST, Backbone, open_backbone
 from models.bundle import MODEL, TRAINED_ON, Bundle, list_versions, open_bundle
@@ -25,16 +24,14 @@ from training.backbones import IMAGENET_MEAN, IMAGENET_STD, import_backbone
 from training.data import Dataset, LabelledFile, read_mvtec
 from training.errors import TrainingError
 from training.evaluation import Evaluation, evaluate, score_features, score_images
-from training.features import FeatureCache, channel_statistics
+from training.features import FeatureCache
 from training.fit import FitSettings, Fitted, Places, fit
-from training.networks.knn import NearestNeighbour
-from training.networks.scorer import HeatmapScore, Standardise
-from training.presets import PresetName
+from training.learners import Lesson
+from training.methods import method
 from training.progress import Reporter
 from training.retrain import RetrainSettings, feature_source, retrain
 
 RECIPE = "tile"
-BANK = 8000
 LABELS_PER_TYPE = 10
 REMAINING_SEED = 1000  # which defects are labelled, apart from the seed of the weights
 
@@ -110,7 +107,7 @@ class TileBenchmark:
         root = self.out / name / str(seed)
         return Places(store=root, cache=root / "features")
 
-    def _fit(self, preset: PresetName, seed: int, data: Dataset) -> dict[str, Any]:
+    def _fit(self, preset: str, seed: int, data: Dataset) -> dict[str, Any]:
         settings = FitSettings(recipe=RECIPE, preset=preset, seed=seed, steps=self.steps)
         places = self._places(preset, seed)
         fitted = fit(data, self._backbone(), settings, places, reporter=self.reporter)
@@ -134,7 +131,7 @@ class TileBenchmark:
         learned = [file for file in data.train if file.sha256 in seen]
         cache = self._cache(champion, seed)
         started = time.monotonic()
-        scorer = nearest_neighbour(cache, learned, seed)
+        scorer, _ = method("knn").learn(Lesson(learned, cache, seed))
         evaluation = evaluate(score_features(scorer, cache, data.test), cache.source.size)
         return evaluation.metrics | {"seconds": round(time.monotonic() - started, 1)}
 
@@ -166,24 +163,6 @@ class TileBenchmark:
     def _served(self, bundle: Bundle, files: Sequence[LabelledFile]) -> Evaluation:
         source = feature_source(bundle)
         return evaluate(score_images(open_session(bundle.read(MODEL)), source, files), source.size)
-
-
-def nearest_neighbour(
-    cache: FeatureCache, learned: Sequence[LabelledFile], seed: int
-) -> NearestNeighbour:
-    """The k-NN peer on `BANK` random feature vectors of the same good parts."""
-    statistics = channel_statistics(cache, learned)
-    standardise = Standardise(torch.from_numpy(statistics.mean), torch.from_numpy(statistics.std))
-    rng = np.random.default_rng(seed)
-    share = -(-BANK // len(learned))
-    drawn = []
-    for file in learned:
-        tokens = standardise(torch.from_numpy(cache[file.sha256])[None])[0].flatten(1).T
-        drawn.append(tokens[torch.from_numpy(rng.permutation(len(tokens))[:share])])
-    bank = torch.cat(drawn)
-    bank = bank[torch.from_numpy(rng.permutation(len(bank))[:BANK])]
-    stride = cache.source.size.height // cache[learned[0].sha256].shape[1]
-    return NearestNeighbour(standardise, bank, HeatmapScore(stride)).eval()
 
 
 def take_labels(

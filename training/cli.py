@@ -20,7 +20,8 @@ from training.demo_data import write_demo
 from training.errors import TrainingError
 from training.evaluation import evaluate, score_images
 from training.fit import FitSettings, Places, fit
-from training.presets import PresetName, ScheduleName
+from training.learners import ScheduleName
+from training.methods import METHODS
 from training.progress import TerminalReporter
 from training.retrain import RetrainSettings, feature_source, retrain
 from training.table import tile_table
@@ -58,9 +59,7 @@ def fit_command(
     recipe: Annotated[str, typer.Option(help="Name of the inspected view of one product.")],
     backbone: Annotated[str, typer.Option(help="Name of a backbone, see `backbone list`.")],
     store: StoreOption = Path("models/bundles"),
-    preset: Annotated[
-        PresetName, typer.Option(help="paper: 4+4 layers, 256 wide; fast: 2+2 layers, 128 wide.")
-    ] = "paper",
+    preset: Annotated[str, typer.Option(help=f"One of {', '.join(METHODS)}.")] = "paper",
     schedule: Annotated[
         ScheduleName, typer.Option(help="short: 800 steps; paper: 500 epochs.")
     ] = "short",

@@ -24,7 +24,7 @@ from training import graph
 from training.checkpoint import dump_checkpoint
 from training.errors import TrainingError
 from training.features import Features, FeatureSource
-from training.networks.scorer import AdtrScorer
+from training.networks.scorer import Scorer
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,13 @@ class Exported:
 
 
 def export(
-    scorer: AdtrScorer, source: FeatureSource, images: Pixels, *, device: Device = "auto"
+    scorer: Scorer, source: FeatureSource, images: Pixels, *, device: Device = "auto"
 ) -> Exported:
     """Join the feature graph and the scorer, and replay `images` (B, H, W, 3) through the whole.
 
     Raises TrainingError when the graph and the trained network disagree.
     """
-    config = scorer.network.config
-    head = export_head(scorer, (config.channels, config.height, config.width))
+    head = export_head(scorer, scorer.shape)
     model = graph.join(source.graph, head)
     golden = _golden(scorer, source, images, device)
     session = open_session(model, device=device)
@@ -107,7 +106,7 @@ def save_bundle(
     store: Path,
     manifest: Manifest,
     exported: Exported,
-    scorer: AdtrScorer,
+    scorer: Scorer,
     trained_on: Sequence[str],
     report: str,
 ) -> Path:
@@ -146,7 +145,7 @@ def _git(*arguments: str, cwd: Path) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def _golden(scorer: AdtrScorer, source: FeatureSource, images: Pixels, device: Device) -> Golden:
+def _golden(scorer: Scorer, source: FeatureSource, images: Pixels, device: Device) -> Golden:
     session = open_session(source.graph, device=device)
     features: Features = session.run(["features"], {"image": images})[0]
     with torch.inference_mode():

@@ -3,31 +3,26 @@
 import hashlib
 import json
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-
-import numpy as np
-import torch
-from torch import Tensor
 
 from models.backbone import Backbone, Stage
 from models.bundle import BackboneReference, Manifest, check_recipe_name
 from models.image import InputSize, PixelContract
 from models.session import Device
-from training import losses
 from training.calibrate import LEAST, calibrate, statement
-from training.checkpoint import build_scorer
 from training.data import Dataset, LabelledFile, check_masks, hold_out
 from training.errors import TrainingError
 from training.evaluation import Evaluation, evaluate, score_features
 from training.export import export, git_commit, golden_images, next_version, save_bundle
-from training.features import FeatureCache, FeatureSource, channel_statistics
-from training.graph import feature_graph
-from training.loop import Schedule, TrainingState, epochs, train
-from training.networks.adtr import AdtrConfig
-from training.networks.scorer import AdtrScorer
-from training.presets import PRESETS, PresetName, ScheduleName, schedule_for
+from training.features import FeatureCache, FeatureSource
+from training.graph import feature_graph, pixel_graph
+from training.learners import Lesson, ScheduleName
+from training.loop import Schedule, TrainingState
+from training.methods import Sight, method
+from training.networks.scorer import Scorer
 from training.progress import Reporter
 from training.report import Report, render
 
@@ -40,7 +35,7 @@ class FitSettings:
     """How a recipe is fitted. `size` is in pixels, `grid` in cells per side."""
 
     recipe: str
-    preset: PresetName = "paper"
+    preset: str = "paper"
     schedule: ScheduleName = "short"
     size: int = 256
     grid: int = 16
@@ -58,8 +53,9 @@ class Places:
     store: Path
     cache: Path
 
-    def checkpoint(self, recipe: str) -> Path:
-        return self.store / recipe / ".training" / "checkpoint.pt"
+    def training(self, recipe: str) -> Path:
+        """Where what a training keeps while it runs lies."""
+        return self.store / recipe / ".training"
 
 
 @dataclass(frozen=True)
@@ -67,7 +63,7 @@ class Fitted:
     """What a fit leaves: the bundle's path, and what it was made of."""
 
     path: Path
-    scorer: AdtrScorer
+    scorer: Scorer
     cache: FeatureCache
     test: Evaluation | None
     seconds: float
@@ -89,6 +85,7 @@ def fit(
     """
     started = time.monotonic()
     reporter = reporter or Reporter()
+    chosen = method(settings.preset)
     check_recipe_name(settings.recipe)
     check_masks(data.test)
     held_out = hold_out(data.train, HOLD_OUT, LEAST)
@@ -101,9 +98,14 @@ def fit(
     learned = tuple(file for file in data.train if file.sha256 not in held_out)
     normals = tuple(file for file in data.train if file.sha256 in held_out)
 
-    cache = FeatureCache(places.cache, _source(backbone, settings), device=settings.device)
+    source = _source(backbone, settings, chosen.sight)
+    cache = FeatureCache(places.cache, source, device=settings.device)
     gather_features(cache, data.train + data.test, reporter)
-    scorer, curve = _learn(learned, data, cache, settings, places, resume, reporter)
+    lesson = Lesson(
+        learned, cache, settings.seed, settings.schedule, settings.steps, reporter,
+        _states(settings, data, cache, places, resume=resume),
+    )  # fmt: skip
+    scorer, curve = chosen.learn(lesson)
 
     calibration, thresholds = calibrate(
         evaluate(score_features(scorer, cache, normals), cache.source.size).scores
@@ -120,7 +122,7 @@ def fit(
         version=next_version(places.store, settings.recipe),
         created_at=datetime.now(UTC),
         origin="fit",
-        method="adtr",
+        method=settings.preset,
         input=cache.source.size,
         pixels=settings.pixels,
         calibration=calibration,
@@ -140,7 +142,8 @@ def fit(
     path = save_bundle(
         places.store, manifest, exported, scorer, [file.sha256 for file in learned], report
     )
-    places.checkpoint(settings.recipe).unlink()
+    for checkpoint in places.training(settings.recipe).glob("checkpoint-*.pt"):
+        checkpoint.unlink()
     return Fitted(path, scorer, cache, test, time.monotonic() - started)
 
 
@@ -152,13 +155,18 @@ def gather_features(
         cache.add(files, lambda done, _: advance(done, ""))
 
 
-def _source(backbone: Backbone, settings: FitSettings) -> FeatureSource:
+def _source(backbone: Backbone, settings: FitSettings, sight: Sight) -> FeatureSource:
+    size = InputSize(height=settings.size, width=settings.size)
+    if sight == "pixels":
+        return FeatureSource(pixel_graph(), size, settings.pixels)
     if settings.size % settings.grid:
         raise TrainingError(
             f"A grid of {settings.grid} does not divide an input of {settings.size} pixels.",
             remedy="Choose --size as a multiple of --grid.",
         )
     stages = _stages(backbone, settings.stages)
+    if sight == "last":
+        stages = stages[-1:]
     coarsest = max(stage.stride for stage in stages)
     if settings.size % coarsest:
         raise TrainingError(
@@ -168,7 +176,7 @@ def _source(backbone: Backbone, settings: FitSettings) -> FeatureSource:
         )
     return FeatureSource(
         feature_graph(backbone, stages, settings.size // settings.grid),
-        InputSize(height=settings.size, width=settings.size),
+        size,
         settings.pixels,
     )
 
@@ -184,52 +192,16 @@ def _stages(backbone: Backbone, names: tuple[str, ...]) -> tuple[Stage, ...]:
     return tuple(known[name] for name in names or known)
 
 
-def _learn(
-    learned: tuple[LabelledFile, ...],
-    data: Dataset,
-    cache: FeatureCache,
-    settings: FitSettings,
-    places: Places,
-    resume: bool,
-    reporter: Reporter,
-) -> tuple[AdtrScorer, list[float]]:
-    statistics = channel_statistics(cache, learned)
-    channels, height, width = cache[learned[0].sha256].shape
-    config = AdtrConfig(channels, height, width, **PRESETS[settings.preset].network)
-    scorer = build_scorer(
-        config, settings.size // settings.grid, torch.from_numpy(statistics.mean),
-        torch.from_numpy(statistics.std), seed=settings.seed,
-    )  # fmt: skip
-    deviation = scorer.standardise.std.flatten()
-    scorer.network.start_at_components(
-        torch.from_numpy(statistics.covariance) / torch.outer(deviation, deviation)
-    )
-    schedule = schedule_for(settings.preset, settings.schedule, len(learned))
-    if settings.steps:
-        schedule = Schedule(**{**asdict(schedule), "steps": settings.steps})
-    indices = epochs(len(learned), schedule.batch, settings.seed)
+def _states(
+    settings: FitSettings, data: Dataset, cache: FeatureCache, places: Places, *, resume: bool
+) -> Callable[[int, Schedule], TrainingState]:
+    """Where each part's checkpoint is kept, tied to all that decides its result."""
 
-    def batch(step: int) -> Tensor:
-        features = np.stack([cache[learned[i].sha256] for i in indices(step)])
-        return scorer.standardise(torch.from_numpy(features))
+    def state(number: int, schedule: Schedule) -> TrainingState:
+        facts = [settings.seed, settings.preset, data.digest, cache.source.digest, number]
+        identity = hashlib.sha256(json.dumps([*facts, asdict(schedule)]).encode()).hexdigest()
+        return TrainingState(
+            places.training(settings.recipe) / f"checkpoint-{number}.pt", identity, resume=resume
+        )
 
-    def loss(features: Tensor) -> Tensor:
-        return losses.reconstruction(features, scorer.network(features))
-
-    state = TrainingState(
-        places.checkpoint(settings.recipe),
-        _identity(settings, data, cache, schedule),
-        resume=resume,
-    )
-    with reporter.bar("Training", schedule.steps) as advance:
-        curve = train(
-            scorer.network, schedule, batch, loss, seed=settings.seed, state=state,
-            progress=lambda step, value: advance(step, f"loss {value:.1f}"),
-        )  # fmt: skip
-    return scorer.eval(), curve
-
-
-def _identity(settings: FitSettings, data: Dataset, cache: FeatureCache, schedule: Schedule) -> str:
-    """Names a training by all that decides its result."""
-    facts = [settings.seed, settings.preset, data.digest, cache.source.digest, asdict(schedule)]
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    return state

@@ -68,6 +68,22 @@ def feature_graph(backbone: Backbone, stages: tuple[Stage, ...], grid_stride: in
     return model.SerializeToString()
 
 
+def pixel_graph() -> bytes:
+    """uint8 `image` (B, H, W, 3) to float32 `features` (B, 3, H, W): pixels in 0..1 themselves."""
+    nodes = [
+        helper.make_node("Cast", ["image"], ["kizu_float"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["kizu_float"], ["kizu_nchw"], perm=[0, 3, 1, 2]),
+        helper.make_node("Div", ["kizu_nchw", "kizu_255"], ["features"]),
+    ]
+    model = _model(
+        nodes,
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["B", "H", "W", 3])],
+        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["B", 3, "H", "W"])],
+        [numpy_helper.from_array(np.float32(255.0), "kizu_255")],
+    )
+    return model.SerializeToString()
+
+
 def join(features: bytes, head: onnx.ModelProto) -> bytes:
     """Feed the `features` output of one graph to the only input of another."""
     first = onnx.load_from_string(features)

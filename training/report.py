@@ -20,7 +20,7 @@ from training.comparison import Comparison
 from training.data import LabelledFile
 from training.evaluation import Evaluation, network_mask, score_features
 from training.features import FeatureCache
-from training.networks.scorer import AdtrScorer
+from training.networks.scorer import Scorer
 
 matplotlib.use("Agg")
 
@@ -39,7 +39,7 @@ class Report:
 
     manifest: Manifest
     curve: list[float]
-    scorer: AdtrScorer
+    scorer: Scorer
     cache: FeatureCache
     normals: Sequence[LabelledFile]
     test: Evaluation | None
@@ -58,7 +58,7 @@ def render(report: Report) -> str:
         manifest=manifest,
         statement=statement(manifest.calibration),
         metrics=_metrics(report),
-        curve=_curve(report.curve),
+        curve=_curve(report.curve) if report.curve else "",
         histogram=_histogram(report),
         changes=_changes(report.comparison) if report.comparison else "",
         examples=_examples(report),

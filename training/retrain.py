@@ -5,44 +5,32 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
-import torch
-from torch import Tensor
-
 from models.bundle import CHECKPOINT, MODEL, TRAINED_ON, Bundle, Manifest
 from models.durable import write_file
 from models.sample import Snapshot
 from models.session import Device
-from training import losses
 from training.calibrate import LEAST, calibrate, statement
 from training.checkpoint import load_checkpoint
 from training.comparison import Comparison, compare
 from training.data import Dataset, LabelledFile, read_snapshot
 from training.errors import TrainingError
-from training.evaluation import Evaluation, evaluate, grid_mask, score_features
+from training.evaluation import Evaluation, evaluate, score_features
 from training.export import export, git_commit, golden_images, next_version, save_bundle
 from training.features import FeatureCache, FeatureSource
 from training.fit import GOLDEN, Places, gather_features
 from training.graph import feature_part
-from training.loop import Schedule, train
-from training.networks.scorer import AdtrScorer
+from training.methods import balance
 from training.progress import Reporter
+from training.push_pull import PushPull, learn_labels
 from training.report import Report, render
 
 HOLD_OUT = 0.2
-BATCH = 8
 
 
 @dataclass(frozen=True)
-class RetrainSettings:
-    """How labels are learned. `alpha_*` weigh the push against the pull, `k` counts cells."""
+class RetrainSettings(PushPull):
+    """How labels are learned, and where the backbone runs."""
 
-    alpha_pixels: float = 0.3
-    alpha_images: float = 0.03
-    k: int = 10
-    steps: int = 300
-    learning_rate: float = 5e-4
-    seed: int = 0
     device: Device = "auto"
 
 
@@ -62,14 +50,6 @@ class Retrained:
     path: Path | None
     report: Path
     comparison: Comparison
-
-
-@dataclass(frozen=True)
-class _Batch:
-    features: Tensor  # (B, C, H, W), standardised
-    cells: Tensor  # (B, H, W), 1 where a mask marks the cell
-    defective: Tensor  # (B), 1 for defective
-    located: Tensor  # (B), 1 where the cells say where the defect is, or that there is none
 
 
 def retrain(
@@ -96,7 +76,8 @@ def retrain(
 
     scorer = load_checkpoint(champion.read(CHECKPOINT))
     before = evaluate(score_features(scorer, cache, labels.held_out), source.size)
-    curve = learn_labels(scorer, cache, labels, settings, reporter)
+    curve = learn_labels(scorer, cache, labels.good, labels.defective, settings, reporter)
+    balance(scorer, cache, labels.good)
     after = evaluate(score_features(scorer, cache, labels.held_out), source.size)
     comparison = compare(before, after)
 
@@ -157,49 +138,6 @@ def split_labels(files: tuple[LabelledFile, ...], seen: frozenset[str]) -> Label
                 "the champion was fitted on with --data.",
             )
     return labels
-
-
-def learn_labels(
-    scorer: AdtrScorer,
-    cache: FeatureCache,
-    labels: Labels,
-    settings: RetrainSettings,
-    reporter: Reporter,
-) -> list[float]:
-    """Train `scorer` in place; half of each batch is defective. Returns the loss of each step."""
-    rows, columns = scorer.network.config.height, scorer.network.config.width
-    cells = {f.sha256: grid_mask(f.mask, rows, columns) for f in labels.defective if f.mask}
-    blank = np.zeros((rows, columns), np.bool_)
-
-    def batch(step: int) -> _Batch:
-        rng = np.random.default_rng([settings.seed, step])
-        half = BATCH // 2
-        chosen = [labels.good[i] for i in rng.integers(len(labels.good), size=half)]
-        chosen += [labels.defective[i] for i in rng.integers(len(labels.defective), size=half)]
-        features = torch.from_numpy(np.stack([cache[file.sha256] for file in chosen]))
-        marked = np.stack([cells.get(file.sha256, blank) for file in chosen])
-        located = [file.verdict == "ok" or file.sha256 in cells for file in chosen]
-        return _Batch(
-            scorer.standardise(features),
-            torch.from_numpy(marked).float(),
-            torch.tensor([file.verdict == "ng" for file in chosen]).float(),
-            torch.tensor(located),
-        )
-
-    def loss(batch: _Batch) -> Tensor:
-        phi = losses.pseudo_huber(batch.features, scorer.network(batch.features))
-        by_cell = losses.push_pull_pixels(phi, batch.cells, settings.alpha_pixels)
-        by_image = losses.push_pull_images(phi, batch.defective, settings.alpha_images, settings.k)
-        return torch.where(batch.located, by_cell, by_image).mean()
-
-    schedule = Schedule(settings.steps, BATCH, settings.learning_rate)
-    with reporter.bar("Learning from labels", settings.steps) as advance:
-        curve = train(
-            scorer.network, schedule, batch, loss, seed=settings.seed,
-            progress=lambda step, value: advance(step, f"loss {value:.3f}"),
-        )  # fmt: skip
-    scorer.eval()
-    return curve
 
 
 def _gather(snapshot: Snapshot, champion: Bundle, data: Dataset | None) -> tuple[LabelledFile, ...]:

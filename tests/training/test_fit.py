@@ -110,7 +110,7 @@ def test_an_interrupted_fit_resumes_to_the_same_model(dataset, backbone, tmp_pat
     reporter = InterruptingReporter(-1)
     resumed = fit(dataset, backbone, SMALL, places, resume=True, reporter=reporter)
     assert reporter.steps == list(range(6, 13))
-    assert not places.checkpoint("cap").exists()
+    assert not list(places.training("cap").iterdir())
     golden = [Golden.from_bytes(open_bundle(f.path).read(GOLDEN)) for f in (whole, resumed)]
     assert np.array_equal(golden[0].scores, golden[1].scores)
 

@@ -2,8 +2,15 @@ import numpy as np
 import pytest
 import torch
 
-from training.networks.adtr import Adtr, AdtrConfig
-from training.networks.knn import NearestNeighbour
+from training.networks.adtr import Adtr, AdtrConfig, around
+from training.networks.convolutional import ConvolutionalAutoencoder, ConvolutionalConfig
+from training.networks.gaussian import Moments
+from training.networks.memory_bank import (
+    MemoryBank,
+    MemoryBankConfig,
+    greedy_coreset,
+    neighbourhood_mean,
+)
 from training.networks.scorer import HeatmapScore, Standardise
 
 
@@ -71,9 +78,87 @@ def test_standardised_features_have_no_mean_and_unit_deviation():
 
 def test_a_neighbour_in_the_bank_is_no_distance_away():
     features = torch.randn(1, 5, 3, 3)
-    bank = features.flatten(2)[0].T
-    plain = Standardise(torch.zeros(5), torch.ones(5))
-    scorer = NearestNeighbour(plain, bank, HeatmapScore(16)).eval()
-    near, _ = scorer(features)
-    far, _ = scorer(features + 3)
-    assert float(near) < 1e-2 < float(far)
+    bank = MemoryBank(MemoryBankConfig(channels=5, size=9))
+    bank.bank_NC.copy_(features.flatten(2)[0].T)
+    assert bank(features).max() < 1e-2
+    brute = torch.cdist((features + 1).flatten(2)[0].T, bank.bank_NC).amin(1)
+    torch.testing.assert_close(bank(features + 1).flatten(), brute, rtol=1e-3, atol=1e-3)
+
+
+def test_a_coreset_covers_what_random_vectors_miss():
+    torch.manual_seed(0)
+    crowd, outlier = torch.randn(500, 4) * 0.1, torch.tensor([[9.0, 0, 0, 0]])
+    vectors = torch.cat([crowd, outlier])
+    chosen = greedy_coreset(vectors, 5, seed=0)
+    assert len(set(chosen.tolist())) == 5
+    assert 500 in chosen
+
+
+def test_a_neighbourhood_is_the_mean_of_the_cells_that_are_there():
+    features = torch.arange(9.0).view(1, 1, 3, 3)
+    mean = neighbourhood_mean(features, 3)
+    assert mean[0, 0, 1, 1] == 4
+    assert mean[0, 0, 0, 0] == (0 + 1 + 3 + 4) / 4
+
+
+@pytest.mark.parametrize("places", [4, 1])
+def test_a_gaussians_distance_is_mahalanobis(places):
+    rng = np.random.default_rng(0)
+    mixing = rng.standard_normal((3, 3))
+    features = torch.from_numpy((mixing @ rng.standard_normal((3, 3000))).astype(np.float32))
+    features = features.T.reshape(-1, 2, 2, 3).permute(0, 3, 1, 2).contiguous()
+    moments = Moments(torch.arange(3), places)
+    for batch in features.split(100):
+        moments.add(batch)
+    gaussian = moments.gaussian(channels=3)
+    tokens = features.permute(2, 3, 0, 1).reshape(4, -1, 3).double()
+    if places == 1:
+        tokens = tokens.reshape(1, -1, 3)
+    expected = []
+    probe = torch.tensor([2.0, -1.0, 0.5], dtype=torch.float64)
+    for place in tokens:
+        covariance = torch.cov(place.T, correction=0)
+        covariance += (
+            0.01
+            * np.mean([torch.cov(p.T, correction=0).diagonal().mean() for p in tokens])
+            * torch.eye(3)
+        )
+        away = probe - place.mean(0)
+        expected.append(float((away @ torch.linalg.inv(covariance) @ away).sqrt()))
+    found = gaussian(probe.float().view(1, 3, 1, 1).expand(1, 3, 2, 2)).flatten().tolist()
+    assert found == pytest.approx(expected * (4 // places), rel=1e-3)
+
+
+def test_a_masked_token_is_not_rebuilt_from_itself_or_its_neighbours():
+    hidden = around(5, 5, 3).view(5, 5, 5, 5)
+    assert hidden[2, 2, 1:4, 1:4].all()
+    assert hidden[2, 2].sum() == 9
+    assert hidden[0, 0].sum() == 4
+
+
+@pytest.mark.parametrize(
+    "settings", [{"query": "none"}, {"attention": False, "query": "target"}, {"masked": 3}]
+)
+def test_every_ablation_learns_with_every_weight(settings):
+    config = AdtrConfig(12, 4, 5, layers=2, dimension=16, heads=4, feedforward=32, **settings)
+    network = Adtr(config)
+    network(torch.randn(3, 12, 4, 5)).square().mean().backward()
+    idle = {name for name, p in network.named_parameters() if p.grad is None}
+    # Without attention a token's place is nowhere looked at.
+    assert idle <= {"position_LD"}
+
+
+def test_without_attention_a_token_sees_itself_alone():
+    config = AdtrConfig(6, 2, 2, layers=1, dimension=8, heads=2, feedforward=8, attention=False)
+    network = Adtr(config).eval()
+    features = torch.randn(1, 6, 2, 2)
+    changed = features.clone()
+    changed[0, :, 1, 1] += 1
+    same = network(features) == network(changed)
+    assert same[0, :, 0].all() and same[0, :, 1, 0].all()
+    assert not same[0, :, 1, 1].all()
+
+
+def test_a_convolutional_autoencoder_rebuilds_in_shape():
+    network = ConvolutionalAutoencoder(ConvolutionalConfig(6, (8, 4)))
+    assert network(torch.randn(2, 6, 8, 12)).shape == (2, 6, 8, 12)

@@ -12,7 +12,8 @@ from training.errors import TrainingError
 from training.evaluation import evaluate, grid_mask, score_features
 from training.fit import Places
 from training.progress import Reporter
-from training.retrain import Labels, RetrainSettings, learn_labels, retrain, split_labels
+from training.push_pull import PushPull, learn_labels
+from training.retrain import RetrainSettings, retrain, split_labels
 
 QUICK = RetrainSettings(steps=25)
 
@@ -55,17 +56,16 @@ def test_learned_defects_stand_out(fitted, bundle, dataset, masks):
     if not masks:
         defective = tuple(dataclasses.replace(f, mask=None) for f in defective)
     learned = [f for f in dataset.train if f.sha256 in bundle.read(TRAINED_ON).decode()]
-    labels = Labels(tuple(learned), defective, ())
 
     def contrast():
         """How far the lowest defective score lies from the mean good one, in good deviations."""
-        files = labels.good + labels.defective
+        files = (*learned, *defective)
         found = evaluate(score_features(scorer, fitted.cache, files), fitted.cache.source.size)
         good = found.scores[~found.anomalous]
         return (found.scores[found.anomalous].min() - good.mean()) / good.std()
 
     before = contrast()
-    learn_labels(scorer, fitted.cache, labels, RetrainSettings(steps=150), Reporter())
+    learn_labels(scorer, fitted.cache, learned, defective, PushPull(steps=150), Reporter())
     assert contrast() > max(2 * before, 3)
 
 

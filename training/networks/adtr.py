@@ -36,8 +36,13 @@ class AdtrConfig:
     # Of the attention weights. Off: drawing it doubles the cost of a step on a CPU.
     attention_dropout: float = 0.0
     # The paper leaves open where the query enters: as the first layer's target, or added to
-    # the query of every layer, as in DETR.
-    query: Literal["each_layer", "target"] = "each_layer"
+    # the query of every layer, as in DETR. Without it the decoder starts from the memory itself.
+    query: Literal["each_layer", "target", "none"] = "each_layer"
+    # Without attention each token sees itself alone, and can be copied.
+    attention: bool = True
+    # UniAD (You et al., arXiv 2206.03687) masks a square of so many cells around each token, so
+    # that it cannot be rebuilt from itself; 0 masks nothing.
+    masked: int = 0
 
 
 class Adtr(nn.Module):
@@ -50,7 +55,8 @@ class Adtr(nn.Module):
         self.project_in = nn.Linear(config.channels, config.dimension)
         self.project_out = nn.Linear(config.dimension, config.channels)
         self.position_LD = nn.Parameter(torch.empty(tokens, config.dimension))
-        self.query_LD = nn.Parameter(torch.empty(tokens, config.dimension))
+        if config.query != "none":
+            self.query_LD = nn.Parameter(torch.empty(tokens, config.dimension))
         self.encoder = nn.ModuleList(EncoderLayer(config) for _ in range(config.layers))
         self.decoder = nn.ModuleList(DecoderLayer(config) for _ in range(config.layers))
         self._initialise()
@@ -62,11 +68,13 @@ class Adtr(nn.Module):
         for layer in self.encoder:
             memory_BLD = layer(memory_BLD, position_BLD)
 
-        query_BLD = self.query_LD.expand_as(memory_BLD)
-        if self.config.query == "target":
-            rebuilt_BLD, query_BLD = query_BLD, position_BLD
-        else:
+        if self.config.query == "each_layer":
             rebuilt_BLD = torch.zeros_like(memory_BLD)
+            query_BLD = self.query_LD.expand_as(memory_BLD)
+        else:
+            target = self.config.query == "target"
+            rebuilt_BLD = self.query_LD.expand_as(memory_BLD) if target else memory_BLD
+            query_BLD = position_BLD
         for layer in self.decoder:
             rebuilt_BLD = layer(rebuilt_BLD, query_BLD, memory_BLD, position_BLD)
         rebuilt_BLC = self.project_out(rebuilt_BLD)
@@ -96,10 +104,11 @@ class Adtr(nn.Module):
         # Of the size of the projected tokens, so that attention can tell places apart from the
         # first step on: with 0.02, held-out parts were rebuilt 5 % worse after 300 steps.
         nn.init.normal_(self.position_LD, std=1.0)
-        nn.init.normal_(self.query_LD, std=1.0)
+        if self.config.query != "none":
+            nn.init.normal_(self.query_LD, std=1.0)
         with torch.no_grad():
             for module in self.modules():
-                if isinstance(module, Attention | FeedForward):
+                if isinstance(module, Attention | Alone | FeedForward):
                     module.calm()
 
 
@@ -108,7 +117,7 @@ class EncoderLayer(nn.Module):
 
     def __init__(self, config: AdtrConfig) -> None:
         super().__init__()
-        self.attention = Attention(config)
+        self.attention = mixer(config)
         self.feedforward = FeedForward(config)
 
     def forward(self, x_BLD: Tensor, position_BLD: Tensor) -> Tensor:
@@ -121,8 +130,8 @@ class DecoderLayer(nn.Module):
 
     def __init__(self, config: AdtrConfig) -> None:
         super().__init__()
-        self.self_attention = Attention(config)
-        self.cross_attention = Attention(config)
+        self.self_attention = mixer(config)
+        self.cross_attention = mixer(config)
         self.feedforward = FeedForward(config)
 
     def forward(
@@ -143,6 +152,9 @@ class Attention(nn.Module):
         self.attention = nn.MultiheadAttention(
             config.dimension, config.heads, dropout=config.attention_dropout, batch_first=True
         )
+        hidden_LL = around(config.height, config.width, config.masked) if config.masked else None
+        self.register_buffer("hidden_LL", hidden_LL, persistent=False)
+        self.hidden_LL: Tensor | None
         self.dropout = nn.Dropout(config.dropout)
         self.norm = nn.LayerNorm(config.dimension)
 
@@ -153,8 +165,27 @@ class Attention(nn.Module):
         queries_and_keys *= _SHARPNESS
 
     def forward(self, x_BLD: Tensor, q_BLD: Tensor, k_BLD: Tensor, v_BLD: Tensor) -> Tensor:
-        mixed_BLD, _ = self.attention(q_BLD, k_BLD, v_BLD, need_weights=False)
+        mixed_BLD, _ = self.attention(
+            q_BLD, k_BLD, v_BLD, need_weights=False, attn_mask=self.hidden_LL
+        )
         return self.norm(x_BLD + self.dropout(mixed_BLD))
+
+
+class Alone(nn.Module):
+    """What is left of attention when each token sees itself alone: norm(x + W·v)."""
+
+    def __init__(self, config: AdtrConfig) -> None:
+        super().__init__()
+        self.project = nn.Linear(config.dimension, config.dimension)
+        self.dropout = nn.Dropout(config.dropout)
+        self.norm = nn.LayerNorm(config.dimension)
+
+    def calm(self) -> None:
+        """Start near the identity."""
+        self.project.weight *= _BRANCH
+
+    def forward(self, x_BLD: Tensor, q_BLD: Tensor, k_BLD: Tensor, v_BLD: Tensor) -> Tensor:
+        return self.norm(x_BLD + self.dropout(self.project(v_BLD)))
 
 
 class FeedForward(nn.Module):
@@ -174,3 +205,17 @@ class FeedForward(nn.Module):
     def forward(self, x_BLD: Tensor) -> Tensor:
         inner_BLF = self.dropout(torch.relu(self.widen(x_BLD)))
         return self.norm(x_BLD + self.dropout(self.narrow(inner_BLF)))
+
+
+def mixer(config: AdtrConfig) -> Attention | Alone:
+    """How tokens take from each other, or that they do not."""
+    return Attention(config) if config.attention else Alone(config)
+
+
+def around(height: int, width: int, side: int) -> Tensor:
+    """Which tokens (L, L) lie in the side × side square around each, itself included."""
+    y_L, x_L = (axis.flatten() for axis in torch.meshgrid(
+        torch.arange(height), torch.arange(width), indexing="ij"
+    ))  # fmt: skip
+    far_LL = torch.maximum((y_L[:, None] - y_L).abs(), (x_L[:, None] - x_L).abs())
+    return far_LL <= side // 2

@@ -1,12 +1,11 @@
-"""From a map of distances on the grid to a heatmap at the image's size and a score."""
+"""From features to distances on the grid, to a heatmap at the image's size, and to a score."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from training.networks.adtr import Adtr
 
 STD_FLOOR = 0.1  # of the mean deviation over all channels
 
@@ -20,6 +19,7 @@ class HeatmapScore(nn.Module):
 
     def __init__(self, stride: int, *, sigma: float = 4.0, pool: int = 16) -> None:
         super().__init__()
+        self.settings = {"stride": stride, "sigma": sigma, "pool": pool}
         self.stride = stride
         self.pool = pool
         self.radius = math.ceil(3 * sigma)
@@ -50,20 +50,53 @@ class Standardise(nn.Module):
         self.mean: Tensor
         self.std: Tensor
 
+    @classmethod
+    def blank(cls, channels: int) -> "Standardise":
+        """One to load values into."""
+        return cls(torch.zeros(channels), torch.ones(channels))
+
     def forward(self, features_BCHW: Tensor) -> Tensor:
         return (features_BCHW - self.mean) / self.std
 
 
-class AdtrScorer(nn.Module):
-    """Raw features (B, C, H, W) to score (B) and heatmap (B, h, w): what a bundle holds."""
+class Reconstruction(nn.Module):
+    """The distance (B, H, W) between features (B, C, H, W) and what `network` makes of them."""
 
-    def __init__(self, standardise: Standardise, network: Adtr, score: HeatmapScore) -> None:
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        self.standardise = standardise
         self.network = network
+
+    def forward(self, features_BCHW: Tensor) -> Tensor:
+        return torch.linalg.vector_norm(features_BCHW - self.network(features_BCHW), dim=1)
+
+
+class Scorer(nn.Module):
+    """Raw features (B, C, H, W) to score (B) and heatmap (B, h, w): what a bundle holds.
+
+    Each part turns standardised features into distances (B, H, W); they are added, each divided
+    by its `scale`, so that parts of different units weigh alike.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        standardise: Standardise,
+        parts: Sequence[nn.Module],
+        score: HeatmapScore,
+    ) -> None:
+        super().__init__()
+        self.shape = shape  # (C, H, W)
+        self.standardise = standardise
+        self.parts = nn.ModuleList(parts)
+        self.register_buffer("scale_P", torch.ones(len(parts)))
+        self.scale_P: Tensor
         self.score = score
 
-    def forward(self, features_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+    def distances(self, features_BCHW: Tensor) -> Tensor:
+        """Each part's distances of raw features, (P, B, H, W), not yet scaled."""
         standard_BCHW = self.standardise(features_BCHW)
-        difference_BCHW = standard_BCHW - self.network(standard_BCHW)
-        return self.score(torch.linalg.vector_norm(difference_BCHW, dim=1))
+        return torch.stack([part(standard_BCHW) for part in self.parts])
+
+    def forward(self, features_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        distance_PBHW = self.distances(features_BCHW)
+        return self.score((distance_PBHW / self.scale_P.view(-1, 1, 1, 1)).sum(0))

@@ -1,0 +1,78 @@
+import numpy as np
+import pytest
+import torch
+
+from models.image import InputSize, PixelContract
+from models.session import open_session
+from training import graph
+from training.checkpoint import dump_checkpoint, load_checkpoint
+from training.errors import TrainingError
+from training.export import export_head
+from training.features import FeatureCache, FeatureSource
+from training.learners import Lesson
+from training.methods import METHODS, balance, method
+from training.networks.scorer import Scorer
+
+
+@pytest.fixture(scope="module")
+def learn_from(dataset, tmp_path_factory):
+    """Parts of 64 pixels as a graph sees them."""
+
+    def lesson(features):
+        source = FeatureSource(features, InputSize(height=64, width=64), PixelContract())
+        cache = FeatureCache(tmp_path_factory.mktemp("features"), source)
+        cache.add(dataset.train)
+        return Lesson(dataset.train, cache, steps=3)
+
+    return lesson
+
+
+@pytest.fixture(scope="module")
+def lesson(learn_from, backbone):
+    return learn_from(graph.feature_graph(backbone, backbone.manifest.stages, 8))
+
+
+@pytest.fixture(scope="module")
+def pixels(learn_from):
+    return learn_from(graph.pixel_graph())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_learns_and_is_served_as_it_was_trained(name, lesson, pixels):
+    """Whatever is fitted can be exported, kept, and loaded again."""
+    given = pixels if METHODS[name].sight == "pixels" else lesson
+    scorer, curve = method(name).learn(given)
+    raw = torch.from_numpy(np.stack([given.cache[f.sha256] for f in given.files[:3]]))
+    with torch.inference_mode():
+        scores, heatmaps = scorer(raw)
+        again, _ = load_checkpoint(dump_checkpoint(scorer))(raw)
+    assert heatmaps.shape == (3, 64, 64)
+    assert np.isfinite(curve).all()
+    torch.testing.assert_close(again, scores)
+    session = open_session(export_head(scorer, scorer.shape).SerializeToString(), device="cpu")
+    served = session.run(["score", "heatmap"], {"features": raw.numpy()})
+    np.testing.assert_allclose(served[0], scores.numpy(), atol=1e-3, rtol=1e-4)
+    np.testing.assert_allclose(served[1], heatmaps.numpy(), atol=1e-2, rtol=1e-3)
+
+
+def test_an_unknown_method_is_named_with_those_there_are():
+    with pytest.raises(TrainingError, match="magic") as raised:
+        method("magic")
+    assert "paper" in str(raised.value.remedy)
+
+
+def test_a_mask_over_the_whole_grid_is_refused(learn_from, backbone):
+    coarse = learn_from(graph.feature_graph(backbone, backbone.manifest.stages, 16))
+    with pytest.raises(TrainingError, match="4×4"):
+        method("uniad").learn(coarse)
+
+
+def test_parts_of_a_scorer_weigh_alike(lesson):
+    """Whatever the unit that each measures in."""
+    one, _ = method("knn").learn(lesson)
+    two, _ = method("padim").learn(lesson)
+    joined = Scorer(one.shape, one.standardise, [*one.parts, *two.parts], one.score)
+    balance(joined, lesson.cache, lesson.files)
+    raw = torch.from_numpy(np.stack([lesson.cache[f.sha256] for f in lesson.files]))
+    shares = joined.distances(raw).mean((1, 2, 3)) / joined.scale_P
+    assert shares.tolist() == pytest.approx([1, 1], rel=1e-3)

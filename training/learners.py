@@ -1,0 +1,177 @@
+"""What each kind of scorer learns from good parts: by descent, or by looking once."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from training import losses
+from training.data import LabelledFile
+from training.features import ChannelStatistics, FeatureCache, channel_statistics
+from training.loop import Schedule, TrainingState, epochs, train
+from training.networks.adtr import Adtr
+from training.networks.gaussian import Moments
+from training.networks.memory_bank import (
+    MemoryBank,
+    MemoryBankConfig,
+    greedy_coreset,
+    neighbourhood_mean,
+)
+from training.networks.scorer import Reconstruction, Standardise
+from training.progress import Reporter
+
+ScheduleName = Literal["short", "paper"]
+
+PAPER_EPOCHS = 500
+PAPER_BATCH = 16
+BATCH = 8
+# The coreset is chosen among so many random vectors at most: its cost grows with their number.
+CANDIDATES = 50_000
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """Good parts, whose features are in `cache`, and how to learn them.
+
+    `steps` overrides every schedule's length. `state` gives the checkpoint of a part, by the
+    part's number and its schedule, where a training is to be kept.
+    """
+
+    files: Sequence[LabelledFile]
+    cache: FeatureCache
+    seed: int = 0
+    schedule: ScheduleName = "short"
+    steps: int | None = None
+    reporter: Reporter = dataclasses.field(default_factory=Reporter)
+    state: Callable[[int, Schedule], TrainingState] | None = None
+
+    @cached_property
+    def statistics(self) -> ChannelStatistics:
+        """How the channels of the raw features vary."""
+        return channel_statistics(self.cache, self.files)
+
+    @cached_property
+    def standardise(self) -> Standardise:
+        """To zero mean and unit deviation of these parts."""
+        statistics = self.statistics
+        return Standardise(torch.from_numpy(statistics.mean), torch.from_numpy(statistics.std))
+
+    @cached_property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the features of one part."""
+        channels, height, width = self.cache[self.files[0].sha256].shape
+        return channels, height, width
+
+    def features(self, indices: Sequence[int]) -> Tensor:
+        """Standardised features (B, C, H, W) of the files with these indices."""
+        raw = np.stack([self.cache[self.files[i].sha256] for i in indices])
+        return self.standardise(torch.from_numpy(raw))
+
+    def batches(self) -> Iterator[Tensor]:
+        """The features of all files, one batch after the other."""
+        for start in range(0, len(self.files), BATCH):
+            yield self.features(range(start, min(start + BATCH, len(self.files))))
+
+
+class Learner(Protocol):
+    """Learns one part of a scorer; the second value is the loss of every step, if there were any.
+
+    `number` is the part's place in the scorer: two alike parts differ by what follows from it.
+    """
+
+    def __call__(self, lesson: Lesson, number: int) -> tuple[nn.Module, list[float]]: ...
+
+
+@dataclass(frozen=True)
+class Rebuild:
+    """A network that learns to rebuild features, by descent on ADTR's normal-only loss.
+
+    `network` makes one for features of a shape (C, H, W). `jitter` is UniAD's (arXiv 2206.03687):
+    noise of so many times the token's norm over C, added to what the network sees.
+    """
+
+    network: Callable[[tuple[int, int, int]], nn.Module]
+    short: Schedule
+    jitter: float = 0.0
+
+    def __call__(self, lesson: Lesson, number: int) -> tuple[nn.Module, list[float]]:
+        seed = lesson.seed + 1000 * number
+        torch.manual_seed(seed)
+        network = self.network(lesson.shape)
+        if isinstance(network, Adtr):
+            deviation = lesson.standardise.std.flatten()
+            covariance = torch.from_numpy(lesson.statistics.covariance)
+            network.start_at_components(covariance / torch.outer(deviation, deviation))
+        schedule = self._schedule(lesson)
+        indices = epochs(len(lesson.files), schedule.batch, seed)
+
+        def loss(features: Tensor) -> Tensor:
+            return losses.reconstruction(features, network(self._jittered(features)))
+
+        with lesson.reporter.bar("Training", schedule.steps) as advance:
+            curve = train(
+                network, schedule, lambda step: lesson.features(indices(step)), loss, seed=seed,
+                state=lesson.state(number, schedule) if lesson.state else None,
+                progress=lambda step, value: advance(step, f"loss {value:.1f}"),
+            )  # fmt: skip
+        return Reconstruction(network), curve
+
+    def _schedule(self, lesson: Lesson) -> Schedule:
+        chosen = self.short
+        if lesson.schedule == "paper":
+            per_epoch = max(1, len(lesson.files) // PAPER_BATCH)
+            chosen = Schedule(PAPER_EPOCHS * per_epoch, PAPER_BATCH, 1e-4, kind="step")
+        return dataclasses.replace(chosen, steps=lesson.steps) if lesson.steps else chosen
+
+    def _jittered(self, features: Tensor) -> Tensor:
+        if not self.jitter:
+            return features
+        spread = features.norm(dim=1, keepdim=True) / features.shape[1] * self.jitter
+        return features + spread * torch.randn_like(features)
+
+
+@dataclass(frozen=True)
+class Remember:
+    """A bank of `size` feature vectors: random ones, or a greedy coreset."""
+
+    size: int
+    neighbourhood: int = 1
+    coreset: bool = False
+
+    def __call__(self, lesson: Lesson, number: int) -> tuple[nn.Module, list[float]]:
+        rng = np.random.default_rng([lesson.seed, number])
+        wanted = max(self.size, CANDIDATES) if self.coreset else self.size
+        share = -(-wanted // len(lesson.files))
+        drawn = []
+        for features in lesson.batches():
+            near = neighbourhood_mean(features, self.neighbourhood).flatten(2).transpose(1, 2)
+            drawn += [part[torch.from_numpy(rng.permutation(len(part))[:share])] for part in near]
+        vectors = torch.cat(drawn)
+        vectors = vectors[torch.from_numpy(rng.permutation(len(vectors))[:wanted])]
+        if self.coreset:
+            vectors = vectors[greedy_coreset(vectors, self.size, seed=lesson.seed)]
+        bank = MemoryBank(MemoryBankConfig(lesson.shape[0], len(vectors), self.neighbourhood))
+        bank.bank_NC.copy_(vectors)
+        return bank.eval(), []
+
+
+@dataclass(frozen=True)
+class Describe:
+    """A Gaussian for each place (PaDiM) or for all, on at most `kept` random channels."""
+
+    kept: int
+    per_place: bool = True
+
+    def __call__(self, lesson: Lesson, number: int) -> tuple[nn.Module, list[float]]:
+        channels, height, width = lesson.shape
+        rng = np.random.default_rng([lesson.seed, number])
+        chosen = torch.from_numpy(np.sort(rng.permutation(channels)[: self.kept]))
+        moments = Moments(chosen, height * width if self.per_place else 1)
+        for features in lesson.batches():
+            moments.add(features)
+        return moments.gaussian(channels), []

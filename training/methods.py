@@ -1,0 +1,121 @@
+"""Named methods: what `fit --preset` and `benchmark --methods` can be told.
+
+All of them learn from the same features of the same good parts, and turn distances into a score
+and a heatmap in the same way; so they differ in nothing but what they are named for.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from training.data import LabelledFile
+from training.errors import TrainingError
+from training.features import FeatureCache
+from training.learners import Describe, Learner, Lesson, Rebuild, Remember
+from training.loop import Schedule
+from training.networks.adtr import Adtr, AdtrConfig
+from training.networks.convolutional import ConvolutionalAutoencoder, ConvolutionalConfig
+from training.networks.scorer import HeatmapScore, Scorer
+
+Shape = tuple[int, int, int]
+# What a method sees: the backbone's chosen stages, the last of them, or the pixels themselves.
+Sight = Literal["stages", "last", "pixels"]
+
+SLOW = Schedule(steps=800, batch=8, learning_rate=1e-3)
+QUICK = Schedule(steps=800, batch=8, learning_rate=2e-3)
+
+
+@dataclass(frozen=True)
+class Method:
+    """Parts that are learned one after the other, and whose distances are joined."""
+
+    about: str
+    parts: tuple[Learner, ...]
+    sight: Sight = "stages"
+
+    def learn(self, lesson: Lesson) -> tuple[Scorer, list[float]]:
+        """A scorer that has learned, and the loss of every step of all its parts."""
+        parts, curve = [], []
+        for number, learn in enumerate(self.parts):
+            part, losses = learn(lesson, number)
+            parts.append(part)
+            curve += losses
+        stride = lesson.cache.source.size.height // lesson.shape[1]
+        scorer = Scorer(lesson.shape, lesson.standardise, parts, HeatmapScore(stride)).eval()
+        balance(scorer, lesson.cache, lesson.files)
+        return scorer, curve
+
+
+def method(name: str) -> Method:
+    """The method of this name. Raises TrainingError."""
+    if name not in METHODS:
+        raise TrainingError(
+            f"There is no method {name}.", remedy=f"Choose one of {', '.join(METHODS)}."
+        )
+    return METHODS[name]
+
+
+def balance(scorer: Scorer, cache: FeatureCache, files: Sequence[LabelledFile]) -> None:
+    """Let the parts of a scorer weigh alike: each is divided by its mean distance on good parts."""
+    if len(scorer.parts) == 1:
+        return
+    total_P = torch.zeros(len(scorer.parts))
+    for file in files:
+        with torch.inference_mode():
+            total_P += scorer.distances(torch.from_numpy(cache[file.sha256])[None]).mean((1, 2, 3))
+    scorer.scale_P.copy_(total_P / len(files))
+
+
+def _adtr(short: Schedule, *, jitter: float = 0.0, **settings: Any) -> Rebuild:
+    def network(shape: Shape) -> nn.Module:
+        config = AdtrConfig(*shape, **settings)
+        if config.masked // 2 >= max(config.height, config.width) // 2:
+            raise TrainingError(
+                f"Masking {config.masked} cells around each leaves nothing of a grid of "
+                f"{config.height}×{config.width}.",
+                remedy="Choose a finer --grid.",
+            )
+        return Adtr(config)
+
+    return Rebuild(network, short, jitter)
+
+
+def _convolutional(*widths: int) -> Rebuild:
+    def network(shape: Shape) -> nn.Module:
+        return ConvolutionalAutoencoder(ConvolutionalConfig(shape[0], widths))
+
+    return Rebuild(network, SLOW)
+
+
+_FAST = {"layers": 2, "dimension": 128, "feedforward": 512}
+
+METHODS: dict[str, Method] = {
+    "paper": Method("ADTR as in the paper: 4+4 layers, 256 wide", (_adtr(SLOW),)),
+    "fast": Method("ADTR for two CPU cores: 2+2 layers, 128 wide", (_adtr(QUICK, **_FAST),)),
+    # The paper's figure 1 and its tables, on the fast network.
+    "no-query": Method("ADTR without its query", (_adtr(QUICK, query="none", **_FAST),)),
+    "no-attention": Method(
+        "ADTR whose tokens see themselves alone",
+        (_adtr(QUICK, attention=False, query="target", **_FAST),),
+    ),
+    "last-stage": Method(
+        "ADTR on the backbone's last stage", (_adtr(QUICK, **_FAST),), sight="last"
+    ),
+    "cnn": Method("convolutional autoencoder of features", (_convolutional(256, 64),)),
+    "pixel-cnn": Method(
+        "convolutional autoencoder of pixels", (_convolutional(32, 64, 128, 128),), sight="pixels"
+    ),
+    "uniad": Method(
+        "UniAD: neighbours masked, features jittered", (_adtr(QUICK, jitter=20, masked=7, **_FAST),)
+    ),
+    # What users would pick instead.
+    "knn": Method("k-NN on 8,000 random vectors", (Remember(8000),)),
+    "patchcore": Method(
+        "PatchCore: neighbourhoods, coreset", (Remember(8000, neighbourhood=3, coreset=True),)
+    ),
+    "padim": Method("PaDiM: a Gaussian for each place", (Describe(100),)),
+    "gaussian": Method("one Gaussian for all places", (Describe(10_000, per_place=False),)),
+}

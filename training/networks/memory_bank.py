@@ -1,0 +1,69 @@
+"""Distance to the nearest feature vector of good parts: the training-free peer.
+
+With random vectors it is the plain k-NN (SPADE, Cohen & Hoshen 2020); with features averaged over
+their neighbourhood and a greedy coreset it is PatchCore's (Roth et al., arXiv 2106.08265), whose
+re-weighting of the image score by the neighbour's own neighbours is left out.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+# Of the squared distance, below which float32 cannot tell it from 0.
+_SMALLEST = 1e-6
+
+
+@dataclass(frozen=True)
+class MemoryBankConfig:
+    """`size` vectors of `channels`; features are averaged over `neighbourhood` × as many cells."""
+
+    channels: int
+    size: int
+    neighbourhood: int = 1
+
+
+class MemoryBank(nn.Module):
+    """Standardised features (B, C, H, W) to distances (B, H, W)."""
+
+    def __init__(self, config: MemoryBankConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.register_buffer("bank_NC", torch.zeros(config.size, config.channels))
+        self.bank_NC: Tensor
+
+    def forward(self, features_BCHW: Tensor) -> Tensor:
+        tokens_BLC = neighbourhood_mean(features_BCHW, self.config.neighbourhood)
+        tokens_BLC = tokens_BLC.flatten(2).transpose(1, 2)
+        # |a - b|² = |a|² - 2ab + |b|²: one matrix product, whatever the runtime.
+        square_BLN = self.bank_NC.square().sum(1) - 2 * tokens_BLC @ self.bank_NC.T
+        nearest_BL = square_BLN.amin(2) + tokens_BLC.square().sum(2)
+        return nearest_BL.clamp_min(_SMALLEST).sqrt().unflatten(1, features_BCHW.shape[2:])
+
+
+def neighbourhood_mean(features_BCHW: Tensor, side: int) -> Tensor:
+    """The mean over side × side cells around each, (B, C, H, W); at a border of those inside."""
+    if side == 1:
+        return features_BCHW
+    return F.avg_pool2d(features_BCHW, side, 1, side // 2, count_include_pad=False)
+
+
+def greedy_coreset(vectors_NC: Tensor, size: int, *, seed: int, projected: int = 128) -> Tensor:
+    """Indices (size) of vectors that cover all: each next one is the farthest from those chosen.
+
+    Distances are measured in a random projection to `projected` dimensions (Johnson-Lindenstrauss),
+    as in PatchCore.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    count, channels = vectors_NC.shape
+    projection = torch.randn(channels, projected, generator=generator) / projected**0.5
+    points = vectors_NC @ projection if projected < channels else vectors_NC
+    chosen = torch.empty(min(size, count), dtype=torch.long)
+    chosen[0] = torch.randint(count, (1,), generator=generator)
+    nearest = torch.full((count,), torch.inf)
+    for i in range(1, len(chosen)):
+        away = (points - points[chosen[i - 1]]).square().sum(1)
+        nearest = torch.minimum(nearest, away)
+        chosen[i] = nearest.argmax()
+    return chosen
