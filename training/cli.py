@@ -13,6 +13,7 @@ from models.durable import write_file
 from models.image import PixelContract
 from models.sample import open_snapshot
 from models.session import Device, open_session
+from training.anomalies import DRAWINGS
 from training.backbone_cli import BackbonesOption, backbone_app
 from training.benchmark import TileBenchmark
 from training.data import Dataset, read_mvtec
@@ -66,6 +67,13 @@ def fit_command(
     steps: Annotated[int | None, typer.Option(min=1, help="Another number of steps.")] = None,
     size: Annotated[int, typer.Option(min=32, help="Side of the network's input in pixels.")] = 256,
     grid: Annotated[int, typer.Option(min=2, help="Cells per side; divides the size.")] = 16,
+    anomalies: Annotated[
+        str,
+        typer.Option(help=f"Kinds to draw and learn from, among {', '.join(DRAWINGS)}."),
+    ] = "",
+    external: Annotated[
+        Path | None, typer.Option(help="Folder of images of other things, to learn from.")
+    ] = None,
     stages: Annotated[
         str, typer.Option(help="Backbone stages, comma-separated; all by default.")
     ] = "",
@@ -91,7 +99,9 @@ def fit_command(
         schedule=schedule,
         size=size,
         grid=grid,
-        stages=tuple(name for name in stages.split(",") if name),
+        stages=_names(stages),
+        anomalies=_names(anomalies),
+        external=external,
         pixels=PixelContract.model_validate({"colour": colour, "bit_depth": int(bit_depth)}),
         seed=seed,
         steps=steps,
@@ -229,6 +239,10 @@ def _evaluate(bundle: Bundle, dataset: Dataset, device: Device) -> dict[str, obj
     for score in result.scores:
         verdicts[bundle.manifest.thresholds.verdict(float(score))] += 1
     return {"images": len(result.files), "verdicts": verdicts, **result.metrics}
+
+
+def _names(listed: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in listed.split(",") if name.strip())
 
 
 def _metrics_line(metrics: dict[str, float]) -> str:

@@ -63,13 +63,22 @@ class FeatureCache:
         features: Features = np.load(self._path(sha256), allow_pickle=False)
         return features
 
+    def __contains__(self, sha256: str) -> bool:
+        # A power cut can leave a name without its content.
+        return self._path(sha256).exists() and self._path(sha256).stat().st_size > 0
+
+    def put(self, sha256: str, image: Pixels) -> None:
+        """Compute the features of one image (H, W, 3) that no file holds."""
+        features = self._session.run(None, {"image": image[None]})
+        self._write(sha256, features[0][0])
+
     def add(self, files: Sequence[LabelledFile], progress: Progress | None = None) -> None:
         """Compute what is not there yet. Raises DatasetError naming every unreadable file.
 
         It goes through all files before it raises, so that one broken file among thousands
         costs one message and no recomputation.
         """
-        missing = {file.sha256: file for file in files if not self._holds(file.sha256)}
+        missing = {file.sha256: file for file in files if file.sha256 not in self}
         broken: list[tuple[Path, ImageError]] = []
         done = len(files) - len(missing)
         for batch in _batches(self._decode(missing.values(), broken), BATCH):
@@ -105,10 +114,6 @@ class FeatureCache:
                         broken.append((file.image, image))
                     else:
                         yield file, image
-
-    def _holds(self, sha256: str) -> bool:
-        # A power cut can leave a name without its content.
-        return self._path(sha256).exists() and self._path(sha256).stat().st_size > 0
 
     def _path(self, sha256: str) -> Path:
         return self._directory / f"{sha256}.npy"

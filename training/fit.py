@@ -4,7 +4,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from models.backbone import Backbone, Stage
 from models.bundle import BackboneReference, Manifest, check_recipe_name
 from models.image import InputSize, PixelContract
 from models.session import Device
+from training.anomalies import draw_anomalies, external_anomalies
 from training.calibrate import LEAST, calibrate, statement
 from training.data import Dataset, LabelledFile, check_masks, hold_out
 from training.errors import TrainingError
@@ -21,18 +22,26 @@ from training.features import FeatureCache, FeatureSource
 from training.graph import feature_graph, pixel_graph
 from training.learners import Lesson, ScheduleName
 from training.loop import Schedule, TrainingState
-from training.methods import Sight, method
+from training.methods import Sight, balance, method
 from training.networks.scorer import Scorer
 from training.progress import Reporter
+from training.push_pull import PushPull, learn_labels
 from training.report import Report, render
 
 HOLD_OUT = 0.15
 GOLDEN = 3
+# Drawn anomalies, whose features are computed once.
+ANOMALIES = 600
 
 
 @dataclass(frozen=True)
 class FitSettings:
-    """How a recipe is fitted. `size` is in pixels, `grid` in cells per side."""
+    """How a recipe is fitted. `size` is in pixels, `grid` in cells per side.
+
+    `anomalies` are kinds to draw on good parts, `external` is a folder of images of something else:
+    with either, what has learned to rebuild good parts then learns by `push_pull` not to rebuild
+    those.
+    """
 
     recipe: str
     preset: str = "paper"
@@ -43,6 +52,9 @@ class FitSettings:
     pixels: PixelContract = field(default_factory=PixelContract)
     seed: int = 0
     steps: int | None = None
+    anomalies: tuple[str, ...] = ()
+    external: Path | None = None
+    push_pull: PushPull = field(default_factory=PushPull)
     device: Device = "auto"
 
 
@@ -106,6 +118,8 @@ def fit(
         _states(settings, data, cache, places, resume=resume),
     )  # fmt: skip
     scorer, curve = chosen.learn(lesson)
+    if settings.anomalies or settings.external:
+        curve += _learn_anomalies(scorer, lesson, settings, places)
 
     calibration, thresholds = calibrate(
         evaluate(score_features(scorer, cache, normals), cache.source.size).scores
@@ -190,6 +204,26 @@ def _stages(backbone: Backbone, names: tuple[str, ...]) -> tuple[Stage, ...]:
             remedy=f"Choose --stages among {', '.join(known)}.",
         )
     return tuple(known[name] for name in names or known)
+
+
+def _learn_anomalies(
+    scorer: Scorer, lesson: Lesson, settings: FitSettings, places: Places
+) -> list[float]:
+    anomalies: tuple[LabelledFile, ...] = ()
+    if settings.anomalies:
+        directory = places.cache / "anomalies"
+        anomalies = draw_anomalies(
+            lesson.files, lesson.cache, settings.anomalies, ANOMALIES, directory,
+            seed=settings.seed, reporter=lesson.reporter,
+        )  # fmt: skip
+    if settings.external:
+        others = external_anomalies(settings.external)
+        gather_features(lesson.cache, others, lesson.reporter)
+        anomalies += others
+    how = replace(settings.push_pull, seed=settings.seed)
+    curve = learn_labels(scorer, lesson.cache, lesson.files, anomalies, how, lesson.reporter)
+    balance(scorer, lesson.cache, lesson.files)
+    return curve
 
 
 def _states(

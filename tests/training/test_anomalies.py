@@ -1,0 +1,85 @@
+import numpy as np
+import pytest
+
+from models.image import read_mask
+from training.anomalies import DRAWINGS, changed, draw_anomalies, external_anomalies
+from training.errors import DatasetError
+from training.evaluation import evaluate, grid_mask, score_features
+from training.fit import FitSettings, Places, fit
+from training.push_pull import PushPull
+
+
+@pytest.fixture
+def part(fitted, dataset):
+    return fitted.cache.source.read(dataset.train[0].image)
+
+
+@pytest.mark.parametrize("kind", DRAWINGS)
+def test_a_drawing_changes_a_part_of_the_image_and_depends_on_its_seed_alone(kind, part):
+    draws = [DRAWINGS[kind](part, np.random.default_rng(seed)) for seed in (0, 0, 1)]
+    assert (draws[0] == draws[1]).all()
+    assert (draws[0] != draws[2]).any()
+    for after in draws:
+        assert after.dtype == np.uint8
+        assert after.shape == part.shape
+    shares = [
+        changed(part, DRAWINGS[kind](part, np.random.default_rng(seed))).mean()
+        for seed in range(40)
+    ]
+    assert max(shares) < 0.6
+    assert np.median(shares) > 0.001
+
+
+@pytest.mark.parametrize("kind", DRAWINGS)
+def test_a_grey_part_stays_grey(kind):
+    grey = np.repeat(np.random.default_rng(0).integers(90, 110, (64, 64, 1)), 3, 2)
+    for seed in range(10):
+        after = DRAWINGS[kind](grey.astype(np.uint8), np.random.default_rng(seed))
+        assert (np.ptp(after, axis=2) == 0).all()
+
+
+def test_anomalies_lie_with_their_masks_and_features_and_are_drawn_once(fitted, dataset, tmp_path):
+    given = (dataset.train, fitted.cache, ("confetti", "texture"), 6, tmp_path)
+    drawn = draw_anomalies(*given)
+    assert [file.defect_class for file in drawn[:2]] == ["confetti", "texture"]
+    for file, good in zip(drawn, dataset.train, strict=False):
+        cells = grid_mask(file.mask, 4, 4)
+        assert cells.any()
+        near, far = (
+            np.abs(fitted.cache[file.sha256] - fitted.cache[good.sha256]).mean(0)[where]
+            for where in (cells, ~cells)
+        )
+        assert near.mean() > far.mean() if far.size else True
+        assert read_mask(file.mask.read_bytes()).any()
+    written = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    assert draw_anomalies(*given) == drawn
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == written
+
+
+def test_an_unknown_kind_and_an_empty_folder_are_said(fitted, dataset, tmp_path):
+    with pytest.raises(DatasetError, match="glitter"):
+        draw_anomalies(dataset.train, fitted.cache, ("glitter",), 1, tmp_path)
+    with pytest.raises(DatasetError, match="no images"):
+        external_anomalies(tmp_path)
+
+
+def test_a_fit_learns_from_drawn_and_external_anomalies(
+    dataset, backbone, fitted, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("training.fit.ANOMALIES", 16)
+    settings = FitSettings(
+        "cap", "fast", size=64, grid=4, steps=30, anomalies=("cut-paste",),
+        external=dataset.root / "test" / "scratch", push_pull=PushPull(steps=100),
+    )  # fmt: skip
+    learned = fit(dataset, backbone, settings, Places(tmp_path / "store", tmp_path / "cache"))
+
+    def stands_out(model):
+        drawn = draw_anomalies(
+            dataset.train, model.cache, ("cut-paste",), 16, tmp_path / "other", seed=5
+        )
+        files = (*(f for f in dataset.test if f.verdict == "ok"), *drawn)
+        found = evaluate(score_features(model.scorer, model.cache, files), model.cache.source.size)
+        good = found.scores[~found.anomalous]
+        return (np.median(found.scores[found.anomalous]) - good.mean()) / good.std()
+
+    assert stands_out(learned) > 1.2 * stands_out(fitted)
