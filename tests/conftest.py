@@ -19,7 +19,7 @@ from service.settings import Settings
 from training.backbones import filter_backbone
 from training.data import Dataset, read_mvtec
 from training.demo_data import write_demo
-from training.fit import FitSettings, Fitted, Places, fit
+from training.fit import FitSettings, Fitted, Places, Trained, fit
 
 ROOT = Path(__file__).parent.parent
 
@@ -65,6 +65,11 @@ def fitted(
     """A real, small, trained bundle; do not write into its store."""
     root = tmp_path_factory.mktemp("fitted")
     return fit(dataset, backbone, SMALL, Places(root / "store", root / "cache"))
+
+
+@pytest.fixture(scope="session")
+def trained(fitted: Fitted) -> Trained:
+    return fitted.trained
 
 
 @pytest.fixture(scope="session")

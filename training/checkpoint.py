@@ -11,7 +11,13 @@ from training.networks.adtr import Adtr, AdtrConfig
 from training.networks.convolutional import ConvolutionalAutoencoder, ConvolutionalConfig
 from training.networks.gaussian import Gaussian, GaussianConfig
 from training.networks.memory_bank import MemoryBank, MemoryBankConfig
-from training.networks.scorer import HeatmapScore, Reconstruction, Scorer, Standardise
+from training.networks.scorer import (
+    HeatmapScore,
+    Reconstruction,
+    Scorer,
+    ScoreSettings,
+    Standardise,
+)
 
 # By the name that stands in the file, what rebuilds a part, and its settings.
 _KINDS: dict[str, tuple[type[nn.Module], type[Any]]] = {
@@ -26,7 +32,8 @@ def dump_checkpoint(scorer: Scorer) -> bytes:
     """The scorer as safetensors, its settings in the header."""
     settings = {
         "shape": scorer.shape,
-        "score": scorer.score.settings,
+        "stride": scorer.score.stride,
+        "score": dataclasses.asdict(scorer.score.settings),
         "parts": [_describe(part) for part in scorer.parts],
     }
     tensors = {name: value.contiguous() for name, value in scorer.state_dict().items()}
@@ -41,7 +48,7 @@ def load_checkpoint(data: bytes) -> Scorer:
         (channels, height, width),
         Standardise.blank(channels),
         [_rebuild(*part) for part in settings["parts"]],
-        HeatmapScore(**settings["score"]),
+        HeatmapScore(settings["stride"], ScoreSettings(**settings["score"])),
     )
     scorer.load_state_dict(load(data))
     return scorer.eval()

@@ -15,7 +15,7 @@ from models.sample import open_snapshot
 from models.session import Device, open_session
 from training.anomalies import DRAWINGS
 from training.backbone_cli import BackbonesOption, backbone_app
-from training.benchmark import TileBenchmark
+from training.benchmark_cli import benchmark_command
 from training.data import Dataset, read_mvtec
 from training.demo_data import write_demo
 from training.errors import TrainingError
@@ -25,15 +25,13 @@ from training.learners import ScheduleName
 from training.methods import METHODS
 from training.progress import TerminalReporter
 from training.retrain import RetrainSettings, feature_source, retrain
-from training.table import tile_table
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
     help="Train Kizu's models: good parts in, verified bundles out.",
 )  # fmt: skip
-benchmark_app = typer.Typer(no_args_is_help=True, help="Measure, and write every figure.")
 app.add_typer(backbone_app, name="backbone")
-app.add_typer(benchmark_app, name="benchmark")
+app.command("benchmark")(benchmark_command)
 
 StoreOption = Annotated[
     Path, typer.Option("--store", envvar="KIZU_STORE", help="Directory of bundles.")
@@ -116,8 +114,9 @@ def fit_command(
     except KeyboardInterrupt:
         reporter.say("Interrupted. The same command with --resume goes on from here.")
         raise typer.Exit(130) from None
-    if fitted.test and fitted.test.metrics:
-        reporter.say(_metrics_line(fitted.test.metrics))
+    test = fitted.trained.test
+    if test and test.metrics:
+        reporter.say(_metrics_line(test.metrics))
     reporter.say(f"Fitted in {fitted.seconds:.0f} s. Report: {fitted.path / 'report.html'}")
     typer.echo(fitted.path)
 
@@ -208,27 +207,6 @@ def demo_data_command(
             progress=lambda done, _: advance(done, ""),
         )  # fmt: skip
     typer.echo(out)
-
-
-@benchmark_app.command("tile")
-def benchmark_tile_command(
-    json_file: Annotated[
-        Path, typer.Option("--json", help="Every figure; an interrupted run goes on.")
-    ],
-    shared: Annotated[
-        Path, typer.Option(envvar="KIZU_SHARED", help="Folder with data/ and backbones/.")
-    ] = Path("../shared"),
-    out: Annotated[Path, typer.Option(help="Folder for bundles and features.")] = Path(
-        ".kizu/tile"
-    ),
-    seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from 0.")] = 3,
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="Shorter trainings, to try it out.")
-    ] = None,
-) -> None:
-    """Magnetic tiles on MobileNetV2: ADTR beside a k-NN, before and after learning labels."""
-    benchmark = TileBenchmark(shared, out, range(seeds), TerminalReporter(), steps)
-    typer.echo(tile_table(benchmark.run(json_file), seeds))
 
 
 def _evaluate(bundle: Bundle, dataset: Dataset, device: Device) -> dict[str, object]:

@@ -17,6 +17,7 @@ from training.data import LabelledFile
 from training.features import FeatureCache, FeatureSource
 from training.metrics import Metrics, PixelCounts, image_metrics
 
+Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
 Scored = tuple[LabelledFile, float, NDArray[np.float32]]
 
 BATCH = 8
@@ -47,6 +48,34 @@ class Evaluation:
         if not anomalous.any() or anomalous.all():
             return {}
         return image_metrics(self.scores, anomalous, weights) | self.pixels.metrics(weights)
+
+    def roc(self) -> Curve | None:
+        """Shares (L) of good and of defective files at or above each score, falling."""
+        anomalous = self.anomalous
+        if not anomalous.any() or anomalous.all():
+            return None
+        order = np.argsort(-self.scores, kind="stable")
+        return _shares(~anomalous[order]), _shares(anomalous[order])
+
+    def precision_recall(self) -> Curve | None:
+        """Recall and precision (L) of marked pixels at each level of score, falling."""
+        good, marked, _ = self.pixels.totals()
+        if not marked.any():
+            return None
+        true, false = np.cumsum(marked[::-1]), np.cumsum(good[::-1])
+        return true / true[-1], true / (true + false)
+
+    def region_overlap(self) -> Curve | None:
+        """False-positive rate of pixels, and mean overlap with marked regions (L)."""
+        good, _, overlap = self.pixels.totals()
+        if not overlap.any() or not good.any():
+            return None
+        return _shares(good[::-1]), _shares(overlap[::-1])
+
+
+def _shares(counts: NDArray[Any]) -> NDArray[np.float64]:
+    total = np.cumsum(counts, dtype=np.float64)
+    return np.concatenate([[0.0], total / total[-1]])
 
 
 def score_features(

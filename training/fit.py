@@ -23,7 +23,7 @@ from training.graph import feature_graph, pixel_graph
 from training.learners import Lesson, ScheduleName
 from training.loop import Schedule, TrainingState
 from training.methods import Sight, balance, method
-from training.networks.scorer import Scorer
+from training.networks.scorer import Scorer, ScoreSettings
 from training.progress import Reporter
 from training.push_pull import PushPull, learn_labels
 from training.report import Report, render
@@ -55,6 +55,7 @@ class FitSettings:
     anomalies: tuple[str, ...] = ()
     external: Path | None = None
     push_pull: PushPull = field(default_factory=PushPull)
+    score: ScoreSettings = field(default_factory=ScoreSettings)
     device: Device = "auto"
 
 
@@ -71,13 +72,26 @@ class Places:
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """What a fit leaves: the bundle's path, and what it was made of."""
+class Trained:
+    """What a training leaves: `learned` and `normals` are the good parts, apart."""
 
-    path: Path
     scorer: Scorer
     cache: FeatureCache
+    learned: tuple[LabelledFile, ...]
+    normals: tuple[LabelledFile, ...]
+    curve: list[float]
+    held_out: Evaluation
     test: Evaluation | None
+    feature_seconds: float
+    learning_seconds: float
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A bundle's path, and the training that it was made of."""
+
+    path: Path
+    trained: Trained
     seconds: float
 
 
@@ -97,8 +111,62 @@ def fit(
     """
     started = time.monotonic()
     reporter = reporter or Reporter()
-    chosen = method(settings.preset)
     check_recipe_name(settings.recipe)
+    trained = train_recipe(data, backbone, settings, places, resume=resume, reporter=reporter)
+    calibration, thresholds = calibrate(trained.held_out.scores)
+    reporter.say(statement(calibration))
+    source = trained.cache.source
+    images = golden_images([source.read(file.image) for file in trained.normals[:GOLDEN]])
+    exported = export(trained.scorer, source, images, device=settings.device)
+    manifest = Manifest(
+        recipe=settings.recipe,
+        version=next_version(places.store, settings.recipe),
+        created_at=datetime.now(UTC),
+        origin="fit",
+        method=settings.preset,
+        input=source.size,
+        pixels=settings.pixels,
+        calibration=calibration,
+        thresholds=thresholds,
+        backbone=BackboneReference(
+            name=backbone.manifest.name,
+            sha256=backbone.manifest.sha256,
+            licence=backbone.manifest.licence,
+        ),
+        git_commit=git_commit(),
+        metrics=trained.test.metrics if trained.test else {},
+        sha256={},
+    )
+    report = render(
+        Report(
+            manifest, trained.curve, trained.scorer, trained.cache, trained.held_out, trained.test,
+            data.digest, asdict(settings),
+        )
+    )  # fmt: skip
+    path = save_bundle(
+        places.store, manifest, exported, trained.scorer,
+        [file.sha256 for file in trained.learned], report,
+    )  # fmt: skip
+    for checkpoint in places.training(settings.recipe).glob("checkpoint-*.pt"):
+        checkpoint.unlink()
+    return Fitted(path, trained, time.monotonic() - started)
+
+
+def train_recipe(
+    data: Dataset,
+    backbone: Backbone,
+    settings: FitSettings,
+    places: Places,
+    *,
+    resume: bool = False,
+    reporter: Reporter | None = None,
+) -> Trained:
+    """Hold out, learn, and score: all of a fit but the bundle.
+
+    Raises DatasetError or TrainingError.
+    """
+    reporter = reporter or Reporter()
+    chosen = method(settings.preset)
     check_masks(data.test)
     held_out = hold_out(data.train, HOLD_OUT, LEAST)
     if len(held_out) < LEAST:
@@ -111,54 +179,27 @@ def fit(
     normals = tuple(file for file in data.train if file.sha256 in held_out)
 
     source = _source(backbone, settings, chosen.sight)
+    started = time.monotonic()
     cache = FeatureCache(places.cache, source, device=settings.device)
     gather_features(cache, data.train + data.test, reporter)
+    gathered = time.monotonic()
     lesson = Lesson(
         learned, cache, settings.seed, settings.schedule, settings.steps, reporter,
         _states(settings, data, cache, places, resume=resume),
     )  # fmt: skip
-    scorer, curve = chosen.learn(lesson)
+    scorer, curve = chosen.learn(lesson, settings.score)
     if settings.anomalies or settings.external:
         curve += _learn_anomalies(scorer, lesson, settings, places)
+    learned_at = time.monotonic()
 
-    calibration, thresholds = calibrate(
-        evaluate(score_features(scorer, cache, normals), cache.source.size).scores
-    )
-    reporter.say(statement(calibration))
-    test = None
-    if data.test:
-        test = evaluate(score_features(scorer, cache, data.test), cache.source.size)
+    def scored(files: tuple[LabelledFile, ...]) -> Evaluation:
+        return evaluate(score_features(scorer, cache, files), source.size)
 
-    images = golden_images([cache.source.read(file.image) for file in normals[:GOLDEN]])
-    exported = export(scorer, cache.source, images, device=settings.device)
-    manifest = Manifest(
-        recipe=settings.recipe,
-        version=next_version(places.store, settings.recipe),
-        created_at=datetime.now(UTC),
-        origin="fit",
-        method=settings.preset,
-        input=cache.source.size,
-        pixels=settings.pixels,
-        calibration=calibration,
-        thresholds=thresholds,
-        backbone=BackboneReference(
-            name=backbone.manifest.name,
-            sha256=backbone.manifest.sha256,
-            licence=backbone.manifest.licence,
-        ),
-        git_commit=git_commit(),
-        metrics=test.metrics if test else {},
-        sha256={},
-    )
-    report = render(
-        Report(manifest, curve, scorer, cache, normals, test, settings=asdict(settings))
-    )
-    path = save_bundle(
-        places.store, manifest, exported, scorer, [file.sha256 for file in learned], report
-    )
-    for checkpoint in places.training(settings.recipe).glob("checkpoint-*.pt"):
-        checkpoint.unlink()
-    return Fitted(path, scorer, cache, test, time.monotonic() - started)
+    return Trained(
+        scorer, cache, learned, normals, curve, scored(normals),
+        scored(data.test) if data.test else None,
+        feature_seconds=gathered - started, learning_seconds=learned_at - gathered,
+    )  # fmt: skip
 
 
 def gather_features(

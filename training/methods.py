@@ -18,7 +18,7 @@ from training.learners import Describe, Learner, Lesson, Rebuild, Remember
 from training.loop import Schedule
 from training.networks.adtr import Adtr, AdtrConfig
 from training.networks.convolutional import ConvolutionalAutoencoder, ConvolutionalConfig
-from training.networks.scorer import HeatmapScore, Scorer
+from training.networks.scorer import HeatmapScore, Scorer, ScoreSettings
 
 Shape = tuple[int, int, int]
 # What a method sees: the backbone's chosen stages, the last of them, or the pixels themselves.
@@ -36,15 +36,21 @@ class Method:
     parts: tuple[Learner, ...]
     sight: Sight = "stages"
 
-    def learn(self, lesson: Lesson) -> tuple[Scorer, list[float]]:
-        """A scorer that has learned, and the loss of every step of all its parts."""
+    def learn(
+        self, lesson: Lesson, settings: ScoreSettings | None = None
+    ) -> tuple[Scorer, list[float]]:
+        """A scorer that has learned, and the loss of every step of all its parts.
+
+        Raises TrainingError.
+        """
         parts, curve = [], []
         for number, learn in enumerate(self.parts):
             part, losses = learn(lesson, number)
             parts.append(part)
             curve += losses
         stride = lesson.cache.source.size.height // lesson.shape[1]
-        scorer = Scorer(lesson.shape, lesson.standardise, parts, HeatmapScore(stride)).eval()
+        score = HeatmapScore(stride, settings)
+        scorer = Scorer(lesson.shape, lesson.standardise, parts, score).eval()
         balance(scorer, lesson.cache, lesson.files)
         return scorer, curve
 

@@ -124,7 +124,7 @@ class PixelCounts:
         Empty where no pixel of any image was marked, or every one; NaN where that is so of the
         images that a weighting leaves.
         """
-        good, marked, overlap = self._stacked = self._stacked or _stack(self._images)
+        good, marked, overlap = self._stack()
         if not good.count_nonzero() or not marked.count_nonzero():
             return {}
         # A few at a time: counts are (weightings, levels).
@@ -133,6 +133,15 @@ class PixelCounts:
             for some in np.array_split(weights, -(-len(weights) // _AT_ONCE))
         ]
         return {f"pixel_{name}": np.concatenate([p[name] for p in parts]) for name in parts[0]}
+
+    def totals(self) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+        """Good and marked pixels, and shares of regions, of all images (L), levels ascending."""
+        good, marked, overlap = (counts.sum(axis=0) for counts in self._stack())
+        return good, marked, overlap
+
+    def _stack(self) -> tuple[csr_array, csr_array, csr_array]:
+        self._stacked = self._stacked or _stack(self._images)
+        return self._stacked
 
 
 class _Counts(NamedTuple):

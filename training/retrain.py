@@ -82,12 +82,13 @@ def retrain(
     comparison = compare(before, after)
 
     normals = tuple(file for file in labels.held_out if file.verdict == "ok")
+    calm = evaluate(score_features(scorer, cache, normals), source.size)
     manifest = _manifest(champion, snapshot, places, after)
     reporter.say(statement(manifest.calibration))
     report = render(
         Report(
-            manifest, curve, scorer, cache, normals, after, settings=asdict(settings),
-            comparison=comparison,
+            manifest, curve, scorer, cache, calm, after, snapshot.digest, asdict(settings),
+            comparison,
         )
     )  # fmt: skip
     if comparison.worse:

@@ -10,8 +10,8 @@ from training.push_pull import PushPull
 
 
 @pytest.fixture
-def part(fitted, dataset):
-    return fitted.cache.source.read(dataset.train[0].image)
+def part(trained, dataset):
+    return trained.cache.source.read(dataset.train[0].image)
 
 
 @pytest.mark.parametrize("kind", DRAWINGS)
@@ -38,15 +38,15 @@ def test_a_grey_part_stays_grey(kind):
         assert (np.ptp(after, axis=2) == 0).all()
 
 
-def test_anomalies_lie_with_their_masks_and_features_and_are_drawn_once(fitted, dataset, tmp_path):
-    given = (dataset.train, fitted.cache, ("confetti", "texture"), 6, tmp_path)
+def test_anomalies_lie_with_their_masks_and_features_and_are_drawn_once(trained, dataset, tmp_path):
+    given = (dataset.train, trained.cache, ("confetti", "texture"), 6, tmp_path)
     drawn = draw_anomalies(*given)
     assert [file.defect_class for file in drawn[:2]] == ["confetti", "texture"]
     for file, good in zip(drawn, dataset.train, strict=False):
         cells = grid_mask(file.mask, 4, 4)
         assert cells.any()
         near, far = (
-            np.abs(fitted.cache[file.sha256] - fitted.cache[good.sha256]).mean(0)[where]
+            np.abs(trained.cache[file.sha256] - trained.cache[good.sha256]).mean(0)[where]
             for where in (cells, ~cells)
         )
         assert near.mean() > far.mean() if far.size else True
@@ -56,15 +56,15 @@ def test_anomalies_lie_with_their_masks_and_features_and_are_drawn_once(fitted, 
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == written
 
 
-def test_an_unknown_kind_and_an_empty_folder_are_said(fitted, dataset, tmp_path):
+def test_an_unknown_kind_and_an_empty_folder_are_said(trained, dataset, tmp_path):
     with pytest.raises(DatasetError, match="glitter"):
-        draw_anomalies(dataset.train, fitted.cache, ("glitter",), 1, tmp_path)
+        draw_anomalies(dataset.train, trained.cache, ("glitter",), 1, tmp_path)
     with pytest.raises(DatasetError, match="no images"):
         external_anomalies(tmp_path)
 
 
 def test_a_fit_learns_from_drawn_and_external_anomalies(
-    dataset, backbone, fitted, tmp_path, monkeypatch
+    dataset, backbone, trained, tmp_path, monkeypatch
 ):
     monkeypatch.setattr("training.fit.ANOMALIES", 16)
     settings = FitSettings(
@@ -78,8 +78,11 @@ def test_a_fit_learns_from_drawn_and_external_anomalies(
             dataset.train, model.cache, ("cut-paste",), 16, tmp_path / "other", seed=5
         )
         files = (*(f for f in dataset.test if f.verdict == "ok"), *drawn)
-        found = evaluate(score_features(model.scorer, model.cache, files), model.cache.source.size)
+        found = evaluate(
+            score_features(model.scorer, model.cache, files),
+            model.cache.source.size,
+        )
         good = found.scores[~found.anomalous]
         return (np.median(found.scores[found.anomalous]) - good.mean()) / good.std()
 
-    assert stands_out(learned) > 1.2 * stands_out(fitted)
+    assert stands_out(learned.trained) > 1.2 * stands_out(trained)

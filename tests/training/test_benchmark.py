@@ -1,52 +1,148 @@
+import csv
+import io
 import json
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from models.session import open_session
 from training.backbones import IMAGENET_MEAN, IMAGENET_STD, import_backbone
-from training.benchmark import TileBenchmark, take_labels
+from training.benchmark import Benchmark
+from training.benchmark_page import render
+from training.cli import app
 from training.data import read_mvtec
 from training.demo_data import write_demo
+from training.errors import TrainingError
 from training.features import FeatureCache, FeatureSource
 from training.graph import feature_graph
+from training.labelled import take_labels
 from training.progress import Reporter
-from training.table import tile_table
+from training.table import by_seed, cell, comma_separated, markdown
+
+METHODS = ("paper", "knn", "labels-masks", "labels-images")
 
 
 @pytest.fixture(scope="module")
-def small_shared(tmp_path_factory, backbone):
-    """The drawn product and oriented filters in the places of the shared ones."""
-    root = tmp_path_factory.mktemp("shared")
-    write_demo(root / "data" / "magnetic_tile", good=12, test_good=4, per_defect=12, size=64)
-    (root / "backbones").mkdir()
-    (root / "backbones" / "mobilenet_v2.onnx").write_bytes(backbone.model)
+def small(tmp_path_factory):
+    """A drawn product with a dozen defects of each kind."""
+    root = tmp_path_factory.mktemp("sets") / "cap"
+    write_demo(root, good=12, test_good=4, per_defect=12, size=64)
     return root
 
 
-def test_every_figure_is_measured_written_and_resumed(small_shared, tmp_path):
-    benchmark = TileBenchmark(small_shared, tmp_path / "out", range(1), Reporter(), steps=3)
-    file = tmp_path / "figures.json"
-    results = benchmark.run(file)
-    assert json.loads(file.read_text()) == results
-    stages = ("knn", "adtr-paper", "adtr-fast", "retrain-masks", "retrain-images")
-    assert {f"{stage}/seed0" for stage in stages} <= set(results)
-    assert results["adtr-paper/seed0"]["served_score_gap"] <= 1e-3
+def benchmark(small, backbone, out, **changes):
+    given = {
+        "sets": {"mine": {"cap": read_mvtec(small)}}, "backbone": backbone, "methods": METHODS,
+        "seeds": range(2), "out": out, "reporter": Reporter(), "steps": 2,
+    }  # fmt: skip
+    return Benchmark(**{**given, **changes})
+
+
+@pytest.fixture(scope="module")
+def ran(small, backbone, tmp_path_factory):
+    """(results, folder, file) of a benchmark with two seeds."""
+    out = tmp_path_factory.mktemp("benchmark")
+    return benchmark(small, backbone, out).run(out / "figures.json"), out, out / "figures.json"
+
+
+def test_every_stage_is_measured_and_written(ran):
+    results, out, file = ran
+    assert json.loads(file.read_text()) == json.loads(json.dumps(results))
+    assert set(results["figures"]) == {f"mine/cap/{m}/seed{s}" for m in METHODS for s in (0, 1)}
+    plain = results["figures"]["mine/cap/paper/seed0"]
+    assert plain["served_score_gap"] <= 1e-3
+    low, high = plain["intervals"]["image_auroc"]
+    assert low <= plain["image_auroc"] <= high
+    learned = results["figures"]["mine/cap/labels-masks/seed0"]
+    assert "pixel_ap" in learned["before"]
+    assert "neither trained on" in learned["comparison"]
     assert results["peak_memory_gib"] > 0
-    table = tile_table(results, 1)
-    assert table.count("\n| ") >= 7
-    assert "image AUROC" in table
-
-    del results["knn/seed0"]
-    marked = {**results, "adtr-fast/seed0": {**results["adtr-fast/seed0"], "seconds": -1}}
-    file.write_text(json.dumps(marked))
-    again = benchmark.run(file)
-    assert again["adtr-fast/seed0"]["seconds"] == -1
-    assert "knn/seed0" in again
 
 
-def test_ten_labels_of_each_type_are_taken_out(small_shared):
-    test = read_mvtec(small_shared / "data" / "magnetic_tile").test
+def test_an_interrupted_benchmark_goes_on_with_what_is_missing(ran, small, backbone, tmp_path):
+    results, out, file = ran
+    kept = json.loads(file.read_text())
+    del kept["figures"]["mine/cap/knn/seed1"]
+    kept["figures"]["mine/cap/knn/seed0"]["learning_seconds"] = -1
+    other = tmp_path / "figures.json"
+    other.write_text(json.dumps(kept))
+    again = benchmark(small, backbone, out).run(other)["figures"]
+    assert again["mine/cap/knn/seed0"]["learning_seconds"] == -1
+    assert (
+        again["mine/cap/knn/seed1"]["image_auroc"]
+        == results["figures"]["mine/cap/knn/seed1"]["image_auroc"]
+    )
+    with pytest.raises(TrainingError, match="another length"):
+        benchmark(small, backbone, out, steps=3).run(other)
+
+
+def test_what_cannot_be_run_is_said(small, backbone, tmp_path, dataset):
+    with pytest.raises(TrainingError, match="magic"):
+        benchmark(small, backbone, tmp_path, methods=("magic",)).run(tmp_path / "f.json")
+    with pytest.raises(TrainingError, match="starts from what paper"):
+        benchmark(small, backbone, tmp_path, methods=("labels-masks",)).run(tmp_path / "f.json")
+    only_good = {"mine": {"cap": read_mvtec(small)}}
+    only_good["mine"]["cap"] = type(dataset)(small, dataset.train, ())
+    with pytest.raises(TrainingError, match="no test images"):
+        benchmark(small, backbone, tmp_path, methods=("knn",), sets=only_good).run(
+            tmp_path / "f.json"
+        )
+    assert not (tmp_path / "f.json").exists()
+
+
+def test_the_table_the_csv_and_the_page_show_every_method(ran):
+    results, out, _ = ran
+    table = markdown(results)
+    for name in METHODS:
+        assert f"| {name} |" in table
+    assert "before labels-masks" in table
+    assert "±" in table
+    rows = list(csv.DictReader(io.StringIO(comma_separated(results))))
+    assert len(rows) == 8
+    assert (
+        float(rows[0]["image_auroc"]) == results["figures"]["mine/cap/paper/seed0"]["image_auroc"]
+    )
+    page = render(results, out)
+    assert page.count("data:image/png") > 3 + 2 + 4
+    assert "http" not in page
+    assert "these figures say nothing" in page
+
+
+def test_a_cell_is_the_mean_with_its_interval_over_seeds():
+    figures = {
+        f"s/{category}/m/seed{seed}": {"image_auroc": value, "learning_seconds": 1.0}
+        for category, seed, value in (
+            ("a", 0, 0.8), ("b", 0, 0.9), ("a", 1, 0.9), ("b", 1, 1.0), ("a", 2, 0.9), ("b", 2, 0.9),
+        )
+    }  # fmt: skip
+    runs = by_seed(figures, "s", "m")
+    assert [run["image_auroc"] for run in runs] == pytest.approx([0.85, 0.95, 0.9])
+    # Student's t with two degrees of freedom: 4.303 · 0.05 / √3.
+    assert cell(runs, "image_auroc") == "90.0 ± 12.4"
+    assert cell(
+        [{"image_auroc": 0.9, "intervals": {"image_auroc": (0.85, 0.93)}}], "image_auroc"
+    ) == ("90.0 (85.0–93.0)")
+    assert cell([{"refused": True}], "image_auroc") == "refused"
+
+
+def test_the_command_runs_on_a_folder(small, backbone, tmp_path):
+    (tmp_path / "backbones").mkdir()
+    (tmp_path / "backbones" / "mobilenet_v2.onnx").write_bytes(backbone.model)
+    done = CliRunner().invoke(
+        app,
+        ["benchmark", str(small), "--methods", "knn", "--seeds", "1", "--json",
+         str(tmp_path / "f.json"), "--out", str(tmp_path / "out"), "--shared", str(tmp_path)],
+        catch_exceptions=False,
+    )  # fmt: skip
+    assert done.exit_code == 0
+    assert "| knn |" in done.output
+    assert (tmp_path / "out" / "benchmark.csv").exists()
+    assert "Benchmark" in (tmp_path / "out" / "benchmark.html").read_text()
+
+
+def test_ten_labels_of_each_kind_are_taken_out(small):
+    test = read_mvtec(small).test
     labelled, remaining = take_labels(test, seed=0)
     assert len(labelled) == 30
     assert {file.verdict for file in labelled} == {"ng"}

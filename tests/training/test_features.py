@@ -94,5 +94,5 @@ def test_statistics_are_those_of_all_cells(backbone, dataset, tmp_path):
     assert statistics.covariance == pytest.approx(np.cov(cells, bias=True), abs=1e-3)
 
 
-def test_a_bundle_gives_its_feature_graph_back_to_the_byte(fitted, bundle):
-    assert feature_source(bundle).digest == fitted.cache.source.digest
+def test_a_bundle_gives_its_feature_graph_back_to_the_byte(trained, bundle):
+    assert feature_source(bundle).digest == trained.cache.source.digest

@@ -45,19 +45,19 @@ def test_any_batch_size_scores_the_same(bundle, batch):
     assert cut.disagreement(scores, heatmaps) is None
 
 
-def test_served_scores_equal_the_trained_networks(fitted, bundle, dataset):
+def test_served_scores_equal_the_trained_networks(trained, bundle, dataset):
     session = open_session(bundle.read(MODEL))
     served = list(score_images(session, feature_source(bundle), dataset.test))
-    trained = list(score_features(fitted.scorer, fitted.cache, dataset.test))
-    for (_, a, heat_a), (_, b, heat_b) in zip(served, trained, strict=True):
+    before = list(score_features(trained.scorer, trained.cache, dataset.test))
+    for (_, a, heat_a), (_, b, heat_b) in zip(served, before, strict=True):
         assert a == pytest.approx(b, abs=1e-3)
         assert heat_a == pytest.approx(heat_b, abs=1e-2)
 
 
-def test_the_checkpoint_is_the_served_network(fitted, bundle, dataset):
+def test_the_checkpoint_is_the_served_network(trained, bundle, dataset):
     scorer = load_checkpoint(bundle.read(CHECKPOINT))
-    before = [score for _, score, _ in score_features(fitted.scorer, fitted.cache, dataset.test)]
-    after = [score for _, score, _ in score_features(scorer, fitted.cache, dataset.test)]
+    before = [score for _, score, _ in score_features(trained.scorer, trained.cache, dataset.test)]
+    after = [score for _, score, _ in score_features(scorer, trained.cache, dataset.test)]
     assert before == after
 
 

@@ -50,7 +50,7 @@ def test_labels_make_a_candidate_that_is_not_worse(bundle, dataset, tmp_path, ma
 
 
 @pytest.mark.parametrize("masks", [True, False])
-def test_learned_defects_stand_out(fitted, bundle, dataset, masks):
+def test_learned_defects_stand_out(trained, bundle, dataset, masks):
     scorer = load_checkpoint(bundle.read(CHECKPOINT))
     defective = tuple(f for f in dataset.test if f.verdict == "ng")
     if not masks:
@@ -60,12 +60,12 @@ def test_learned_defects_stand_out(fitted, bundle, dataset, masks):
     def contrast():
         """How far the lowest defective score lies from the mean good one, in good deviations."""
         files = (*learned, *defective)
-        found = evaluate(score_features(scorer, fitted.cache, files), fitted.cache.source.size)
+        found = evaluate(score_features(scorer, trained.cache, files), trained.cache.source.size)
         good = found.scores[~found.anomalous]
         return (found.scores[found.anomalous].min() - good.mean()) / good.std()
 
     before = contrast()
-    learn_labels(scorer, fitted.cache, learned, defective, PushPull(steps=150), Reporter())
+    learn_labels(scorer, trained.cache, learned, defective, PushPull(steps=150), Reporter())
     assert contrast() > max(2 * before, 3)
 
 

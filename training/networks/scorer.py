@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -10,21 +11,30 @@ from torch.nn import functional as F
 STD_FLOOR = 0.1  # of the mean deviation over all channels
 
 
+@dataclass(frozen=True)
+class ScoreSettings:
+    """`sigma` smooths the heatmap. The score is the largest mean over a window of `pool` × `pool`
+    pixels, moved by a quarter of its side; a window as large as the image makes it the mean.
+    """
+
+    sigma: float = 4.0
+    pool: int = 16
+
+
 class HeatmapScore(nn.Module):
     """Distances (B, H, W) to score (B) and heatmap (B, h, w), both from the upsampled map.
 
-    The heatmap is smoothed. The score is the largest mean over a `pool` × `pool` window, moved
-    by a quarter of its side: smoothed by that alone, since a small defect does not bear twice.
+    The heatmap is smoothed, the score is not: a small defect does not bear it twice.
     """
 
-    def __init__(self, stride: int, *, sigma: float = 4.0, pool: int = 16) -> None:
+    def __init__(self, stride: int, settings: ScoreSettings | None = None) -> None:
         super().__init__()
-        self.settings = {"stride": stride, "sigma": sigma, "pool": pool}
+        self.settings = settings = settings or ScoreSettings()
         self.stride = stride
-        self.pool = pool
-        self.radius = math.ceil(3 * sigma)
+        self.pool = settings.pool
+        self.radius = math.ceil(3 * settings.sigma)
         offsets = torch.arange(-self.radius, self.radius + 1, dtype=torch.float32)
-        kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
+        kernel = torch.exp(-0.5 * (offsets / settings.sigma) ** 2)
         self.register_buffer("kernel", kernel / kernel.sum())
         self.kernel: Tensor
 

@@ -1,0 +1,120 @@
+"""`kizu-train benchmark`: methods side by side, on public sets or on one's own."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from models.backbone import EMBEDDED, MANIFEST, Backbone, find_backbone, open_backbone
+from models.durable import write_file
+from training.backbone_cli import BackbonesOption
+from training.backbones import IMAGENET_MEAN, IMAGENET_STD, import_backbone
+from training.benchmark import Benchmark
+from training.benchmark_page import render
+from training.data import Dataset, read_mvtec
+from training.errors import TrainingError
+from training.labelled import LABELLINGS
+from training.methods import METHODS
+from training.progress import TerminalReporter
+from training.public_sets import read_categories, read_cifar10, read_visa
+from training.table import comma_separated, markdown
+
+# What is compared where nobody says otherwise.
+USUAL = "paper,fast,knn,patchcore,padim,labels-masks,labels-images"
+USUAL_CIFAR = "fast,gaussian,knn"
+
+
+def benchmark_command(
+    *,
+    sets: Annotated[
+        list[str],
+        typer.Argument(help="mvtec, visa, cifar10, tile, or folders in the MVTec layout."),
+    ],
+    json_file: Annotated[
+        Path, typer.Option("--json", help="Every figure; an interrupted run goes on.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for models, features, CSV and page.")] = Path(
+        ".kizu/benchmark"
+    ),
+    methods: Annotated[
+        str,
+        typer.Option(help=f"Of {', '.join([*METHODS, *LABELLINGS])}, comma-separated."),
+    ] = "",
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from 0.")] = 3,
+    backbone: Annotated[
+        str, typer.Option(help="Name of a backbone; mobilenet_v2 is also found in --shared.")
+    ] = "mobilenet_v2",
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Shorter trainings, to try it out.")
+    ] = None,
+    shared: Annotated[
+        Path, typer.Option(envvar="KIZU_SHARED", help="Folder with tile, cifar10 and backbones.")
+    ] = Path("../shared"),
+    mvtec: Annotated[
+        Path | None, typer.Option(envvar="KIZU_MVTEC", help="MVTec-AD as unpacked.")
+    ] = None,
+    visa: Annotated[Path | None, typer.Option(envvar="KIZU_VISA", help="VisA as unpacked.")] = None,
+    cifar10: Annotated[
+        Path | None,
+        typer.Option(envvar="KIZU_CIFAR10", help="CIFAR-10: a zip, or the original batches."),
+    ] = None,
+    train_images: Annotated[
+        int | None, typer.Option(min=20, help="Of CIFAR-10, so many good images of each class.")
+    ] = None,
+    backbones: BackbonesOption,
+) -> None:
+    """Fit methods on the good parts of each product, and measure them on its test images."""
+    given = {"mvtec": mvtec, "visa": visa, "cifar10": cifar10}
+
+    def place(name: str, default: Path | None = None) -> Path:
+        found = given.get(name) or default
+        if found is None:
+            raise TrainingError(
+                f"Where is {name}?", remedy=f"Name its folder with --{name} or KIZU_{name.upper()}."
+            )
+        return found
+
+    def read(name: str) -> dict[str, Dataset]:
+        match name:
+            case "mvtec":
+                return read_categories(place("mvtec"))
+            case "visa":
+                return read_visa(place("visa"), out / "visa")
+            case "cifar10":
+                source = place("cifar10", shared / "data" / "cifar10_jpeg.zip")
+                return read_cifar10(source, out / "cifar10", train_images=train_images)
+            case "tile":
+                return {"tile": read_mvtec(shared / "data" / "magnetic_tile")}
+            case folder:
+                return read_categories(Path(folder))
+
+    reporter = TerminalReporter()
+    usual = USUAL_CIFAR if sets == ["cifar10"] else USUAL
+    benchmark = Benchmark(
+        sets={Path(name).name: read(name) for name in sets},
+        backbone=_backbone(backbone, backbones, shared, out),
+        methods=[name.strip() for name in (methods or usual).split(",")],
+        seeds=range(seeds),
+        out=out,
+        reporter=reporter,
+        steps=steps,
+    )
+    results = benchmark.run(json_file)
+    write_file(out / "benchmark.csv", comma_separated(results).encode())
+    write_file(out / "benchmark.html", render(results, out).encode())
+    reporter.say(f"Pictures: {out / 'benchmark.html'}")
+    typer.echo(markdown(results))
+
+
+def _backbone(name: str, backbones: Path, shared: Path, out: Path) -> Backbone:
+    """One that is installed, or one of the ImageNet backbones among the shared files."""
+    file = shared / "backbones" / f"{name}.onnx"
+    if not file.exists():
+        return find_backbone(name, (EMBEDDED, backbones))
+    directory = out / "backbones" / name
+    if not (directory / MANIFEST).exists():
+        import_backbone(
+            file, out / "backbones", name=name, mean=IMAGENET_MEAN, std=IMAGENET_STD,
+            licence="Apache-2.0", training_data="ImageNet-1k",
+        )  # fmt: skip
+    return open_backbone(directory)

@@ -1,0 +1,112 @@
+"""The pictures of reports and benchmark pages, as PNG inside of the page."""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from models.image import Mask, Pixels
+from training.comparison import Comparison
+
+matplotlib.use("Agg")
+
+GOOD, BAD, LINE = "#2a78b8", "#c8501e", "#555555"
+# Distinct also without colour vision (Okabe & Ito).
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8c8c8c")
+TITLES = {
+    "image_auroc": "Image AUROC", "image_ap": "Image AP", "image_f1_max": "Image F1-max",
+    "pixel_auroc": "Pixel AUROC", "pixel_ap": "Pixel AP", "pixel_f1_max": "Pixel F1-max",
+    "pixel_aupro": "Pixel AUPRO",
+}  # fmt: skip
+
+Curve = tuple[NDArray[Any], NDArray[Any]]
+
+
+def loss_curve(losses: Sequence[float]) -> str:
+    """Loss by step, faint, and its moving mean."""
+    figure, axes = _plot()
+    axes.plot(np.arange(1, len(losses) + 1), losses, color=GOOD, alpha=0.25, linewidth=0.8)
+    window = max(1, len(losses) // 40)
+    smooth = np.convolve(losses, np.ones(window) / window, "valid")
+    axes.plot(np.arange(window, len(losses) + 1), smooth, color=GOOD, linewidth=1.8)
+    axes.set(xlabel="step", ylabel="loss", ylim=(0, None))
+    return embed(figure)
+
+
+def histogram(
+    groups: Mapping[str, tuple[NDArray[Any], str]], lines: Mapping[str, float] | None = None
+) -> str:
+    """Scores of named groups, each with its colour, as percent of the group; lines at scores."""
+    groups = {name: group for name, group in groups.items() if len(group[0])}
+    figure, axes = _plot()
+    everything = np.concatenate([scores for scores, _ in groups.values()])
+    bins = np.linspace(everything.min(), everything.max() + 1e-6, 40)
+    for name, (scores, colour) in groups.items():
+        weights = np.full(len(scores), 100 / len(scores))
+        axes.hist(scores, bins, weights=weights, color=colour, alpha=0.65, label=name)
+    for (name, value), style in zip((lines or {}).items(), ("--", "-"), strict=False):
+        axes.axvline(value, color=LINE, linestyle=style, linewidth=1.2, label=f"{name} {value:.1f}")
+    axes.set(xlabel="raw score", ylabel="% of group")
+    axes.legend(fontsize=7, frameon=False)
+    return embed(figure)
+
+
+def curves(named: Mapping[str, Curve], x: str, y: str, limit: float = 1.0) -> str:
+    """Curves by name, x up to `limit`."""
+    figure, axes = _plot((3.4, 2.9))
+    for number, (name, (along, up)) in enumerate(named.items()):
+        axes.plot(along, up, color=PALETTE[number % len(PALETTE)], linewidth=1.6, label=name)
+    axes.set(xlabel=x, ylabel=y, xlim=(0, limit), ylim=(0, 1.02))
+    if len(named) > 1:
+        axes.legend(fontsize=7, frameon=False)
+    return embed(figure)
+
+
+def changes(comparison: Comparison) -> str:
+    """Candidate - champion with its interval; zero is where the two are alike."""
+    shown = comparison.changes[::-1]
+    figure, axes = _plot((10.4, 0.8 + 0.4 * len(shown)))
+    for row, change in enumerate(shown):
+        colour = BAD if change.worse else GOOD if change.better else LINE
+        axes.plot([100 * change.low, 100 * change.high], [row, row], color=colour, linewidth=3)
+        axes.plot(100 * change.difference, row, "o", color=colour, markersize=7)
+    axes.axvline(0, color=LINE, linewidth=1)
+    axes.set_yticks(range(len(shown)), [TITLES[change.metric] for change in shown])
+    axes.set(xlabel="candidate - champion, points", ylim=(-0.6, len(shown) - 0.4))
+    return embed(figure)
+
+
+def overlay(
+    image: Pixels, heatmap: NDArray[np.float32], mask: Mask | None, low: float, high: float
+) -> str:
+    """A part, its marked defect outlined, beside the heatmap over it, from `low` to `high`."""
+    figure = Figure(figsize=(4.2, 2.15), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.imshow(image)
+    if mask is not None and mask.any():
+        left.contour(mask, levels=[0.5], colors=["#00e0a0"], linewidths=0.9)
+    right.imshow(image)
+    right.imshow(heatmap, cmap="inferno", alpha=0.6, vmin=low, vmax=high)
+    for axes in (left, right):
+        axes.set_axis_off()
+    return embed(figure, 80)
+
+
+def embed(figure: Figure, dpi: int = 110) -> str:
+    """A figure as a data URL."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _plot(size: tuple[float, float] = (5.2, 2.8)) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots()
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
