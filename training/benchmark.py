@@ -46,8 +46,6 @@ class Protocol:
 
 
 PROTOCOLS = {"cifar10": Protocol(size=128, grid=8, pool=128, served=False)}
-# What labels are learned from, where a benchmark is asked for that.
-CHAMPION = "paper"
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,8 @@ class Stage:
 class Benchmark:
     """Sets by name, each of categories by name; where the work goes; and what is run on them.
 
-    `steps` shortens every training, to try a benchmark out.
+    Labels are learned by what `champion` has learned. `steps` shortens every training, to try a
+    benchmark out.
     """
 
     sets: Mapping[str, Mapping[str, Dataset]]
@@ -77,6 +76,7 @@ class Benchmark:
     out: Path
     reporter: Reporter
     steps: int | None = None
+    champion: str = "paper"
 
     def stages(self) -> list[Stage]:
         """All there are to run, category by category. Raises TrainingError for a method that
@@ -129,9 +129,8 @@ class Benchmark:
     def _run(self, stage: Stage) -> dict[str, Any]:
         data = self.sets[stage.set_name][stage.category]
         if stage.method in LABELLINGS:
-            champion = self._places(replace(stage, method=CHAMPION))
             learned = learn_ten(
-                data, _bundle(champion, stage), self._places(stage), LABELLINGS[stage.method],
+                data, self._champion(stage), self._places(stage), LABELLINGS[stage.method],
                 seed=stage.seed, steps=self.steps, reporter=self.reporter,
             )  # fmt: skip
             return learned.figures()
@@ -167,19 +166,19 @@ class Benchmark:
             **gap,
         }
 
+    def _champion(self, stage: Stage) -> Bundle:
+        places = self._places(replace(stage, method=self.champion))
+        path = places.store / stage.category / "1"
+        if not path.is_dir():
+            raise TrainingError(
+                f"{stage} starts from what {self.champion} has learned, which is not there.",
+                remedy=f"Name {self.champion} before it in --methods.",
+            )
+        return open_bundle(path)
+
     def _places(self, stage: Stage) -> Places:
         # Features are those of the set, whatever is made of them.
         return Places(self.out / str(stage), self.out / stage.set_name / ".features")
-
-
-def _bundle(places: Places, stage: Stage) -> Bundle:
-    path = places.store / stage.category / "1"
-    if not path.is_dir():
-        raise TrainingError(
-            f"{stage} starts from what {CHAMPION} has learned, which is not there.",
-            remedy=f"Name {CHAMPION} before it in --methods.",
-        )
-    return open_bundle(path)
 
 
 def _served_gap(fitted: Fitted) -> float:
