@@ -72,9 +72,11 @@ class Moments:
         outer_PKK = mean_PK.unsqueeze(2) * mean_PK.unsqueeze(1)
         covariance_PKK = self._square_PKK / self._count - outer_PKK
         spread = covariance_PKK.diagonal(dim1=1, dim2=2).mean()
-        covariance_PKK += _SHRINKAGE * spread * torch.eye(kept, dtype=torch.float64)
-        factor_PKK = torch.linalg.cholesky(torch.linalg.inv(covariance_PKK))
+        identity_KK = torch.eye(kept, dtype=torch.float64)
+        factor_PKK = torch.linalg.cholesky(covariance_PKK + _SHRINKAGE * spread * identity_KK)
+        # Not `inv`: MKL's, of many matrices of 200 × 200 at once, fails.
+        inverse_PKK = torch.linalg.solve_triangular(factor_PKK, identity_KK, upper=False)
         module.channel_K.copy_(self._channel_K)
         module.mean_PK.copy_(mean_PK)
-        module.whitening_PKK.copy_(factor_PKK)
+        module.whitening_PKK.copy_(inverse_PKK.transpose(1, 2))
         return module.eval()
