@@ -13,7 +13,9 @@ import pytest
 from service.app import create_app
 from service.metrics import Metrics
 from service.settings import Settings
+from training.anomalies import DRAWINGS
 from training.cli import app as training_app
+from training.methods import METHODS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
@@ -80,6 +82,11 @@ def test_every_metric_is_documented():
     }
     assert len(names) == 7
     assert [name for name in names if f"`{name}" not in README] == []
+
+
+@pytest.mark.parametrize("name", [*METHODS, *DRAWINGS])
+def test_every_method_and_anomaly_is_documented(name):
+    assert re.search(rf"`[^`]*\b{name}\b[^`]*`", README)
 
 
 def test_every_command_is_documented():

@@ -62,6 +62,12 @@ class Lesson:
         return Standardise(torch.from_numpy(statistics.mean), torch.from_numpy(statistics.std))
 
     @cached_property
+    def covariance(self) -> Tensor:
+        """Of the standardised features, over all cells, (C, C)."""
+        deviation = self.standardise.std.flatten()
+        return torch.from_numpy(self.statistics.covariance) / torch.outer(deviation, deviation)
+
+    @cached_property
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W) of the features of one part."""
         channels, height, width = self.cache[self.files[0].sha256].shape
@@ -104,9 +110,7 @@ class Rebuild:
         torch.manual_seed(seed)
         network = self.network(lesson.shape)
         if isinstance(network, Adtr):
-            deviation = lesson.standardise.std.flatten()
-            covariance = torch.from_numpy(lesson.statistics.covariance)
-            network.start_at_components(covariance / torch.outer(deviation, deviation))
+            network.start_at_components(lesson.covariance)
         schedule = self._schedule(lesson)
         indices = epochs(len(lesson.files), schedule.batch, seed)
 
@@ -162,16 +166,25 @@ class Remember:
 
 @dataclass(frozen=True)
 class Describe:
-    """A Gaussian for each place (PaDiM) or for all, on at most `kept` random channels."""
+    """A Gaussian for each place or for all, on at most `kept` directions: random channels (PaDiM),
+    or the principal components of good parts. `pooled`: of the mean of an image's cells."""
 
     kept: int
     per_place: bool = True
+    components: bool = False
+    pooled: bool = False
 
     def __call__(self, lesson: Lesson, number: int) -> tuple[nn.Module, list[float]]:
         channels, height, width = lesson.shape
-        rng = np.random.default_rng([lesson.seed, number])
-        chosen = torch.from_numpy(np.sort(rng.permutation(channels)[: self.kept]))
-        moments = Moments(chosen, height * width if self.per_place else 1)
+        if self.components:
+            directions = torch.linalg.eigh(lesson.covariance.double()).eigenvectors.float()
+            directions = directions[:, -self.kept :]  # eigenvalues ascend
+        else:
+            rng = np.random.default_rng([lesson.seed, number])
+            chosen = np.sort(rng.permutation(channels)[: self.kept])
+            directions = torch.eye(channels)[:, torch.from_numpy(chosen)]
+        places = height * width if self.per_place and not self.pooled else 1
+        moments = Moments(directions, places, pooled=self.pooled)
         for features in lesson.batches():
             moments.add(features)
-        return moments.gaussian(channels), []
+        return moments.gaussian(), []

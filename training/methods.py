@@ -98,6 +98,8 @@ def _convolutional(*widths: int) -> Rebuild:
 
 _FAST = {"layers": 2, "dimension": 128, "feedforward": 512}
 
+_ALL = 1_000_000  # channels
+
 METHODS: dict[str, Method] = {
     "paper": Method("ADTR as in the paper: 4+4 layers, 256 wide", (_adtr(SLOW),)),
     "fast": Method("ADTR for two CPU cores: 2+2 layers, 128 wide", (_adtr(QUICK, **_FAST),)),
@@ -123,5 +125,6 @@ METHODS: dict[str, Method] = {
         "PatchCore: neighbourhoods, coreset", (Remember(8000, neighbourhood=3, coreset=True),)
     ),
     "padim": Method("PaDiM: a Gaussian for each place", (Describe(100),)),
-    "gaussian": Method("one Gaussian for all places", (Describe(10_000, per_place=False),)),
+    "gaussian": Method("one Gaussian for all places", (Describe(_ALL, per_place=False),)),
+    "pooled-gaussian": Method("one Gaussian of whole images", (Describe(_ALL, pooled=True),)),
 }

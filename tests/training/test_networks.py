@@ -101,32 +101,29 @@ def test_a_neighbourhood_is_the_mean_of_the_cells_that_are_there():
     assert mean[0, 0, 0, 0] == (0 + 1 + 3 + 4) / 4
 
 
-@pytest.mark.parametrize("places", [4, 1])
-def test_a_gaussians_distance_is_mahalanobis(places):
+@pytest.mark.parametrize("kind", ["each place", "all places", "pooled"])
+def test_a_gaussians_distance_is_mahalanobis(kind):
     rng = np.random.default_rng(0)
-    mixing = rng.standard_normal((3, 3))
-    features = torch.from_numpy((mixing @ rng.standard_normal((3, 3000))).astype(np.float32))
-    features = features.T.reshape(-1, 2, 2, 3).permute(0, 3, 1, 2).contiguous()
-    moments = Moments(torch.arange(3), places)
+    mixed = rng.standard_normal((3, 3)) @ rng.standard_normal((3, 3000))
+    features = torch.from_numpy(mixed.astype(np.float32)).T.reshape(-1, 2, 2, 3).permute(0, 3, 1, 2)
+    moments = Moments(torch.eye(3), 4 if kind == "each place" else 1, pooled=kind == "pooled")
     for batch in features.split(100):
         moments.add(batch)
-    gaussian = moments.gaussian(channels=3)
-    tokens = features.permute(2, 3, 0, 1).reshape(4, -1, 3).double()
-    if places == 1:
-        tokens = tokens.reshape(1, -1, 3)
+    places = {
+        "each place": list(features.flatten(2).permute(2, 0, 1)),
+        "all places": [features.permute(0, 2, 3, 1).reshape(-1, 3)],
+        "pooled": [features.mean((2, 3))],
+    }[kind]
+    covariances = [np.cov(place.numpy().T, bias=True) for place in places]
+    ridge = 0.01 * np.mean([np.diag(covariance) for covariance in covariances], 0)
+    probe = np.array([2.0, -1.0, 0.5])
     expected = []
-    probe = torch.tensor([2.0, -1.0, 0.5], dtype=torch.float64)
-    for place in tokens:
-        covariance = torch.cov(place.T, correction=0)
-        covariance += (
-            0.01
-            * np.mean([torch.cov(p.T, correction=0).diagonal().mean() for p in tokens])
-            * torch.eye(3)
-        )
-        away = probe - place.mean(0)
-        expected.append(float((away @ torch.linalg.inv(covariance) @ away).sqrt()))
-    found = gaussian(probe.float().view(1, 3, 1, 1).expand(1, 3, 2, 2)).flatten().tolist()
-    assert found == pytest.approx(expected * (4 // places), rel=1e-3)
+    for place, covariance in zip(places, covariances, strict=True):
+        away = probe - place.numpy().mean(0)
+        expected.append(np.sqrt(away @ np.linalg.inv(covariance + np.diag(ridge)) @ away))
+    image = torch.from_numpy(probe.astype(np.float32)).view(1, 3, 1, 1).expand(1, 3, 2, 2)
+    found = moments.gaussian()(image).flatten().tolist()
+    assert found == pytest.approx(expected * (4 // len(places)), rel=1e-3)
 
 
 def test_a_masked_token_is_not_rebuilt_from_itself_or_its_neighbours():
