@@ -9,7 +9,6 @@ from torch import nn
 
 from training.networks.adtr import Adtr, AdtrConfig
 from training.networks.convolutional import ConvolutionalAutoencoder, ConvolutionalConfig
-from training.networks.gaussian import Gaussian, GaussianConfig
 from training.networks.memory_bank import MemoryBank, MemoryBankConfig
 from training.networks.scorer import (
     HeatmapScore,
@@ -18,13 +17,14 @@ from training.networks.scorer import (
     ScoreSettings,
     Standardise,
 )
+from training.networks.whitening import Mahalanobis, Whitening, WhiteningConfig
 
-# By the name that stands in the file, what rebuilds a part, and its settings.
-_KINDS: dict[str, tuple[type[nn.Module], type[Any]]] = {
+# By the name that stands in the file: a module, and its settings.
+_MODULES: dict[str, tuple[type[nn.Module], type[Any]]] = {
     "adtr": (Adtr, AdtrConfig),
     "convolutional": (ConvolutionalAutoencoder, ConvolutionalConfig),
-    "gaussian": (Gaussian, GaussianConfig),
     "memory_bank": (MemoryBank, MemoryBankConfig),
+    "whitening": (Whitening, WhiteningConfig),
 }
 
 
@@ -47,23 +47,33 @@ def load_checkpoint(data: bytes) -> Scorer:
     scorer = Scorer(
         (channels, height, width),
         Standardise.blank(channels),
-        [_rebuild(*part) for part in settings["parts"]],
+        [_rebuild(part) for part in settings["parts"]],
         HeatmapScore(settings["stride"], ScoreSettings(**settings["score"])),
     )
     scorer.load_state_dict(load(data))
     return scorer.eval()
 
 
-def _describe(part: nn.Module) -> tuple[str, dict[str, Any]]:
-    module = part.network if isinstance(part, Reconstruction) else part
-    kind = next(name for name, (made, _) in _KINDS.items() if isinstance(module, made))
-    return kind, dataclasses.asdict(module.config)
+def _describe(part: nn.Module) -> dict[str, dict[str, Any]]:
+    """The settings of the modules that a part is made of, by their names."""
+    made = [module for module in (part, *part.children()) if hasattr(module, "config")]
+    return {
+        name: dataclasses.asdict(module.config)
+        for module in made
+        for name, (kind, _) in _MODULES.items()
+        if isinstance(module, kind)
+    }
 
 
-def _rebuild(kind: str, settings: dict[str, Any]) -> nn.Module:
-    made, config = _KINDS[kind]
-    module = made(config(**settings))
-    return Reconstruction(module) if kind in ("adtr", "convolutional") else module
+def _rebuild(settings: dict[str, dict[str, Any]]) -> nn.Module:
+    made = {name: _MODULES[name][0](_MODULES[name][1](**of)) for name, of in settings.items()}
+    whitening = made.pop("whitening", None)
+    assert whitening is None or isinstance(whitening, Whitening)
+    if not made:
+        assert whitening is not None
+        return Mahalanobis(whitening)
+    ((name, module),) = made.items()
+    return module if name == "memory_bank" else Reconstruction(module, whitening)
 
 
 def _metadata(data: bytes) -> dict[str, Any]:

@@ -15,7 +15,6 @@ from training.data import LabelledFile
 from training.features import ChannelStatistics, FeatureCache, channel_statistics
 from training.loop import Schedule, TrainingState, epochs, train
 from training.networks.adtr import Adtr
-from training.networks.gaussian import Moments
 from training.networks.memory_bank import (
     MemoryBank,
     MemoryBankConfig,
@@ -23,6 +22,7 @@ from training.networks.memory_bank import (
     neighbourhood_mean,
 )
 from training.networks.scorer import Reconstruction, Standardise
+from training.networks.whitening import Mahalanobis, Moments, Whitening
 from training.progress import Reporter
 
 ScheduleName = Literal["short", "paper"]
@@ -30,6 +30,9 @@ ScheduleName = Literal["short", "paper"]
 PAPER_EPOCHS = 500
 PAPER_BATCH = 16
 BATCH = 8
+# Of the mean variance of a direction: what varies less on good parts is rounding, and whitened it
+# would drown everything. Channels can depend on each other exactly.
+SILENCE = 1e-3
 # The coreset is chosen among so many random vectors at most: its cost grows with their number.
 CANDIDATES = 50_000
 
@@ -94,23 +97,63 @@ class Learner(Protocol):
 
 
 @dataclass(frozen=True)
+class Whiten:
+    """A Gaussian for each place or for all, on at most `kept` directions: random channels (PaDiM),
+    or the principal components of good parts. `pooled`: of the mean of an image's cells."""
+
+    kept: int
+    per_place: bool = True
+    components: bool = False
+    pooled: bool = False
+
+    def learn(self, lesson: Lesson, number: int) -> Whitening:
+        """What whitens the features of good parts."""
+        channels, height, width = lesson.shape
+        if self.components:
+            variance, vectors = torch.linalg.eigh(lesson.covariance.double())  # ascending
+            loud = variance >= SILENCE * variance.mean()
+            directions = vectors[:, loud][:, -self.kept :].float()
+        else:
+            rng = np.random.default_rng([lesson.seed, number])
+            chosen = np.sort(rng.permutation(channels)[: self.kept])
+            directions = torch.eye(channels)[:, torch.from_numpy(chosen)]
+        places = height * width if self.per_place and not self.pooled else 1
+        moments = Moments(directions, places, pooled=self.pooled)
+        for features in lesson.batches():
+            moments.add(features)
+        return moments.whitening()
+
+    def __call__(self, lesson: Lesson, number: int) -> tuple[nn.Module, list[float]]:
+        return Mahalanobis(self.learn(lesson, number)), []
+
+
+@dataclass(frozen=True)
 class Rebuild:
     """A network that learns to rebuild features, by descent on ADTR's normal-only loss.
 
-    `network` makes one for features of a shape (C, H, W). `jitter` is UniAD's (arXiv 2206.03687):
-    noise of so many times the token's norm over C, added to what the network sees.
+    `network` makes one for features of a shape (C, H, W). With `whiten`, it rebuilds whitened
+    features: each deviation counts by how rare it is on good parts, at its place. `jitter` is
+    UniAD's (arXiv 2206.03687): noise of so many times the token's norm over C, added to what the
+    network sees.
     """
 
     network: Callable[[tuple[int, int, int]], nn.Module]
     short: Schedule
     jitter: float = 0.0
+    whiten: Whiten | None = None
 
     def __call__(self, lesson: Lesson, number: int) -> tuple[nn.Module, list[float]]:
         seed = lesson.seed + 1000 * number
+        whitening = self.whiten.learn(lesson, number) if self.whiten else None
+        shape, covariance = lesson.shape, lesson.covariance
+        if whitening:
+            shape = (whitening.config.kept, *shape[1:])
+            covariance = torch.eye(whitening.config.kept)
         torch.manual_seed(seed)
-        network = self.network(lesson.shape)
+        part = Reconstruction(self.network(shape), whitening)
+        network = part.network
         if isinstance(network, Adtr):
-            network.start_at_components(lesson.covariance)
+            network.start_at_components(covariance)
         schedule = self._schedule(lesson)
         indices = epochs(len(lesson.files), schedule.batch, seed)
 
@@ -119,11 +162,12 @@ class Rebuild:
 
         with lesson.reporter.bar("Training", schedule.steps) as advance:
             curve = train(
-                network, schedule, lambda step: lesson.features(indices(step)), loss, seed=seed,
+                network, schedule, lambda step: part.seen(lesson.features(indices(step))), loss,
+                seed=seed,
                 state=lesson.state(number, schedule) if lesson.state else None,
                 progress=lambda step, value: advance(step, f"loss {value:.1f}"),
             )  # fmt: skip
-        return Reconstruction(network), curve
+        return part, curve
 
     def _schedule(self, lesson: Lesson) -> Schedule:
         chosen = self.short
@@ -162,29 +206,3 @@ class Remember:
         bank = MemoryBank(MemoryBankConfig(lesson.shape[0], len(vectors), self.neighbourhood))
         bank.bank_NC.copy_(vectors)
         return bank.eval(), []
-
-
-@dataclass(frozen=True)
-class Describe:
-    """A Gaussian for each place or for all, on at most `kept` directions: random channels (PaDiM),
-    or the principal components of good parts. `pooled`: of the mean of an image's cells."""
-
-    kept: int
-    per_place: bool = True
-    components: bool = False
-    pooled: bool = False
-
-    def __call__(self, lesson: Lesson, number: int) -> tuple[nn.Module, list[float]]:
-        channels, height, width = lesson.shape
-        if self.components:
-            directions = torch.linalg.eigh(lesson.covariance.double()).eigenvectors.float()
-            directions = directions[:, -self.kept :]  # eigenvalues ascend
-        else:
-            rng = np.random.default_rng([lesson.seed, number])
-            chosen = np.sort(rng.permutation(channels)[: self.kept])
-            directions = torch.eye(channels)[:, torch.from_numpy(chosen)]
-        places = height * width if self.per_place and not self.pooled else 1
-        moments = Moments(directions, places, pooled=self.pooled)
-        for features in lesson.batches():
-            moments.add(features)
-        return moments.gaussian(), []

@@ -14,7 +14,7 @@ from torch import nn
 from training.data import LabelledFile
 from training.errors import TrainingError
 from training.features import FeatureCache
-from training.learners import Describe, Learner, Lesson, Rebuild, Remember
+from training.learners import Learner, Lesson, Rebuild, Remember, Whiten
 from training.loop import Schedule
 from training.networks.adtr import Adtr, AdtrConfig
 from training.networks.convolutional import ConvolutionalAutoencoder, ConvolutionalConfig
@@ -75,7 +75,9 @@ def balance(scorer: Scorer, cache: FeatureCache, files: Sequence[LabelledFile]) 
     scorer.scale_P.copy_(total_P / len(files))
 
 
-def _adtr(short: Schedule, *, jitter: float = 0.0, **settings: Any) -> Rebuild:
+def _adtr(
+    short: Schedule, *, jitter: float = 0.0, whiten: Whiten | None = None, **settings: Any
+) -> Rebuild:
     def network(shape: Shape) -> nn.Module:
         config = AdtrConfig(*shape, **settings)
         if config.masked // 2 >= max(config.height, config.width) // 2:
@@ -86,7 +88,7 @@ def _adtr(short: Schedule, *, jitter: float = 0.0, **settings: Any) -> Rebuild:
             )
         return Adtr(config)
 
-    return Rebuild(network, short, jitter)
+    return Rebuild(network, short, jitter, whiten)
 
 
 def _convolutional(*widths: int) -> Rebuild:
@@ -100,9 +102,16 @@ _FAST = {"layers": 2, "dimension": 128, "feedforward": 512}
 
 _ALL = 1_000_000  # channels
 
+# The 100 directions in which good parts vary most, whitened at each place.
+COMPONENTS = Whiten(100, components=True)
+
 METHODS: dict[str, Method] = {
     "paper": Method("ADTR as in the paper: 4+4 layers, 256 wide", (_adtr(SLOW),)),
     "fast": Method("ADTR for two CPU cores: 2+2 layers, 128 wide", (_adtr(QUICK, **_FAST),)),
+    "white-fast": Method(
+        "`fast` on whitened features", (_adtr(QUICK, whiten=COMPONENTS, **_FAST),)
+    ),
+    "components": Method("a Gaussian for each place, along components", (COMPONENTS,)),
     # The paper's figure 1 and its tables, on the fast network.
     "no-query": Method("ADTR without its query", (_adtr(QUICK, query="none", **_FAST),)),
     "no-attention": Method(
@@ -124,7 +133,7 @@ METHODS: dict[str, Method] = {
     "patchcore": Method(
         "PatchCore: neighbourhoods, coreset", (Remember(8000, neighbourhood=3, coreset=True),)
     ),
-    "padim": Method("PaDiM: a Gaussian for each place", (Describe(100),)),
-    "gaussian": Method("one Gaussian for all places", (Describe(_ALL, per_place=False),)),
-    "pooled-gaussian": Method("one Gaussian of whole images", (Describe(_ALL, pooled=True),)),
+    "padim": Method("PaDiM: a Gaussian for each place", (Whiten(100),)),
+    "gaussian": Method("one Gaussian for all places", (Whiten(_ALL, per_place=False),)),
+    "pooled-gaussian": Method("one Gaussian of whole images", (Whiten(_ALL, pooled=True),)),
 }

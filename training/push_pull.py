@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from training import losses
 from training.data import LabelledFile
@@ -52,25 +52,26 @@ def learn_labels(
     A defect with a mask is pushed by its cells, one without as an image. Returns the loss of every
     step. Raises TrainingError for a scorer that has nothing to train.
     """
-    networks = [part.network for part in scorer.parts if isinstance(part, Reconstruction)]
-    if not networks:
+    rebuilding = [part for part in scorer.parts if isinstance(part, Reconstruction)]
+    if not rebuilding:
         raise TrainingError(
             "This model only remembers good parts; it cannot learn from labels.",
             remedy="Fit the recipe with --preset best, paper or fast.",
         )
     batches = _Batches(scorer, cache, good, defective, settings.seed)
     curve: list[float] = []
-    for network in networks:
-        curve += _learn(network, batches, settings, reporter)
+    for part in rebuilding:
+        curve += _learn(part, batches, settings, reporter)
     scorer.eval()
     return curve
 
 
 def _learn(
-    network: nn.Module, batches: "_Batches", settings: PushPull, reporter: Reporter
+    part: Reconstruction, batches: "_Batches", settings: PushPull, reporter: Reporter
 ) -> list[float]:
     def loss(batch: _Batch) -> Tensor:
-        phi = losses.pseudo_huber(batch.features, network(batch.features))
+        seen = part.seen(batch.features)
+        phi = losses.pseudo_huber(seen, part.network(seen))
         by_cell = losses.push_pull_pixels(phi, batch.cells, settings.alpha_pixels)
         by_image = losses.push_pull_images(phi, batch.defective, settings.alpha_images, settings.k)
         return torch.where(batch.located, by_cell, by_image).mean()
@@ -78,7 +79,7 @@ def _learn(
     schedule = Schedule(settings.steps, BATCH, settings.learning_rate)
     with reporter.bar("Learning from labels", settings.steps) as advance:
         return train(
-            network, schedule, batches, loss, seed=settings.seed,
+            part.network, schedule, batches, loss, seed=settings.seed,
             progress=lambda step, value: advance(step, f"loss {value:.3f}"),
         )  # fmt: skip
 

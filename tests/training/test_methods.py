@@ -9,7 +9,7 @@ from training.checkpoint import dump_checkpoint, load_checkpoint
 from training.errors import TrainingError
 from training.export import export_head
 from training.features import FeatureCache, FeatureSource
-from training.learners import Lesson
+from training.learners import Lesson, Whiten
 from training.methods import METHODS, balance, method
 from training.networks.scorer import Scorer
 
@@ -76,3 +76,13 @@ def test_parts_of_a_scorer_weigh_alike(lesson):
     raw = torch.from_numpy(np.stack([lesson.cache[f.sha256] for f in lesson.files]))
     shares = joined.distances(raw).mean((1, 2, 3)) / joined.scale_P
     assert shares.tolist() == pytest.approx([1, 1], rel=1e-3)
+
+
+def test_channels_that_depend_on_each_other_do_not_drown_the_rest(lesson):
+    """Whitening divides by how much a direction varies: not where that is nothing but rounding."""
+    whitening = Whiten(1000, components=True).learn(lesson, 0)
+    seen = torch.cat([whitening(features) for features in lesson.batches()])
+    assert whitening.config.kept < lesson.shape[0]  # pooled planes repeat from octave to octave
+    assert (seen.var((0, 2, 3)) < 1.05).all()
+    shaken = seen - torch.cat([whitening(features * (1 + 1e-6)) for features in lesson.batches()])
+    assert shaken.abs().max() < 1e-2

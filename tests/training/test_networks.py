@@ -4,7 +4,6 @@ import torch
 
 from training.networks.adtr import Adtr, AdtrConfig, around
 from training.networks.convolutional import ConvolutionalAutoencoder, ConvolutionalConfig
-from training.networks.gaussian import Moments
 from training.networks.memory_bank import (
     MemoryBank,
     MemoryBankConfig,
@@ -12,6 +11,7 @@ from training.networks.memory_bank import (
     neighbourhood_mean,
 )
 from training.networks.scorer import HeatmapScore, Standardise
+from training.networks.whitening import Mahalanobis, Moments
 
 
 def test_the_papers_network_has_the_papers_size():
@@ -122,7 +122,7 @@ def test_a_gaussians_distance_is_mahalanobis(kind):
         away = probe - place.numpy().mean(0)
         expected.append(np.sqrt(away @ np.linalg.inv(covariance + np.diag(ridge)) @ away))
     image = torch.from_numpy(probe.astype(np.float32)).view(1, 3, 1, 1).expand(1, 3, 2, 2)
-    found = moments.gaussian()(image).flatten().tolist()
+    found = Mahalanobis(moments.whitening())(image).flatten().tolist()
     assert found == pytest.approx(expected * (4 // len(places)), rel=1e-3)
 
 

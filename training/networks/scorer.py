@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from training.networks.whitening import Whitening
+
 STD_FLOOR = 0.1  # of the mean deviation over all channels
 
 
@@ -70,14 +72,23 @@ class Standardise(nn.Module):
 
 
 class Reconstruction(nn.Module):
-    """The distance (B, H, W) between features (B, C, H, W) and what `network` makes of them."""
+    """The distance (B, H, W) between features (B, C, H, W) and what `network` makes of them.
 
-    def __init__(self, network: nn.Module) -> None:
+    With a `whitening`, both are of whitened features.
+    """
+
+    def __init__(self, network: nn.Module, whitening: Whitening | None = None) -> None:
         super().__init__()
         self.network = network
+        self.whitening = whitening
+
+    def seen(self, features_BCHW: Tensor) -> Tensor:
+        """The features that the network rebuilds."""
+        return features_BCHW if self.whitening is None else self.whitening(features_BCHW)
 
     def forward(self, features_BCHW: Tensor) -> Tensor:
-        return torch.linalg.vector_norm(features_BCHW - self.network(features_BCHW), dim=1)
+        seen_BKHW = self.seen(features_BCHW)
+        return torch.linalg.vector_norm(seen_BKHW - self.network(seen_BKHW), dim=1)
 
 
 class Scorer(nn.Module):

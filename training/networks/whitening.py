@@ -1,7 +1,8 @@
-"""Mahalanobis distance to a Gaussian of good parts: training-free, and the floor to clear.
+"""Features as deviations from a Gaussian of good parts, and how far away that makes them.
 
-One Gaussian for each place on random channels is PaDiM (Defard et al., arXiv 2011.08785); one for
-all places together suits parts that are not aligned (Rippel et al., arXiv 2005.14140). Instead of
+The length of a whitened feature is its Mahalanobis distance: the training-free floor to clear. One
+Gaussian for each place on random channels is PaDiM (Defard et al., arXiv 2011.08785); one for all
+places together suits parts that are not aligned (Rippel et al., arXiv 2005.14140). Instead of
 channels, the directions in which good parts vary most can be kept.
 """
 
@@ -14,11 +15,10 @@ _SHRINKAGE = 0.01  # of a direction's mean variance, added to the diagonal, as i
 
 
 @dataclass(frozen=True)
-class GaussianConfig:
+class WhiteningConfig:
     """`kept` directions of `channels`; `places` is height × width, or 1: one Gaussian for all.
 
-    `pooled` takes the mean of all cells first: an image is one vector, and each of its cells as
-    far away as the whole.
+    `pooled` takes the mean of all cells first: an image is one vector, which all its cells show.
     """
 
     channels: int
@@ -27,32 +27,36 @@ class GaussianConfig:
     pooled: bool = False
 
 
-class Gaussian(nn.Module):
-    """Standardised features (B, C, H, W) to Mahalanobis distances (B, H, W)."""
+class Whitening(nn.Module):
+    """Standardised features (B, C, H, W) to (B, K, H, W): of unit covariance on good parts."""
 
-    def __init__(self, config: GaussianConfig) -> None:
+    def __init__(self, config: WhiteningConfig) -> None:
         super().__init__()
         self.config = config
         self.register_buffer("direction_CK", torch.zeros(config.channels, config.kept))
         self.register_buffer("mean_PK", torch.zeros(config.places, config.kept))
-        # (x - mean) @ whitening has unit covariance: its norm is the distance.
         self.register_buffer("whitening_PKK", torch.zeros(config.places, config.kept, config.kept))
         self.direction_CK: Tensor
         self.mean_PK: Tensor
         self.whitening_PKK: Tensor
 
     def forward(self, features_BCHW: Tensor) -> Tensor:
-        centred_LBK = tokens(features_BCHW, self.direction_CK, self.config.pooled)
-        centred_LBK = centred_LBK - self.mean_PK.unsqueeze(1)
-        distance_LB = torch.linalg.vector_norm(centred_LBK @ self.whitening_PKK, dim=2)
         batch, _, height, width = features_BCHW.shape
-        return distance_LB.T.expand(batch, height * width).unflatten(1, (height, width))
+        along_LBK = tokens(features_BCHW, self.direction_CK, self.config.pooled)
+        white_LBK = (along_LBK - self.mean_PK.unsqueeze(1)) @ self.whitening_PKK
+        white_BKL = white_LBK.permute(1, 2, 0).expand(batch, -1, height * width)
+        return white_BKL.unflatten(2, (height, width))
 
 
-def tokens(features_BCHW: Tensor, direction_CK: Tensor, pooled: bool) -> Tensor:
-    """Features along some directions, place by place (L, B, K); L is 1 where they are pooled."""
-    along_LBK = features_BCHW.flatten(2).permute(2, 0, 1) @ direction_CK
-    return along_LBK.mean(0, keepdim=True) if pooled else along_LBK
+class Mahalanobis(nn.Module):
+    """Standardised features (B, C, H, W) to their distance from good parts (B, H, W)."""
+
+    def __init__(self, whitening: Whitening) -> None:
+        super().__init__()
+        self.whitening = whitening
+
+    def forward(self, features_BCHW: Tensor) -> Tensor:
+        return torch.linalg.vector_norm(self.whitening(features_BCHW), dim=1)
 
 
 class Moments:
@@ -76,11 +80,11 @@ class Moments:
         self._sum_PK += tokens_LBK.double().sum(1)
         self._square_PKK += (tokens_LBK.transpose(1, 2) @ tokens_LBK).double()
 
-    def gaussian(self) -> Gaussian:
-        """The Gaussian of all that was taken in."""
+    def whitening(self) -> Whitening:
+        """What makes all that was taken in white."""
         channels = len(self._direction_CK)
         places, kept = self._sum_PK.shape
-        module = Gaussian(GaussianConfig(channels, kept, places, self._pooled))
+        module = Whitening(WhiteningConfig(channels, kept, places, self._pooled))
         mean_PK = self._sum_PK / self._count
         outer_PKK = mean_PK.unsqueeze(2) * mean_PK.unsqueeze(1)
         covariance_PKK = self._square_PKK / self._count - outer_PKK
@@ -93,3 +97,9 @@ class Moments:
         module.mean_PK.copy_(mean_PK)
         module.whitening_PKK.copy_(inverse_PKK.transpose(1, 2))
         return module.eval()
+
+
+def tokens(features_BCHW: Tensor, direction_CK: Tensor, pooled: bool) -> Tensor:
+    """Features along some directions, place by place (L, B, K); L is 1 where they are pooled."""
+    along_LBK = features_BCHW.flatten(2).permute(2, 0, 1) @ direction_CK
+    return along_LBK.mean(0, keepdim=True) if pooled else along_LBK
