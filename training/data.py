@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from models.errors import ImageError
-from models.image import read_mask
+from models.image import PixelContract, decode, read_mask
 from models.sample import Snapshot
 from training.errors import DatasetError
 
@@ -83,17 +83,27 @@ def read_snapshot(snapshot: Snapshot) -> tuple[LabelledFile, ...]:
     )
 
 
-def check_masks(files: Iterable[LabelledFile]) -> None:
-    """Read every mask. Raises DatasetError for the first that cannot be used."""
+def check_masks(files: Iterable[LabelledFile], pixels: PixelContract) -> None:
+    """Read every mask with its image. Raises DatasetError for the first that cannot be used."""
     for file in files:
         if file.mask is None:
             continue
         try:
-            read_mask(file.mask.read_bytes())
+            height, width = read_mask(file.mask.read_bytes()).shape
         except ImageError as error:
             raise DatasetError(
                 f"{file.mask} cannot be used: {error.message}", remedy=error.remedy
             ) from error
+        try:
+            image = decode(file.image.read_bytes(), pixels)
+        except ImageError:
+            continue  # said with all other broken images, when features are gathered
+        if image.shape[:2] != (height, width):
+            raise DatasetError(
+                f"{file.mask} is {width}×{height} pixels, its image {image.shape[1]}×"
+                f"{image.shape[0]}.",
+                remedy="Draw the mask on the image itself; a mask is never stretched.",
+            )
 
 
 def hold_out(files: Iterable[LabelledFile], share: float, least: int) -> set[str]:

@@ -121,8 +121,12 @@ class FeatureCache:
     def _write(self, sha256: str, values: Features) -> None:
         # Atomic, so that an interrupted run leaves no half file; not durable: it is a cache.
         # The name is one's own, since several trainings may share the cache.
-        with tempfile.NamedTemporaryFile(dir=self._directory, suffix=".npy", delete=False) as file:
-            np.save(file, values, allow_pickle=False)
+        with tempfile.NamedTemporaryFile(dir=self._directory, suffix=".part", delete=False) as file:
+            try:
+                np.save(file, values, allow_pickle=False)
+            except OSError:  # a full disk
+                Path(file.name).unlink()
+                raise
         Path(file.name).rename(self._path(sha256))
 
 

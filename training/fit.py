@@ -167,7 +167,7 @@ def train_recipe(
     """
     reporter = reporter or Reporter()
     chosen = method(settings.preset)
-    check_masks(data.test)
+    check_masks(data.test, settings.pixels)
     held_out = hold_out(data.train, HOLD_OUT, LEAST)
     if len(held_out) < LEAST:
         raise TrainingError(

@@ -25,6 +25,8 @@ from training.errors import TrainingError
 Batch = TypeVar("Batch")
 
 SAVE_EVERY_S = 60.0
+# So many times the first step's loss. Nothing learned is worth going on with then.
+EXPLODED = 100.0
 
 
 @dataclass(frozen=True)
@@ -82,11 +84,7 @@ def train(
             optimiser.zero_grad()
             value.backward()
             norm = nn.utils.clip_grad_norm_(network.parameters(), schedule.clip)
-            if not (torch.isfinite(value) and torch.isfinite(norm)):
-                raise TrainingError(
-                    f"The loss became {value.item()} at step {step}.",
-                    remedy="Look for images that are all one colour; try another --seed.",
-                )
+            _check(value, norm, losses, schedule)
             optimiser.step()
             losses.append(value.item())
             if progress:
@@ -100,6 +98,22 @@ def train(
         state.save(network, optimiser, losses)  # what comes after a training can fail, too
     network.eval()
     return losses
+
+
+def _check(loss: Tensor, norm: Tensor, losses: list[float], schedule: Schedule) -> None:
+    """Raise TrainingError where going on makes no sense, with the likely cause."""
+    step, value = len(losses), loss.item()
+    if not (math.isfinite(value) and torch.isfinite(norm)):
+        raise TrainingError(
+            f"The loss became {value} at step {step}.",
+            remedy="Look for images that are all one colour; try another --seed.",
+        )
+    if losses and value > EXPLODED * losses[0]:
+        raise TrainingError(
+            f"The loss exploded at step {step}: {value:.3g}, after {losses[0]:.3g} at the start.",
+            remedy=f"The learning rate of {schedule.learning_rate:g} is too high for these images, "
+            "or one of them is unlike all others: look at those with the highest scores.",
+        )
 
 
 def epochs(count: int, batch: int, seed: int) -> Callable[[int], np.ndarray[Any, Any]]:

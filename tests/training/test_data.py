@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from models.errors import SnapshotError
-from models.image import encode_png
+from models.image import PixelContract, encode_png
 from models.sample import LabelledImage, Sample, write_snapshot
 from training.data import check_masks, hold_out, read_mvtec, read_snapshot
 from training.errors import DatasetError
@@ -89,7 +89,15 @@ def test_a_mask_that_cannot_be_used_is_found_before_any_training(product, tmp_pa
     mask = tmp_path / "p" / "ground_truth" / "dent" / "000_mask.png"
     mask.write_bytes(encode_png(np.full((96, 96), 300, np.uint16)))
     with pytest.raises(DatasetError, match=r"000_mask\.png cannot be used"):
-        check_masks(read_mvtec(tmp_path / "p").test)
+        check_masks(read_mvtec(tmp_path / "p").test, PixelContract())
+
+
+def test_a_mask_of_another_size_than_its_image_is_refused(product, tmp_path):
+    shutil.copytree(product, tmp_path / "p")
+    mask = tmp_path / "p" / "ground_truth" / "dent" / "000_mask.png"
+    mask.write_bytes(encode_png(np.full((48, 96), 255, np.uint8)))
+    with pytest.raises(DatasetError, match="is 96×48 pixels, its image 96×96"):
+        check_masks(read_mvtec(tmp_path / "p").test, PixelContract())
 
 
 def test_a_link_to_nowhere_is_said(product, tmp_path):

@@ -64,6 +64,17 @@ def test_a_loss_that_is_no_number_stops_the_training():
               lambda x: model(x).sum() * math.nan, seed=0)  # fmt: skip
 
 
+def test_a_loss_that_explodes_stops_the_training_with_its_likely_cause():
+    model = network()
+
+    def loss(x):
+        return (model(x) - x).square().mean() * (1e6 if len(x) == 2 else 1)
+
+    with pytest.raises(TrainingError, match="exploded at step 3") as raised:
+        train(model, SCHEDULE, lambda step: torch.ones(2 if step == 3 else 4, 3), loss, seed=0)
+    assert "0.01" in raised.value.remedy
+
+
 def test_each_epoch_shows_every_sample_once():
     indices = epochs(10, 5, seed=0)
     first = sorted([*indices(0), *indices(1)])
