@@ -54,8 +54,7 @@ if [ ! -d $work/backbones/filters ]; then
 fi
 if [ ! -e $work/store/cap/1/manifest.json ]; then
     say "Fitting the recipe 'cap' on good parts"
-    .venv/bin/kizu-train fit $work/demo --recipe cap --backbone filters --preset fast \
-        --steps "${KIZU_DEMO_STEPS:-500}" >/dev/null
+    .venv/bin/kizu-train fit $work/demo --recipe cap --backbone filters --preset fast >/dev/null
 fi
 
 if ! running; then

@@ -55,7 +55,7 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
     return open_backbone(filter_backbone(tmp_path_factory.mktemp("backbones")))
 
 
-SMALL = FitSettings(recipe="cap", preset="fast", size=64, grid=4, steps=30)
+SMALL = FitSettings(recipe="cap", preset="small", size=64, grid=4, steps=30)
 
 
 @pytest.fixture(scope="session")

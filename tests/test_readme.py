@@ -38,7 +38,7 @@ def test_the_code_of_the_readme_runs(tmp_path):
     port = free_port()
     script = "\n".join(blocks)
     script = script.replace("demo-data demo", "demo-data demo --good 40 --test-good 8 --size 128")
-    script = script.replace("--steps 500", "--steps 4")
+    script = script.replace("--preset fast", "--preset fast --steps 4")
     script = script.replace("retrain ", "retrain --steps 3 ").replace("8000", str(port))
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     process = subprocess.Popen(

@@ -58,9 +58,9 @@ def fit_command(
     recipe: Annotated[str, typer.Option(help="Name of the inspected view of one product.")],
     backbone: Annotated[str, typer.Option(help="Name of a backbone, see `backbone list`.")],
     store: StoreOption = Path("models/bundles"),
-    preset: Annotated[str, typer.Option(help=f"One of {', '.join(METHODS)}.")] = "paper",
+    preset: Annotated[str, typer.Option(help=f"One of {', '.join(METHODS)}.")] = "fast",
     schedule: Annotated[
-        ScheduleName, typer.Option(help="short: 800 steps; paper: 500 epochs.")
+        ScheduleName, typer.Option(help="short: as long as each preset needs; paper: 500 epochs.")
     ] = "short",
     steps: Annotated[int | None, typer.Option(min=1, help="Another number of steps.")] = None,
     size: Annotated[int, typer.Option(min=32, help="Side of the network's input in pixels.")] = 256,

@@ -44,7 +44,7 @@ class FitSettings:
     """
 
     recipe: str
-    preset: str = "paper"
+    preset: str = "fast"
     schedule: ScheduleName = "short"
     size: int = 256
     grid: int = 16

@@ -25,7 +25,7 @@ from training.errors import TrainingError
 Batch = TypeVar("Batch")
 
 SAVE_EVERY_S = 60.0
-# So many times the first step's loss. Nothing learned is worth going on with then.
+# So many times the first steps' losses. Nothing learned is worth going on with then.
 EXPLODED = 100.0
 
 
@@ -108,9 +108,10 @@ def _check(loss: Tensor, norm: Tensor, losses: list[float], schedule: Schedule) 
             f"The loss became {value} at step {step}.",
             remedy="Look for images that are all one colour; try another --seed.",
         )
-    if losses and value > EXPLODED * losses[0]:
+    start = max(losses[:10], default=value)
+    if value > EXPLODED * start > 0:
         raise TrainingError(
-            f"The loss exploded at step {step}: {value:.3g}, after {losses[0]:.3g} at the start.",
+            f"The loss exploded at step {step}: {value:.3g}, after {start:.3g} at the start.",
             remedy=f"The learning rate of {schedule.learning_rate:g} is too high for these images, "
             "or one of them is unlike all others: look at those with the highest scores.",
         )

@@ -26,6 +26,7 @@ Sight = Literal["stages", "last", "pixels"]
 
 SLOW = Schedule(steps=800, batch=8, learning_rate=1e-3)
 QUICK = Schedule(steps=800, batch=8, learning_rate=2e-3)
+BRIEF = Schedule(steps=400, batch=8, learning_rate=2e-3)
 
 
 @dataclass(frozen=True)
@@ -98,8 +99,7 @@ def _convolutional(*widths: int) -> Rebuild:
     return Rebuild(network, SLOW)
 
 
-_FAST = {"layers": 2, "dimension": 128, "feedforward": 512}
-
+_SMALL = {"layers": 2, "dimension": 128, "feedforward": 512}
 _ALL = 1_000_000  # channels
 
 # The 100 directions in which good parts vary most, whitened at each place.
@@ -107,26 +107,27 @@ COMPONENTS = Whiten(100, components=True)
 
 METHODS: dict[str, Method] = {
     "paper": Method("ADTR as in the paper: 4+4 layers, 256 wide", (_adtr(SLOW),)),
-    "fast": Method("ADTR for two CPU cores: 2+2 layers, 128 wide", (_adtr(QUICK, **_FAST),)),
-    "white-fast": Method(
-        "`fast` on whitened features", (_adtr(QUICK, whiten=COMPONENTS, **_FAST),)
+    "fast": Method(
+        "small ADTR (2+2 layers, 128 wide) on whitened features",
+        (_adtr(BRIEF, whiten=COMPONENTS, **_SMALL),),
     ),
-    "components": Method("a Gaussian for each place, along components", (COMPONENTS,)),
-    # The paper's figure 1 and its tables, on the fast network.
-    "no-query": Method("ADTR without its query", (_adtr(QUICK, query="none", **_FAST),)),
+    # The paper's figure 1 and its tables, on the small network.
+    "small": Method("small ADTR on plain features", (_adtr(QUICK, **_SMALL),)),
+    "no-query": Method("`small` without its query", (_adtr(QUICK, query="none", **_SMALL),)),
     "no-attention": Method(
-        "ADTR whose tokens see themselves alone",
-        (_adtr(QUICK, attention=False, query="target", **_FAST),),
+        "`small`, whose tokens see themselves alone",
+        (_adtr(QUICK, attention=False, query="target", **_SMALL),),
     ),
     "last-stage": Method(
-        "ADTR on the backbone's last stage", (_adtr(QUICK, **_FAST),), sight="last"
+        "`small` on the backbone's last stage", (_adtr(QUICK, **_SMALL),), sight="last"
     ),
     "cnn": Method("convolutional autoencoder of features", (_convolutional(256, 64),)),
     "pixel-cnn": Method(
         "convolutional autoencoder of pixels", (_convolutional(32, 64, 128, 128),), sight="pixels"
     ),
     "uniad": Method(
-        "UniAD: neighbours masked, features jittered", (_adtr(QUICK, jitter=20, masked=7, **_FAST),)
+        "`small` with UniAD's neighbour mask and jitter",
+        (_adtr(QUICK, jitter=20, masked=7, **_SMALL),),
     ),
     # What users would pick instead.
     "knn": Method("k-NN on 8,000 random vectors", (Remember(8000),)),
@@ -134,6 +135,7 @@ METHODS: dict[str, Method] = {
         "PatchCore: neighbourhoods, coreset", (Remember(8000, neighbourhood=3, coreset=True),)
     ),
     "padim": Method("PaDiM: a Gaussian for each place", (Whiten(100),)),
+    "components": Method("a Gaussian for each place, along components", (COMPONENTS,)),
     "gaussian": Method("one Gaussian for all places", (Whiten(_ALL, per_place=False),)),
     "pooled-gaussian": Method("one Gaussian of whole images", (Whiten(_ALL, pooled=True),)),
 }

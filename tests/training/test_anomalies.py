@@ -68,7 +68,7 @@ def test_a_fit_learns_from_drawn_and_external_anomalies(
 ):
     monkeypatch.setattr("training.fit.ANOMALIES", 16)
     settings = FitSettings(
-        "cap", "fast", size=64, grid=4, steps=30, anomalies=("cut-paste",),
+        "cap", "small", size=64, grid=4, steps=30, anomalies=("cut-paste",),
         external=dataset.root / "test" / "scratch", push_pull=PushPull(steps=100),
     )  # fmt: skip
     learned = fit(dataset, backbone, settings, Places(tmp_path / "store", tmp_path / "cache"))
