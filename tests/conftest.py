@@ -19,7 +19,8 @@ from service.settings import Settings
 from training.backbones import filter_backbone
 from training.data import Dataset, read_mvtec
 from training.demo_data import write_demo
-from training.fit import FitSettings, Fitted, Places, Trained, fit
+from training.fit import Fitted, fit
+from training.recipe import FitSettings, Places, Trained
 
 ROOT = Path(__file__).parent.parent
 

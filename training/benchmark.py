@@ -21,11 +21,12 @@ from training.bootstrap import draws, interval
 from training.data import Dataset
 from training.errors import TrainingError
 from training.evaluation import Evaluation, score_images
-from training.fit import FitSettings, Fitted, Places, fit, train_recipe
+from training.fit import Fitted, fit
 from training.labelled import LABELLINGS, learn_ten
 from training.methods import method
 from training.networks.scorer import ScoreSettings
 from training.progress import Reporter
+from training.recipe import FitSettings, Places, train_recipe
 from training.stage_files import write_stage
 
 CONFIDENCE = 0.95

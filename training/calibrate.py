@@ -1,35 +1,56 @@
 """Thresholds from the raw scores of held-out good parts, and of nothing else."""
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.bundle import Calibration, Thresholds
+from training.errors import TrainingError
 
-FALSE_REVIEW_RATE = 0.05
-FALSE_REJECT_RATE = 0.01
 # Fewer good parts than this say nothing of how good parts vary.
 LEAST = 5
 
 
-def calibrate(scores: NDArray[Any]) -> tuple[Calibration, Thresholds]:
-    """Conformal thresholds for the default rates, from the scores (N) of held-out good parts.
+@dataclass(frozen=True)
+class Rates:
+    """Shares of good parts that may be sent to review, and that may be rejected.
 
-    A part is sent to review when its p-value (1 + #{calibration ≥ s}) / (n + 1) is at most 5 %,
-    and rejected at 1 %. Fewer than 1/rate - 1 parts cannot vouch for a rate: then the line is
-    put beyond all that was seen, by the spread between the median and the largest score.
+    Raises TrainingError for rates that make no sense, before anything is trained.
     """
+
+    review: float = 0.05
+    reject: float = 0.01
+
+    def __post_init__(self) -> None:
+        if not 0 < self.reject <= self.review < 1:
+            raise TrainingError(
+                f"A false-reject rate of {self.reject:g} with a false-review rate of "
+                f"{self.review:g} makes no review band.",
+                remedy="Choose 0 < --false-reject ≤ --false-review < 1.",
+            )
+
+
+def calibrate(scores: NDArray[Any], rates: Rates | None = None) -> tuple[Calibration, Thresholds]:
+    """Conformal thresholds for given rates, from the scores (N) of held-out good parts.
+
+    A part is sent to review when its p-value (1 + #{calibration ≥ s}) / (n + 1) is at most
+    `rates.review`, and rejected at `rates.reject`. Fewer than 1/rate - 1 parts cannot vouch for a
+    rate: then the line is put beyond all that was seen, by the spread between the median and the
+    largest score.
+    """
+    rates = rates or Rates()
     values = np.asarray(scores, np.float64)
     calibration = Calibration(
         count=len(values),
         quantiles=tuple(float(q) for q in np.quantile(values, np.linspace(0, 1, 101))),
-        false_review_rate=FALSE_REVIEW_RATE,
-        false_reject_rate=FALSE_REJECT_RATE,
+        false_review_rate=rates.review,
+        false_reject_rate=rates.reject,
         resolvable_false_reject=1 / (len(values) + 1),
     )
-    review, ng = (conformal(values, rate) for rate in (FALSE_REVIEW_RATE, FALSE_REJECT_RATE))
+    review, ng = (conformal(values, rate) for rate in (rates.review, rates.reject))
     beyond = float(2 * values.max() - np.median(values))
     review_line = float(np.nextafter(values.max(), np.inf)) if review is None else review
     return calibration, Thresholds(
@@ -49,13 +70,17 @@ def statement(calibration: Calibration) -> str:
     """In words, what the calibration can vouch for."""
     if calibration.resolvable_false_reject <= calibration.false_reject_rate:
         return (
-            f"Thresholds for {calibration.false_review_rate:.0%} false reviews and "
-            f"{calibration.false_reject_rate:.0%} false rejects, from {calibration.count} "
+            f"Thresholds for {_percent(calibration.false_review_rate)} false reviews and "
+            f"{_percent(calibration.false_reject_rate)} false rejects, from {calibration.count} "
             "held-out good parts."
         )
     needed = math.ceil(1 / calibration.false_reject_rate) - 1
     return (
         f"Too few held-out good parts ({calibration.count}) to vouch for "
-        f"{calibration.false_reject_rate:.0%} false rejects, which takes {needed}; they resolve "
-        f"{calibration.resolvable_false_reject:.1%}. The reject line lies beyond all of them."
+        f"{_percent(calibration.false_reject_rate)} false rejects, which takes {needed}; they "
+        f"resolve {calibration.resolvable_false_reject:.1%}. The reject line lies beyond all of them."
     )
+
+
+def _percent(rate: float) -> str:
+    return f"{100 * rate:.3g}%"

@@ -16,14 +16,16 @@ from models.session import Device, open_session
 from training.anomalies import DRAWINGS
 from training.backbone_cli import BackbonesOption, backbone_app
 from training.benchmark_cli import benchmark_command
+from training.calibrate import Rates
 from training.data import Dataset, read_mvtec
 from training.demo_data import write_demo
 from training.errors import TrainingError
 from training.evaluation import evaluate, score_images
-from training.fit import FitSettings, Places, fit
+from training.fit import fit
 from training.learners import ScheduleName
 from training.methods import METHODS
 from training.progress import TerminalReporter
+from training.recipe import FitSettings, Places
 from training.retrain import RetrainSettings, feature_source, retrain
 
 app = typer.Typer(
@@ -65,6 +67,12 @@ def fit_command(
     steps: Annotated[int | None, typer.Option(min=1, help="Another number of steps.")] = None,
     size: Annotated[int, typer.Option(min=32, help="Side of the network's input in pixels.")] = 256,
     grid: Annotated[int, typer.Option(min=2, help="Cells per side; divides the size.")] = 16,
+    false_review: Annotated[
+        float, typer.Option(help="Share of good parts that may be sent to review.")
+    ] = Rates.review,
+    false_reject: Annotated[
+        float, typer.Option(help="Share of good parts that may be rejected.")
+    ] = Rates.reject,
     anomalies: Annotated[
         str,
         typer.Option(help=f"Kinds to draw and learn from, among {', '.join(DRAWINGS)}."),
@@ -98,6 +106,7 @@ def fit_command(
         size=size,
         grid=grid,
         stages=_names(stages),
+        rates=Rates(review=false_review, reject=false_reject),
         anomalies=_names(anomalies),
         external=external,
         pixels=PixelContract.model_validate({"colour": colour, "bit_depth": int(bit_depth)}),

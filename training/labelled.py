@@ -18,8 +18,8 @@ from models.session import open_session
 from training.data import Dataset, LabelledFile
 from training.errors import TrainingError
 from training.evaluation import Evaluation, evaluate, score_images
-from training.fit import Places
 from training.progress import Reporter
+from training.recipe import Places
 from training.retrain import RetrainSettings, feature_source, retrain
 
 # By the name that a benchmark is told, whether the labels have masks.

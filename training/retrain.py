@@ -9,7 +9,7 @@ from models.bundle import CHECKPOINT, MODEL, TRAINED_ON, Bundle, Manifest
 from models.durable import write_file
 from models.sample import Snapshot
 from models.session import Device
-from training.calibrate import LEAST, calibrate, statement
+from training.calibrate import LEAST, Rates, calibrate, statement
 from training.checkpoint import load_checkpoint
 from training.comparison import Comparison, compare
 from training.data import Dataset, LabelledFile, read_snapshot
@@ -17,11 +17,12 @@ from training.errors import TrainingError
 from training.evaluation import Evaluation, evaluate, score_features
 from training.export import export, git_commit, golden_images, next_version, save_bundle
 from training.features import FeatureCache, FeatureSource
-from training.fit import GOLDEN, Places, gather_features
+from training.fit import GOLDEN
 from training.graph import feature_part
 from training.methods import balance
 from training.progress import Reporter
 from training.push_pull import PushPull, learn_labels
+from training.recipe import Places, gather_features
 from training.report import Report, render
 
 HOLD_OUT = 0.2
@@ -157,7 +158,9 @@ def _gather(snapshot: Snapshot, champion: Bundle, data: Dataset | None) -> tuple
 
 
 def _manifest(champion: Bundle, snapshot: Snapshot, places: Places, after: Evaluation) -> Manifest:
-    calibration, thresholds = calibrate(after.scores[~after.anomalous])
+    given = champion.manifest.calibration
+    rates = Rates(review=given.false_review_rate, reject=given.false_reject_rate)
+    calibration, thresholds = calibrate(after.scores[~after.anomalous], rates)
     recipe = champion.manifest.recipe
     return champion.manifest.model_copy(
         update={

@@ -10,7 +10,7 @@ import numpy as np
 
 from models.durable import make_directory, write_file
 from training.examples import pictures, telling
-from training.fit import Trained
+from training.recipe import Trained
 
 EXAMPLES = 4
 POINTS = 200  # of a curve

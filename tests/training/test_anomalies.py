@@ -5,8 +5,9 @@ from models.image import read_mask
 from training.anomalies import DRAWINGS, changed, draw_anomalies, external_anomalies
 from training.errors import DatasetError
 from training.evaluation import evaluate, grid_mask, score_features
-from training.fit import FitSettings, Places, fit
+from training.fit import fit
 from training.push_pull import PushPull
+from training.recipe import FitSettings, Places
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ def test_an_unknown_kind_and_an_empty_folder_are_said(trained, dataset, tmp_path
 def test_a_fit_learns_from_drawn_and_external_anomalies(
     dataset, backbone, trained, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("training.fit.ANOMALIES", 16)
+    monkeypatch.setattr("training.recipe.ANOMALIES", 16)
     settings = FitSettings(
         "cap", "small", size=64, grid=4, steps=30, anomalies=("cut-paste",),
         external=dataset.root / "test" / "scratch", push_pull=PushPull(steps=100),

@@ -15,8 +15,9 @@ from training.checkpoint import load_checkpoint
 from training.data import hold_out, read_mvtec
 from training.errors import TrainingError
 from training.evaluation import score_features, score_images
-from training.fit import HOLD_OUT, FitSettings, Places, fit
+from training.fit import fit
 from training.progress import Reporter
+from training.recipe import HOLD_OUT, FitSettings, Places
 from training.retrain import feature_source
 
 SMALL = FitSettings(recipe="cap", preset="fast", size=64, grid=4, steps=12)

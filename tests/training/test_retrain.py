@@ -10,9 +10,9 @@ from training.checkpoint import load_checkpoint
 from training.data import LabelledFile
 from training.errors import TrainingError
 from training.evaluation import evaluate, grid_mask, score_features
-from training.fit import Places
 from training.progress import Reporter
 from training.push_pull import PushPull, learn_labels
+from training.recipe import Places
 from training.retrain import RetrainSettings, retrain, split_labels
 
 QUICK = RetrainSettings(steps=25)
