@@ -78,7 +78,8 @@ def statement(calibration: Calibration) -> str:
     return (
         f"Too few held-out good parts ({calibration.count}) to vouch for "
         f"{_percent(calibration.false_reject_rate)} false rejects, which takes {needed}; they "
-        f"resolve {calibration.resolvable_false_reject:.1%}. The reject line lies beyond all of them."
+        f"resolve {calibration.resolvable_false_reject:.1%}. The reject line lies beyond all of "
+        "them."
     )
 
 
