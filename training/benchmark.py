@@ -77,7 +77,7 @@ class Benchmark:
     out: Path
     reporter: Reporter
     steps: int | None = None
-    champion: str = "paper"
+    champion: str = "fast"
 
     def stages(self) -> list[Stage]:
         """All there are to run, category by category. Raises TrainingError for a method that

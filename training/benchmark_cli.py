@@ -20,7 +20,7 @@ from training.public_sets import read_categories, read_cifar10, read_visa
 from training.table import comma_separated, markdown
 
 # What is compared where nobody says otherwise.
-USUAL = "paper,fast,knn,patchcore,padim,labels-masks,labels-images"
+USUAL = "fast,paper,components,padim,patchcore,knn,labels-masks,labels-images"
 USUAL_CIFAR = "fast,gaussian,knn"
 
 
@@ -44,6 +44,7 @@ def benchmark_command(
     backbone: Annotated[
         str, typer.Option(help="Name of a backbone; mobilenet_v2 is also found in --shared.")
     ] = "mobilenet_v2",
+    champion: Annotated[str, typer.Option(help="What labels-… start from.")] = "fast",
     steps: Annotated[
         int | None, typer.Option(min=1, help="Shorter trainings, to try it out.")
     ] = None,
@@ -98,6 +99,7 @@ def benchmark_command(
         out=out,
         reporter=reporter,
         steps=steps,
+        champion=champion,
     )
     results = benchmark.run(json_file)
     write_file(out / "benchmark.csv", comma_separated(results).encode())

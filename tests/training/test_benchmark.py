@@ -34,7 +34,7 @@ def small(tmp_path_factory):
 def benchmark(small, backbone, out, **changes):
     given = {
         "sets": {"mine": {"cap": read_mvtec(small)}}, "backbone": backbone, "methods": METHODS,
-        "seeds": range(2), "out": out, "reporter": Reporter(), "steps": 2, "champion": "fast",
+        "seeds": range(2), "out": out, "reporter": Reporter(), "steps": 2,
     }  # fmt: skip
     return Benchmark(**{**given, **changes})
 
