@@ -20,7 +20,7 @@ from training.progress import Reporter
 from training.recipe import HOLD_OUT, FitSettings, Places
 from training.retrain import feature_source
 
-SMALL = FitSettings(recipe="cap", preset="fast", size=64, grid=4, steps=12)
+SMALL = FitSettings(recipe="cap", preset="small", size=64, grid=4, steps=12)
 
 
 def test_a_bundle_holds_what_its_contract_says(fitted, bundle, dataset):
