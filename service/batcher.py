@@ -56,8 +56,9 @@ class Batcher(Generic[Key, Item, Result]):
 
     @property
     def depth(self) -> int:
-        """How many items wait."""
-        return len(self._jobs)
+        """How many items wait; those that nobody waits for any more do not."""
+        with self._changed:
+            return sum(not job.future.cancelled() for job in self._jobs)
 
     def submit(self, key: Key, item: Item, *, deadline: float) -> "Future[Result]":
         """Queue an item; its future gives the result, or DeadlinePassed or the run's own error.

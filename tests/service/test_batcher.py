@@ -94,7 +94,9 @@ def test_what_is_cancelled_or_late_never_reaches_the_device(batcher, device):
     cancelled = batcher.submit("a", 1, deadline=FAR)
     late = batcher.submit("a", 2, deadline=time.monotonic() - 1)
     kept = batcher.submit("a", 3, deadline=FAR)
+    assert batcher.depth == 3
     assert cancelled.cancel()
+    assert batcher.depth == 2  # nobody waits for it any more
     device.free.set()
     assert kept.result(10) == 6
     with pytest.raises(DeadlinePassed):
