@@ -101,9 +101,11 @@ class Benchmark:
         with self.reporter.bar("Benchmark", len(stages)) as advance:
             for number, stage in enumerate(stages):
                 advance(number, str(stage))
+                given = self._given(stage)
                 if str(stage) in figures:
+                    _check_same(stage, figures[str(stage)], given)
                     continue
-                figures[str(stage)] = self._run(stage)
+                figures[str(stage)] = given | self._run(stage)
                 results["peak_memory_gib"] = max(_peak_gib(), results.get("peak_memory_gib", 0.0))
                 write_file(json_file, json.dumps(results, indent=2).encode())
                 self.reporter.say(f"{stage}: {_line(figures[str(stage)])}")
@@ -127,8 +129,18 @@ class Benchmark:
             )
         return results
 
+    def _given(self, stage: Stage) -> dict[str, str]:
+        """What a stage's figures depend on beside its name."""
+        given = {"data": self.sets[stage.set_name][stage.category].digest}
+        return given | ({"champion": self.champion} if stage.method in LABELLINGS else {})
+
     def _run(self, stage: Stage) -> dict[str, Any]:
         data = self.sets[stage.set_name][stage.category]
+        if not data.test:
+            raise TrainingError(
+                f"{stage.category} has no test images.",
+                remedy="Put some into test/good and test/<defect>, or leave that product out.",
+            )
         if stage.method in LABELLINGS:
             learned = learn_ten(
                 data, self._champion(stage), self._places(stage), LABELLINGS[stage.method],
@@ -153,11 +165,7 @@ class Benchmark:
             gap = {"served_score_gap": _served_gap(fitted)}
         else:
             trained = train_recipe(*given, resume=True, reporter=self.reporter)
-        if trained.test is None:
-            raise TrainingError(
-                f"{stage.category} has no test images.",
-                remedy="Put some into test/good and test/<defect>, or leave that product out.",
-            )
+        assert trained.test is not None
         write_stage(self._places(stage).store, trained)
         return {
             **trained.test.metrics,
@@ -182,11 +190,20 @@ class Benchmark:
         return Places(self.out / str(stage), self.out / stage.set_name / ".features")
 
 
+def _check_same(stage: Stage, figures: dict[str, Any], given: dict[str, str]) -> None:
+    """Raise TrainingError where figures that are there were measured on something else."""
+    other = [name for name, value in given.items() if figures.get(name) != value]
+    if other:
+        raise TrainingError(
+            f"The figures of {stage} were measured with another {' and another '.join(other)}.",
+            remedy="Name another file with --json, and another folder with --out.",
+        )
+
+
 def _served_gap(fitted: Fitted) -> float:
     """The largest difference between a served and a trained score over every test image."""
     test = fitted.trained.test
-    if test is None:
-        return 0.0
+    assert test is not None
     session = open_session(open_bundle(fitted.path).read(MODEL))
     served = score_images(session, fitted.trained.cache.source, test.files)
     scores = np.array([score for _, score, _ in served])
@@ -204,8 +221,6 @@ def _peak_gib() -> float:
 
 
 def _line(figures: dict[str, Any]) -> str:
-    shown = {name: value for name, value in figures.items() if isinstance(value, float | str)}
     return ", ".join(
-        f"{name} {value:.4f}" if isinstance(value, float) else f"{name} {value}"
-        for name, value in shown.items()
+        f"{name} {value:.4f}" for name, value in figures.items() if isinstance(value, float)
     )

@@ -89,6 +89,10 @@ def benchmark_command(
             case folder:
                 return read_categories(Path(folder))
 
+    if len({Path(name).name for name in sets}) < len(sets):
+        raise TrainingError(
+            "Two of the sets have the same name.", remedy="Run them apart, each with its own --out."
+        )
     reporter = TerminalReporter()
     usual = USUAL_CIFAR if sets == ["cifar10"] else USUAL
     benchmark = Benchmark(

@@ -56,7 +56,7 @@ def learn_labels(
     if not rebuilding:
         raise TrainingError(
             "This model only remembers good parts; it cannot learn from labels.",
-            remedy="Fit the recipe with --preset best, paper or fast.",
+            remedy="Fit the recipe with --preset fast or paper.",
         )
     batches = _Batches(scorer, cache, good, defective, settings.seed)
     curve: list[float] = []

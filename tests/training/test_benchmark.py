@@ -73,6 +73,11 @@ def test_an_interrupted_benchmark_goes_on_with_what_is_missing(ran, small, backb
         again["mine/cap/knn/seed1"]["image_auroc"]
         == results["figures"]["mine/cap/knn/seed1"]["image_auroc"]
     )
+    with pytest.raises(TrainingError, match="another champion"):
+        benchmark(small, backbone, out, champion="small").run(file)
+    fewer = type(read_mvtec(small))(small, read_mvtec(small).train[1:], read_mvtec(small).test)
+    with pytest.raises(TrainingError, match="another data"):
+        benchmark(small, backbone, out, sets={"mine": {"cap": fewer}}).run(file)
     with pytest.raises(TrainingError, match="another length"):
         benchmark(small, backbone, out, steps=3).run(other)
 
