@@ -10,30 +10,34 @@ from torch import nn
 from training.networks.adtr import Adtr, AdtrConfig
 from training.networks.convolutional import ConvolutionalAutoencoder, ConvolutionalConfig
 from training.networks.memory_bank import MemoryBank, MemoryBankConfig
+from training.networks.place_bank import PlaceBank, PlaceBankConfig
 from training.networks.scorer import (
     HeatmapScore,
+    Length,
     Reconstruction,
     Scorer,
     ScoreSettings,
     Standardise,
 )
-from training.networks.whitening import Mahalanobis, Whitening, WhiteningConfig
+from training.networks.whitening import Whitening, WhiteningConfig
 
-# By the name that stands in the file: a module, and its settings.
+# What distances come from, by the name that stands in the file: a module, and its settings.
 _MODULES: dict[str, tuple[type[nn.Module], type[Any]]] = {
     "adtr": (Adtr, AdtrConfig),
     "convolutional": (ConvolutionalAutoencoder, ConvolutionalConfig),
     "memory_bank": (MemoryBank, MemoryBankConfig),
-    "whitening": (Whitening, WhiteningConfig),
+    "place_bank": (PlaceBank, PlaceBankConfig),
 }
 
 
 def dump_checkpoint(scorer: Scorer) -> bytes:
     """The scorer as safetensors, its settings in the header."""
+    whitening = scorer.whitening
     settings = {
         "shape": scorer.shape,
         "stride": scorer.score.stride,
         "score": dataclasses.asdict(scorer.score.settings),
+        "whitening": dataclasses.asdict(whitening.config) if whitening else None,
         "parts": [_describe(part) for part in scorer.parts],
     }
     tensors = {name: value.contiguous() for name, value in scorer.state_dict().items()}
@@ -44,36 +48,33 @@ def load_checkpoint(data: bytes) -> Scorer:
     """Rebuild a scorer from `dump_checkpoint`."""
     settings = _metadata(data)
     channels, height, width = settings["shape"]
+    whitening = settings["whitening"]
     scorer = Scorer(
         (channels, height, width),
         Standardise.blank(channels),
-        [_rebuild(part) for part in settings["parts"]],
+        Whitening(WhiteningConfig(**whitening)) if whitening else None,
+        [_rebuild(**part) for part in settings["parts"]],
         HeatmapScore(settings["stride"], ScoreSettings(**settings["score"])),
     )
     scorer.load_state_dict(load(data))
     return scorer.eval()
 
 
-def _describe(part: nn.Module) -> dict[str, dict[str, Any]]:
-    """The settings of the modules that a part is made of, by their names."""
-    made = [module for module in (part, *part.children()) if hasattr(module, "config")]
-    return {
-        name: dataclasses.asdict(module.config)
-        for module in made
-        for name, (kind, _) in _MODULES.items()
-        if isinstance(module, kind)
-    }
+def _describe(part: nn.Module) -> dict[str, Any]:
+    """The kind of a part, and its settings."""
+    if isinstance(part, Length):
+        return {"kind": "length", "settings": {}}
+    module = part.network if isinstance(part, Reconstruction) else part
+    (kind,) = (name for name, (of, _) in _MODULES.items() if type(module) is of)
+    return {"kind": kind, "settings": dataclasses.asdict(module.config)}
 
 
-def _rebuild(settings: dict[str, dict[str, Any]]) -> nn.Module:
-    made = {name: _MODULES[name][0](_MODULES[name][1](**of)) for name, of in settings.items()}
-    whitening = made.pop("whitening", None)
-    assert whitening is None or isinstance(whitening, Whitening)
-    if not made:
-        assert whitening is not None
-        return Mahalanobis(whitening)
-    ((name, module),) = made.items()
-    return module if name == "memory_bank" else Reconstruction(module, whitening)
+def _rebuild(kind: str, settings: dict[str, Any]) -> nn.Module:
+    if kind == "length":
+        return Length()
+    of, config = _MODULES[kind]
+    module = of(config(**settings))
+    return Reconstruction(module) if kind in ("adtr", "convolutional") else module
 
 
 def _metadata(data: bytes) -> dict[str, Any]:

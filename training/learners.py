@@ -21,8 +21,9 @@ from training.networks.memory_bank import (
     greedy_coreset,
     neighbourhood_mean,
 )
-from training.networks.scorer import Reconstruction, Standardise
-from training.networks.whitening import Mahalanobis, Moments, Whitening
+from training.networks.place_bank import PlaceBank, PlaceBankConfig
+from training.networks.scorer import Length, Reconstruction, Standardise
+from training.networks.whitening import Moments, Whitening
 from training.progress import Reporter
 
 ScheduleName = Literal["short", "paper"]
@@ -42,7 +43,8 @@ class Lesson:
     """Good parts, whose features are in `cache`, and how to learn them.
 
     `steps` overrides every schedule's length. `state` gives the checkpoint of a part, by the
-    part's number and its schedule, where a training is to be kept.
+    part's number and its schedule, where a training is to be kept. With a `whitening`, what is
+    learned is whitened features.
     """
 
     files: Sequence[LabelledFile]
@@ -52,6 +54,13 @@ class Lesson:
     steps: int | None = None
     reporter: Reporter = dataclasses.field(default_factory=Reporter)
     state: Callable[[int, Schedule], TrainingState] | None = None
+    whitening: Whitening | None = None
+
+    def whitened(self, whitening: Whitening) -> "Lesson":
+        """The same lesson, of features that are whitened."""
+        lesson = dataclasses.replace(self, whitening=whitening)
+        vars(lesson)["statistics"] = self.statistics  # reading every part again takes long
+        return lesson
 
     @cached_property
     def statistics(self) -> ChannelStatistics:
@@ -66,20 +75,29 @@ class Lesson:
 
     @cached_property
     def covariance(self) -> Tensor:
-        """Of the standardised features, over all cells, (C, C)."""
+        """Of the features, over all cells, (K, K)."""
+        if self.whitening:
+            return torch.eye(self.whitening.config.kept)
         deviation = self.standardise.std.flatten()
         return torch.from_numpy(self.statistics.covariance) / torch.outer(deviation, deviation)
 
     @cached_property
-    def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of the features of one part."""
+    def raw_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the backbone's features of one part."""
         channels, height, width = self.cache[self.files[0].sha256].shape
         return channels, height, width
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(K, H, W) of the features of one part as they are learned."""
+        channels, *grid = self.raw_shape
+        return (self.whitening.config.kept if self.whitening else channels, *grid)
+
     def features(self, indices: Sequence[int]) -> Tensor:
-        """Standardised features (B, C, H, W) of the files with these indices."""
+        """Standardised features (B, K, H, W) of the files with these indices, or whitened ones."""
         raw = np.stack([self.cache[self.files[i].sha256] for i in indices])
-        return self.standardise(torch.from_numpy(raw))
+        standard: Tensor = self.standardise(torch.from_numpy(raw))
+        return self.whitening(standard) if self.whitening else standard
 
     def batches(self) -> Iterator[Tensor]:
         """The features of all files, one batch after the other."""
@@ -106,15 +124,15 @@ class Whiten:
     components: bool = False
     pooled: bool = False
 
-    def learn(self, lesson: Lesson, number: int) -> Whitening:
-        """What whitens the features of good parts."""
+    def __call__(self, lesson: Lesson) -> Whitening:
+        """What makes the features of good parts white."""
         channels, height, width = lesson.shape
         if self.components:
             variance, vectors = torch.linalg.eigh(lesson.covariance.double())  # ascending
             loud = variance >= SILENCE * variance.mean()
             directions = vectors[:, loud][:, -self.kept :].float()
         else:
-            rng = np.random.default_rng([lesson.seed, number])
+            rng = np.random.default_rng(lesson.seed)
             chosen = np.sort(rng.permutation(channels)[: self.kept])
             directions = torch.eye(channels)[:, torch.from_numpy(chosen)]
         places = height * width if self.per_place and not self.pooled else 1
@@ -123,37 +141,25 @@ class Whiten:
             moments.add(features)
         return moments.whitening()
 
-    def __call__(self, lesson: Lesson, number: int) -> tuple[nn.Module, list[float]]:
-        return Mahalanobis(self.learn(lesson, number)), []
-
 
 @dataclass(frozen=True)
 class Rebuild:
     """A network that learns to rebuild features, by descent on ADTR's normal-only loss.
 
-    `network` makes one for features of a shape (C, H, W). With `whiten`, it rebuilds whitened
-    features: each deviation counts by how rare it is on good parts, at its place. `jitter` is
-    UniAD's (arXiv 2206.03687): noise of so many times the token's norm over C, added to what the
-    network sees.
+    `network` makes one for features of a shape (C, H, W). `jitter` is UniAD's (arXiv 2206.03687):
+    noise of so many times the token's norm over C, added to what the network sees.
     """
 
     network: Callable[[tuple[int, int, int]], nn.Module]
     short: Schedule
     jitter: float = 0.0
-    whiten: Whiten | None = None
 
     def __call__(self, lesson: Lesson, number: int) -> tuple[nn.Module, list[float]]:
         seed = lesson.seed + 1000 * number
-        whitening = self.whiten.learn(lesson, number) if self.whiten else None
-        shape, covariance = lesson.shape, lesson.covariance
-        if whitening:
-            shape = (whitening.config.kept, *shape[1:])
-            covariance = torch.eye(whitening.config.kept)
         torch.manual_seed(seed)
-        part = Reconstruction(self.network(shape), whitening)
-        network = part.network
+        network = self.network(lesson.shape)
         if isinstance(network, Adtr):
-            network.start_at_components(covariance)
+            network.start_at_components(lesson.covariance)
         schedule = self._schedule(lesson)
         indices = epochs(len(lesson.files), schedule.batch, seed)
 
@@ -162,12 +168,12 @@ class Rebuild:
 
         with lesson.reporter.bar("Training", schedule.steps) as advance:
             curve = train(
-                network, schedule, lambda step: part.seen(lesson.features(indices(step))), loss,
+                network, schedule, lambda step: lesson.features(indices(step)), loss,
                 seed=seed,
                 state=lesson.state(number, schedule) if lesson.state else None,
                 progress=lambda step, value: advance(step, f"loss {value:.1f}"),
             )  # fmt: skip
-        return part, curve
+        return Reconstruction(network), curve
 
     def _schedule(self, lesson: Lesson) -> Schedule:
         chosen = self.short
@@ -206,3 +212,30 @@ class Remember:
         bank = MemoryBank(MemoryBankConfig(lesson.shape[0], len(vectors), self.neighbourhood))
         bank.bank_NC.copy_(vectors)
         return bank.eval(), []
+
+
+@dataclass(frozen=True)
+class Recall:
+    """A bank of the features of whole good parts, place by place: of all, or of `size` random
+    ones."""
+
+    size: int
+
+    def __call__(self, lesson: Lesson, number: int) -> tuple[nn.Module, list[float]]:
+        channels, height, width = lesson.shape
+        rng = np.random.default_rng([lesson.seed, number])
+        chosen = np.sort(rng.permutation(len(lesson.files))[: self.size])
+        bank = PlaceBank(PlaceBankConfig(channels, height * width, len(chosen)))
+        for start in range(0, len(chosen), BATCH):
+            features = lesson.features(chosen[start : start + BATCH].tolist())
+            tokens_LBC = features.flatten(2).permute(2, 0, 1)
+            bank.bank_LNC[:, start : start + tokens_LBC.shape[1]] = tokens_LBC
+        return bank.eval(), []
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Nothing but the length of features."""
+
+    def __call__(self, lesson: Lesson, number: int) -> tuple[nn.Module, list[float]]:
+        return Length(), []

@@ -14,7 +14,7 @@ from torch import nn
 from training.data import LabelledFile
 from training.errors import TrainingError
 from training.features import FeatureCache
-from training.learners import Learner, Lesson, Rebuild, Remember, Whiten
+from training.learners import Learner, Lesson, Measure, Rebuild, Recall, Remember, Whiten
 from training.loop import Schedule
 from training.networks.adtr import Adtr, AdtrConfig
 from training.networks.convolutional import ConvolutionalAutoencoder, ConvolutionalConfig
@@ -31,10 +31,12 @@ BRIEF = Schedule(steps=400, batch=8, learning_rate=2e-3)
 
 @dataclass(frozen=True)
 class Method:
-    """Parts that are learned one after the other, and whose distances are joined."""
+    """Parts that are learned one after the other, of whitened features if they are to be, and
+    whose distances are joined."""
 
     about: str
     parts: tuple[Learner, ...]
+    whiten: Whiten | None = None
     sight: Sight = "stages"
 
     def learn(
@@ -42,18 +44,18 @@ class Method:
     ) -> tuple[Scorer, list[float]]:
         """A scorer that has learned, and the loss of every step of all its parts.
 
-        Raises TrainingError.
+        Where there are several parts, they are yet to be balanced. Raises TrainingError.
         """
+        if self.whiten:
+            lesson = lesson.whitened(self.whiten(lesson))
         parts, curve = [], []
         for number, learn in enumerate(self.parts):
             part, losses = learn(lesson, number)
             parts.append(part)
             curve += losses
-        stride = lesson.cache.source.size.height // lesson.shape[1]
-        score = HeatmapScore(stride, settings)
-        scorer = Scorer(lesson.shape, lesson.standardise, parts, score).eval()
-        balance(scorer, lesson.cache, lesson.files)
-        return scorer, curve
+        score = HeatmapScore(lesson.cache.source.size.height // lesson.shape[1], settings)
+        scorer = Scorer(lesson.raw_shape, lesson.standardise, lesson.whitening, parts, score)
+        return scorer.eval(), curve
 
 
 def method(name: str) -> Method:
@@ -65,20 +67,19 @@ def method(name: str) -> Method:
     return METHODS[name]
 
 
-def balance(scorer: Scorer, cache: FeatureCache, files: Sequence[LabelledFile]) -> None:
-    """Let the parts of a scorer weigh alike: each is divided by its mean distance on good parts."""
+def balance(scorer: Scorer, cache: FeatureCache, normals: Sequence[LabelledFile]) -> None:
+    """Let the parts of a scorer weigh alike: each is divided by its mean distance on good parts
+    that it has not learned. A bank is no distance at all from those that it holds."""
     if len(scorer.parts) == 1:
         return
     total_P = torch.zeros(len(scorer.parts))
-    for file in files:
+    for file in normals:
         with torch.inference_mode():
             total_P += scorer.distances(torch.from_numpy(cache[file.sha256])[None]).mean((1, 2, 3))
-    scorer.scale_P.copy_(total_P / len(files))
+    scorer.scale_P.copy_(total_P / len(normals))
 
 
-def _adtr(
-    short: Schedule, *, jitter: float = 0.0, whiten: Whiten | None = None, **settings: Any
-) -> Rebuild:
+def _adtr(short: Schedule, *, jitter: float = 0.0, **settings: Any) -> Rebuild:
     def network(shape: Shape) -> nn.Module:
         config = AdtrConfig(*shape, **settings)
         if config.masked // 2 >= max(config.height, config.width) // 2:
@@ -89,7 +90,7 @@ def _adtr(
             )
         return Adtr(config)
 
-    return Rebuild(network, short, jitter, whiten)
+    return Rebuild(network, short, jitter)
 
 
 def _convolutional(*widths: int) -> Rebuild:
@@ -104,12 +105,23 @@ _ALL = 1_000_000  # channels
 
 # The 100 directions in which good parts vary most, whitened at each place.
 COMPONENTS = Whiten(100, components=True)
+# Good parts that a bank holds at most: on a grid of 16, 0.1 MB each.
+REFERENCES = 500
 
 METHODS: dict[str, Method] = {
     "paper": Method("ADTR as in the paper: 4+4 layers, 256 wide", (_adtr(SLOW),)),
+    "best": Method(
+        "`fast`, joined with `places`", (_adtr(BRIEF, **_SMALL), Recall(REFERENCES)), COMPONENTS
+    ),
     "fast": Method(
         "small ADTR (2+2 layers, 128 wide) on whitened features",
-        (_adtr(BRIEF, whiten=COMPONENTS, **_SMALL),),
+        (_adtr(BRIEF, **_SMALL),),
+        COMPONENTS,
+    ),
+    "places": Method(
+        "the nearest good part at each place, of whitened features",
+        (Recall(REFERENCES),),
+        COMPONENTS,
     ),
     # The paper's figure 1 and its tables, on the small network.
     "small": Method("small ADTR on plain features", (_adtr(QUICK, **_SMALL),)),
@@ -134,8 +146,10 @@ METHODS: dict[str, Method] = {
     "patchcore": Method(
         "PatchCore: neighbourhoods, coreset", (Remember(8000, neighbourhood=3, coreset=True),)
     ),
-    "padim": Method("PaDiM: a Gaussian for each place", (Whiten(100),)),
-    "components": Method("a Gaussian for each place, along components", (COMPONENTS,)),
-    "gaussian": Method("one Gaussian for all places", (Whiten(_ALL, per_place=False),)),
-    "pooled-gaussian": Method("one Gaussian of whole images", (Whiten(_ALL, pooled=True),)),
+    "padim": Method("PaDiM: a Gaussian for each place", (Measure(),), Whiten(100)),
+    "components": Method("a Gaussian for each place, along components", (Measure(),), COMPONENTS),
+    "gaussian": Method("one Gaussian for all places", (Measure(),), Whiten(_ALL, per_place=False)),
+    "pooled-gaussian": Method(
+        "one Gaussian of whole images", (Measure(),), Whiten(_ALL, pooled=True)
+    ),
 }

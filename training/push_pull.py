@@ -33,7 +33,7 @@ class PushPull:
 
 @dataclass(frozen=True)
 class _Batch:
-    features: Tensor  # (B, C, H, W), standardised
+    features: Tensor  # (B, K, H, W), as the scorer's parts see them
     cells: Tensor  # (B, H, W), 1 where a mask marks the cell
     defective: Tensor  # (B), 1 for defective
     located: Tensor  # (B), 1 where the cells say where the defect is, or that there is none
@@ -56,7 +56,7 @@ def learn_labels(
     if not rebuilding:
         raise TrainingError(
             "This model only remembers good parts; it cannot learn from labels.",
-            remedy="Fit the recipe with --preset fast or paper.",
+            remedy="Fit the recipe with --preset best, fast or paper.",
         )
     batches = _Batches(scorer, cache, good, defective, settings.seed)
     curve: list[float] = []
@@ -70,8 +70,7 @@ def _learn(
     part: Reconstruction, batches: "_Batches", settings: PushPull, reporter: Reporter
 ) -> list[float]:
     def loss(batch: _Batch) -> Tensor:
-        seen = part.seen(batch.features)
-        phi = losses.pseudo_huber(seen, part.network(seen))
+        phi = losses.pseudo_huber(batch.features, part.network(batch.features))
         by_cell = losses.push_pull_pixels(phi, batch.cells, settings.alpha_pixels)
         by_image = losses.push_pull_images(phi, batch.defective, settings.alpha_images, settings.k)
         return torch.where(batch.located, by_cell, by_image).mean()
@@ -96,7 +95,7 @@ class _Batches:
         seed: int,
     ) -> None:
         _, rows, columns = scorer.shape
-        self._standardise = scorer.standardise
+        self._see = scorer.seen
         self._cache = cache
         self._good = good
         self._defective = defective
@@ -113,7 +112,7 @@ class _Batches:
         marked = np.stack([self._cells.get(file.sha256, self._blank) for file in chosen])
         located = [file.verdict == "ok" or file.sha256 in self._cells for file in chosen]
         return _Batch(
-            self._standardise(features),
+            self._see(features),
             torch.from_numpy(marked).float(),
             torch.tensor([file.verdict == "ng" for file in chosen]).float(),
             torch.tensor(located),

@@ -120,6 +120,7 @@ def train_recipe(
     scorer, curve = chosen.learn(lesson, settings.score)
     if settings.anomalies or settings.external:
         curve += _learn_anomalies(scorer, lesson, settings, places)
+    balance(scorer, cache, normals)
     learned_at = time.monotonic()
 
     def scored(files: tuple[LabelledFile, ...]) -> Evaluation:
@@ -192,9 +193,7 @@ def _learn_anomalies(
         gather_features(lesson.cache, others, lesson.reporter)
         anomalies += others
     how = replace(settings.push_pull, seed=settings.seed)
-    curve = learn_labels(scorer, lesson.cache, lesson.files, anomalies, how, lesson.reporter)
-    balance(scorer, lesson.cache, lesson.files)
-    return curve
+    return learn_labels(scorer, lesson.cache, lesson.files, anomalies, how, lesson.reporter)
 
 
 def _states(

@@ -78,11 +78,10 @@ def retrain(
     scorer = load_checkpoint(champion.read(CHECKPOINT))
     before = evaluate(score_features(scorer, cache, labels.held_out), source.size)
     curve = learn_labels(scorer, cache, labels.good, labels.defective, settings, reporter)
-    balance(scorer, cache, labels.good)
+    normals = tuple(file for file in labels.held_out if file.verdict == "ok")
+    balance(scorer, cache, normals)
     after = evaluate(score_features(scorer, cache, labels.held_out), source.size)
     comparison = compare(before, after)
-
-    normals = tuple(file for file in labels.held_out if file.verdict == "ok")
     calm = evaluate(score_features(scorer, cache, normals), source.size)
     manifest = _manifest(champion, snapshot, places, after)
     reporter.say(statement(manifest.calibration))

@@ -71,7 +71,7 @@ def test_parts_of_a_scorer_weigh_alike(lesson):
     """Whatever the unit that each measures in."""
     one, _ = method("knn").learn(lesson)
     two, _ = method("padim").learn(lesson)
-    joined = Scorer(one.shape, one.standardise, [*one.parts, *two.parts], one.score)
+    joined = Scorer(one.shape, one.standardise, None, [*one.parts, *two.parts], one.score)
     balance(joined, lesson.cache, lesson.files)
     raw = torch.from_numpy(np.stack([lesson.cache[f.sha256] for f in lesson.files]))
     shares = joined.distances(raw).mean((1, 2, 3)) / joined.scale_P
@@ -80,7 +80,7 @@ def test_parts_of_a_scorer_weigh_alike(lesson):
 
 def test_channels_that_depend_on_each_other_do_not_drown_the_rest(lesson):
     """Whitening divides by how much a direction varies: not where that is nothing but rounding."""
-    whitening = Whiten(1000, components=True).learn(lesson, 0)
+    whitening = Whiten(1000, components=True)(lesson)
     seen = torch.cat([whitening(features) for features in lesson.batches()])
     assert whitening.config.kept < lesson.shape[0]  # pooled planes repeat from octave to octave
     assert (seen.var((0, 2, 3)) < 1.05).all()

@@ -10,8 +10,9 @@ from training.networks.memory_bank import (
     greedy_coreset,
     neighbourhood_mean,
 )
-from training.networks.scorer import HeatmapScore, Standardise
-from training.networks.whitening import Mahalanobis, Moments
+from training.networks.place_bank import PlaceBank, PlaceBankConfig
+from training.networks.scorer import HeatmapScore, Length, Standardise
+from training.networks.whitening import Moments
 
 
 def test_the_papers_network_has_the_papers_size():
@@ -85,6 +86,16 @@ def test_a_neighbour_in_the_bank_is_no_distance_away():
     torch.testing.assert_close(bank(features + 1).flatten(), brute, rtol=1e-3, atol=1e-3)
 
 
+def test_a_place_remembers_only_what_was_there():
+    parts = torch.randn(7, 5, 3, 4)
+    bank = PlaceBank(PlaceBankConfig(channels=5, places=12, size=7))
+    bank.bank_LNC.copy_(parts.flatten(2).permute(2, 0, 1))
+    assert bank(parts[2:3]).max() < 1e-2
+    moved = parts.roll(1, 3)
+    brute = (moved[:, None] - parts[None]).norm(dim=2).amin(1)
+    torch.testing.assert_close(bank(moved), brute, rtol=1e-3, atol=1e-3)
+
+
 def test_a_coreset_covers_what_random_vectors_miss():
     torch.manual_seed(0)
     crowd, outlier = torch.randn(500, 4) * 0.1, torch.tensor([[9.0, 0, 0, 0]])
@@ -122,7 +133,7 @@ def test_a_gaussians_distance_is_mahalanobis(kind):
         away = probe - place.numpy().mean(0)
         expected.append(np.sqrt(away @ np.linalg.inv(covariance + np.diag(ridge)) @ away))
     image = torch.from_numpy(probe.astype(np.float32)).view(1, 3, 1, 1).expand(1, 3, 2, 2)
-    found = Mahalanobis(moments.whitening())(image).flatten().tolist()
+    found = Length()(moments.whitening()(image)).flatten().tolist()
     assert found == pytest.approx(expected * (4 // len(places)), rel=1e-3)
 
 

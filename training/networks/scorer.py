@@ -72,51 +72,58 @@ class Standardise(nn.Module):
 
 
 class Reconstruction(nn.Module):
-    """The distance (B, H, W) between features (B, C, H, W) and what `network` makes of them.
+    """The distance (B, H, W) between features (B, C, H, W) and what `network` makes of them."""
 
-    With a `whitening`, both are of whitened features.
-    """
-
-    def __init__(self, network: nn.Module, whitening: Whitening | None = None) -> None:
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
-        self.whitening = whitening
-
-    def seen(self, features_BCHW: Tensor) -> Tensor:
-        """The features that the network rebuilds."""
-        return features_BCHW if self.whitening is None else self.whitening(features_BCHW)
 
     def forward(self, features_BCHW: Tensor) -> Tensor:
-        seen_BKHW = self.seen(features_BCHW)
-        return torch.linalg.vector_norm(seen_BKHW - self.network(seen_BKHW), dim=1)
+        return torch.linalg.vector_norm(features_BCHW - self.network(features_BCHW), dim=1)
+
+
+class Length(nn.Module):
+    """The length (B, H, W) of features (B, C, H, W). Of whitened ones, it is their Mahalanobis
+    distance from good parts: the training-free floor to clear."""
+
+    def forward(self, features_BCHW: Tensor) -> Tensor:
+        return torch.linalg.vector_norm(features_BCHW, dim=1)
 
 
 class Scorer(nn.Module):
     """Raw features (B, C, H, W) to score (B) and heatmap (B, h, w): what a bundle holds.
 
-    Each part turns standardised features into distances (B, H, W); they are added, each divided
-    by its `scale`, so that parts of different units weigh alike.
+    Features are standardised, and whitened where there is a `whitening`. Each part turns them into
+    distances (B, H, W); these are added, each divided by its `scale`, so that parts of different
+    units weigh alike.
     """
 
     def __init__(
         self,
         shape: tuple[int, int, int],
         standardise: Standardise,
+        whitening: Whitening | None,
         parts: Sequence[nn.Module],
         score: HeatmapScore,
     ) -> None:
         super().__init__()
         self.shape = shape  # (C, H, W)
         self.standardise = standardise
+        self.whitening = whitening
         self.parts = nn.ModuleList(parts)
         self.register_buffer("scale_P", torch.ones(len(parts)))
         self.scale_P: Tensor
         self.score = score
 
+    def seen(self, features_BCHW: Tensor) -> Tensor:
+        """Raw features (B, C, H, W) as the parts see them, (B, K, H, W)."""
+        standard_BCHW: Tensor = self.standardise(features_BCHW)
+        return standard_BCHW if self.whitening is None else self.whitening(standard_BCHW)
+
     def distances(self, features_BCHW: Tensor) -> Tensor:
         """Each part's distances of raw features, (P, B, H, W), not yet scaled."""
-        standard_BCHW = self.standardise(features_BCHW)
-        return torch.stack([part(standard_BCHW) for part in self.parts])
+        seen_BKHW = self.seen(features_BCHW)
+        return torch.stack([part(seen_BKHW) for part in self.parts])
 
     def forward(self, features_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         distance_PBHW = self.distances(features_BCHW)

@@ -1,8 +1,7 @@
-"""Features as deviations from a Gaussian of good parts, and how far away that makes them.
+"""Features as deviations from a Gaussian of good parts: each counts by how rare it is.
 
-The length of a whitened feature is its Mahalanobis distance: the training-free floor to clear. One
-Gaussian for each place on random channels is PaDiM (Defard et al., arXiv 2011.08785); one for all
-places together suits parts that are not aligned (Rippel et al., arXiv 2005.14140). Instead of
+One Gaussian for each place on random channels is PaDiM (Defard et al., arXiv 2011.08785); one for
+all places together suits parts that are not aligned (Rippel et al., arXiv 2005.14140). Instead of
 channels, the directions in which good parts vary most can be kept.
 """
 
@@ -46,17 +45,6 @@ class Whitening(nn.Module):
         white_LBK = (along_LBK - self.mean_PK.unsqueeze(1)) @ self.whitening_PKK
         white_BKL = white_LBK.permute(1, 2, 0).expand(batch, -1, height * width)
         return white_BKL.unflatten(2, (height, width))
-
-
-class Mahalanobis(nn.Module):
-    """Standardised features (B, C, H, W) to their distance from good parts (B, H, W)."""
-
-    def __init__(self, whitening: Whitening) -> None:
-        super().__init__()
-        self.whitening = whitening
-
-    def forward(self, features_BCHW: Tensor) -> Tensor:
-        return torch.linalg.vector_norm(self.whitening(features_BCHW), dim=1)
 
 
 class Moments:
