@@ -13,6 +13,7 @@ from training.export import export, git_commit, golden_images, next_version, sav
 from training.progress import Reporter
 from training.recipe import FitSettings, Places, Trained, train_recipe
 from training.report import Report, render
+from training.worker import enlisted
 
 # Good parts whose scores a bundle carries, to be replayed where it is served.
 GOLDEN = 3
@@ -38,13 +39,17 @@ def fit(
 ) -> Fitted:
     """Train on the good parts of `data` and write a bundle.
 
-    Held-out good parts set the thresholds; test images are reported on and decide nothing.
-    Raises DatasetError, BundleError or TrainingError.
+    Held-out good parts set the thresholds; test images are reported on and decide nothing. Of
+    several processes, only the first returns. Raises DatasetError, BundleError or TrainingError.
     """
     started = time.monotonic()
-    reporter = reporter or Reporter()
     check_recipe_name(settings.recipe)
-    trained = train_recipe(data, backbone, settings, places, resume=resume, reporter=reporter)
+    with enlisted(settings.device) as worker:
+        reporter = reporter if reporter and worker.rank == 0 else Reporter()
+        trained = train_recipe(
+            data, backbone, settings, places, resume=resume, reporter=reporter, worker=worker
+        )
+        worker.leave_to_the_first()
     calibration, thresholds = calibrate(trained.held_out.scores, settings.rates)
     reporter.say(statement(calibration))
     source = trained.cache.source

@@ -25,6 +25,7 @@ from training.networks.place_bank import PlaceBank, PlaceBankConfig
 from training.networks.scorer import Length, Reconstruction, Standardise
 from training.networks.whitening import Moments, Whitening
 from training.progress import Reporter
+from training.worker import Worker
 
 ScheduleName = Literal["short", "paper"]
 
@@ -43,8 +44,8 @@ class Lesson:
     """Good parts, whose features are in `cache`, and how to learn them.
 
     `steps` overrides every schedule's length. `state` gives the checkpoint of a part, by the
-    part's number and its schedule, where a training is to be kept. With a `whitening`, what is
-    learned is whitened features.
+    part's number and its schedule, where a training is to be kept. `worker` is this process among
+    those that learn it together. With a `whitening`, what is learned is whitened features.
     """
 
     files: Sequence[LabelledFile]
@@ -54,6 +55,7 @@ class Lesson:
     steps: int | None = None
     reporter: Reporter = dataclasses.field(default_factory=Reporter)
     state: Callable[[int, Schedule], TrainingState] | None = None
+    worker: Worker = dataclasses.field(default_factory=Worker)
     whitening: Whitening | None = None
 
     def whitened(self, whitening: Whitening) -> "Lesson":
@@ -162,14 +164,17 @@ class Rebuild:
             network.start_at_components(lesson.covariance)
         schedule = self._schedule(lesson)
         indices = epochs(len(lesson.files), schedule.batch, seed)
+        worker = lesson.worker
+
+        def batch(step: int) -> Tensor:
+            return lesson.features(worker.share(indices(step))).to(worker.device)
 
         def loss(features: Tensor) -> Tensor:
             return losses.reconstruction(features, network(self._jittered(features)))
 
         with lesson.reporter.bar("Training", schedule.steps) as advance:
             curve = train(
-                network, schedule, lambda step: lesson.features(indices(step)), loss,
-                seed=seed,
+                network, schedule, batch, loss, seed=seed, worker=worker,
                 state=lesson.state(number, schedule) if lesson.state else None,
                 progress=lambda step, value: advance(step, f"loss {value:.1f}"),
             )  # fmt: skip

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from models.durable import make_directory, write_file
 from training.errors import TrainingError
+from training.worker import Worker
 
 Batch = TypeVar("Batch")
 
@@ -63,12 +64,16 @@ def train(
     seed: int,
     state: "TrainingState | None" = None,
     progress: Callable[[int, float], None] | None = None,
+    worker: Worker | None = None,
 ) -> list[float]:
     """Train `network` in place and return the loss of every step.
 
-    `batch(step)` must depend on the step alone. Where a `state` is given, it is continued from,
-    saved every minute and at an interruption. Raises TrainingError when the loss is not finite.
+    `batch(step)` must depend on the step alone, and be this worker's share, where it learns. Where
+    a `state` is given, it is continued from, saved every minute and at an interruption. Raises
+    TrainingError when the loss is not finite.
     """
+    worker = worker or Worker()
+    network.to(worker.device)
     optimiser = torch.optim.AdamW(
         network.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay
     )
@@ -80,29 +85,35 @@ def train(
             torch.manual_seed(seed * 1_000_003 + step)  # dropout
             for group in optimiser.param_groups:
                 group["lr"] = schedule.rate(step)
-            value = loss(batch(step))
+            with worker.precision():
+                value = loss(batch(step))
             optimiser.zero_grad()
             value.backward()
+            # All processes stop at the same step, or one would wait for the others forever.
+            mean, stopping = worker.average(network, value.item(), float(interrupted()))
             norm = nn.utils.clip_grad_norm_(network.parameters(), schedule.clip)
-            _check(value, norm, losses, schedule)
+            _check(mean, norm, losses, schedule)
             optimiser.step()
-            losses.append(value.item())
+            losses.append(mean)
             if progress:
-                progress(step + 1, losses[-1])
-            if state and (interrupted() or time.monotonic() - saved > SAVE_EVERY_S):
+                progress(step + 1, mean)
+            due = stopping or time.monotonic() - saved > SAVE_EVERY_S
+            if state and worker.rank == 0 and due:
                 state.save(network, optimiser, losses)
                 saved = time.monotonic()
-            if interrupted():
+            if stopping:
                 raise KeyboardInterrupt
-    if state:
-        state.save(network, optimiser, losses)  # what comes after a training can fail, too
-    network.eval()
+        if state and worker.rank == 0:
+            state.save(network, optimiser, losses)  # what comes after a training can fail, too
+        if interrupted():
+            raise KeyboardInterrupt
+    network.eval().cpu()
     return losses
 
 
-def _check(loss: Tensor, norm: Tensor, losses: list[float], schedule: Schedule) -> None:
+def _check(value: float, norm: Tensor, losses: list[float], schedule: Schedule) -> None:
     """Raise TrainingError where going on makes no sense, with the likely cause."""
-    step, value = len(losses), loss.item()
+    step = len(losses)
     if not (math.isfinite(value) and torch.isfinite(norm)):
         raise TrainingError(
             f"The loss became {value} at step {step}.",
@@ -144,7 +155,7 @@ class TrainingState:
         """
         if not (self._resume and self._path.exists()):
             return []
-        saved = torch.load(self._path, weights_only=True)
+        saved = torch.load(self._path, map_location="cpu", weights_only=True)
         if saved["identity"] != self._identity:
             raise TrainingError(
                 f"{self._path} is the checkpoint of another training.",

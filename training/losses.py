@@ -1,6 +1,7 @@
 """ADTR's losses (arXiv 2209.01816, section 3.3), per batch.
 
-f and f̂ are features and their reconstruction, (B, C, H, W); a distance is (B, H, W).
+f and f̂ are features and their reconstruction, (B, C, H, W); a distance is (B, H, W). Both are
+float32, whatever f̂ was computed in.
 """
 
 import torch
@@ -11,12 +12,12 @@ _SMALLEST = 1e-6
 
 def reconstruction(features: Tensor, rebuilt: Tensor) -> Tensor:
     """Normal-only: the squared distance, summed over channels, averaged over cells and batch."""
-    return (features - rebuilt).square().sum(dim=1).mean()
+    return (features - rebuilt.float()).square().sum(dim=1).mean()
 
 
 def pseudo_huber(features: Tensor, rebuilt: Tensor) -> Tensor:
     """φ = sqrt((mean_C |f - f̂|)² + 1) - 1, (B, H, W)."""
-    return ((features - rebuilt).abs().mean(dim=1).square() + 1).sqrt() - 1
+    return ((features - rebuilt.float()).abs().mean(dim=1).square() + 1).sqrt() - 1
 
 
 def push(distance: Tensor) -> Tensor:

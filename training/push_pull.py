@@ -15,6 +15,7 @@ from training.features import FeatureCache
 from training.loop import Schedule, train
 from training.networks.scorer import Reconstruction, Scorer
 from training.progress import Reporter
+from training.worker import Worker
 
 BATCH = 8
 
@@ -46,6 +47,7 @@ def learn_labels(
     defective: Sequence[LabelledFile],
     settings: PushPull,
     reporter: Reporter,
+    worker: Worker,
 ) -> list[float]:
     """Train what rebuilds in `scorer`, in place; half of each batch is defective.
 
@@ -58,16 +60,20 @@ def learn_labels(
             "This model only remembers good parts; it cannot learn from labels.",
             remedy="Fit the recipe with --preset best, fast or paper.",
         )
-    batches = _Batches(scorer, cache, good, defective, settings.seed)
+    batches = _Batches(scorer, cache, good, defective, settings.seed, worker)
     curve: list[float] = []
     for part in rebuilding:
-        curve += _learn(part, batches, settings, reporter)
+        curve += _learn(part, batches, settings, reporter, worker)
     scorer.eval()
     return curve
 
 
 def _learn(
-    part: Reconstruction, batches: "_Batches", settings: PushPull, reporter: Reporter
+    part: Reconstruction,
+    batches: "_Batches",
+    settings: PushPull,
+    reporter: Reporter,
+    worker: Worker,
 ) -> list[float]:
     def loss(batch: _Batch) -> Tensor:
         phi = losses.pseudo_huber(batch.features, part.network(batch.features))
@@ -78,7 +84,7 @@ def _learn(
     schedule = Schedule(settings.steps, BATCH, settings.learning_rate)
     with reporter.bar("Learning from labels", settings.steps) as advance:
         return train(
-            part.network, schedule, batches, loss, seed=settings.seed,
+            part.network, schedule, batches, loss, seed=settings.seed, worker=worker,
             progress=lambda step, value: advance(step, f"loss {value:.3f}"),
         )  # fmt: skip
 
@@ -93,6 +99,7 @@ class _Batches:
         good: Sequence[LabelledFile],
         defective: Sequence[LabelledFile],
         seed: int,
+        worker: Worker,
     ) -> None:
         _, rows, columns = scorer.shape
         self._see = scorer.seen
@@ -100,6 +107,7 @@ class _Batches:
         self._good = good
         self._defective = defective
         self._seed = seed
+        self._worker = worker
         self._blank = np.zeros((rows, columns), np.bool_)
         self._cells = {f.sha256: grid_mask(f.mask, rows, columns) for f in defective if f.mask}
 
@@ -108,12 +116,14 @@ class _Batches:
         half = BATCH // 2
         chosen = [self._good[i] for i in rng.integers(len(self._good), size=half)]
         chosen += [self._defective[i] for i in rng.integers(len(self._defective), size=half)]
+        chosen = list(self._worker.share(chosen))
+        device = self._worker.device
         features = torch.from_numpy(np.stack([self._cache[file.sha256] for file in chosen]))
         marked = np.stack([self._cells.get(file.sha256, self._blank) for file in chosen])
         located = [file.verdict == "ok" or file.sha256 in self._cells for file in chosen]
         return _Batch(
-            self._see(features),
-            torch.from_numpy(marked).float(),
-            torch.tensor([file.verdict == "ng" for file in chosen]).float(),
-            torch.tensor(located),
+            self._see(features).to(device),
+            torch.from_numpy(marked).float().to(device),
+            torch.tensor([file.verdict == "ng" for file in chosen], device=device).float(),
+            torch.tensor(located, device=device),
         )

@@ -23,6 +23,7 @@ from training.methods import Sight, balance, method
 from training.networks.scorer import Scorer, ScoreSettings
 from training.progress import Reporter
 from training.push_pull import PushPull, learn_labels
+from training.worker import Worker
 
 HOLD_OUT = 0.15
 # Drawn anomalies, whose features are computed once.
@@ -90,12 +91,13 @@ def train_recipe(
     *,
     resume: bool = False,
     reporter: Reporter | None = None,
+    worker: Worker | None = None,
 ) -> Trained:
     """Hold out, learn, and score. Test images are reported on and decide nothing.
 
     Raises DatasetError or TrainingError.
     """
-    reporter = reporter or Reporter()
+    reporter, worker = reporter or Reporter(), worker or Worker()
     chosen = method(settings.preset)
     check_masks(data.test, settings.pixels)
     held_out = hold_out(data.train, HOLD_OUT, LEAST)
@@ -111,11 +113,12 @@ def train_recipe(
     source = _source(backbone, settings, chosen.sight)
     started = time.monotonic()
     cache = FeatureCache(places.cache, source, device=settings.device)
-    gather_features(cache, data.train + data.test, reporter)
+    gather_features(cache, (data.train + data.test)[worker.rank :: worker.count], reporter)
+    worker.wait()
     gathered = time.monotonic()
     lesson = Lesson(
         learned, cache, settings.seed, settings.schedule, settings.steps, reporter,
-        _states(settings, data, cache, places, resume=resume),
+        _states(settings, data, cache, places, resume=resume), worker,
     )  # fmt: skip
     scorer, curve = chosen.learn(lesson, settings.score)
     if settings.anomalies or settings.external:
@@ -193,7 +196,9 @@ def _learn_anomalies(
         gather_features(lesson.cache, others, lesson.reporter)
         anomalies += others
     how = replace(settings.push_pull, seed=settings.seed)
-    return learn_labels(scorer, lesson.cache, lesson.files, anomalies, how, lesson.reporter)
+    return learn_labels(
+        scorer, lesson.cache, lesson.files, anomalies, how, lesson.reporter, lesson.worker
+    )
 
 
 def _states(

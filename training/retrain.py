@@ -24,6 +24,7 @@ from training.progress import Reporter
 from training.push_pull import PushPull, learn_labels
 from training.recipe import Places, gather_features
 from training.report import Report, render
+from training.worker import enlisted
 
 HOLD_OUT = 0.2
 
@@ -77,7 +78,11 @@ def retrain(
 
     scorer = load_checkpoint(champion.read(CHECKPOINT))
     before = evaluate(score_features(scorer, cache, labels.held_out), source.size)
-    curve = learn_labels(scorer, cache, labels.good, labels.defective, settings, reporter)
+    with enlisted(settings.device) as worker:
+        curve = learn_labels(
+            scorer, cache, labels.good, labels.defective, settings, reporter, worker
+        )
+        worker.leave_to_the_first()
     normals = tuple(file for file in labels.held_out if file.verdict == "ok")
     balance(scorer, cache, normals)
     after = evaluate(score_features(scorer, cache, labels.held_out), source.size)

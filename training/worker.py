@@ -1,0 +1,103 @@
+"""One of the processes that train together, as `torchrun` starts them: usually the only one.
+
+Each learns its share of every batch, and the gradients are averaged: the losses are those of one
+process with the whole batch, but for the noise of dropout.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+from torch import distributed, nn
+
+from models.session import Device
+from training.errors import TrainingError
+
+T = TypeVar("T")
+
+# One process may compute features for long while another waits; torchrun ends all when one dies.
+PATIENCE = timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Worker:
+    """The process `rank` of `count`; `device` is where its network learns."""
+
+    rank: int = 0
+    count: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    def share(self, items: Sequence[T]) -> Sequence[T]:
+        """This process's part of a batch. Raises TrainingError where it cannot be shared evenly."""
+        if len(items) % self.count:
+            raise TrainingError(
+                f"A batch of {len(items)} cannot be shared among {self.count} processes.",
+                remedy="Start torchrun with another --nproc-per-node.",
+            )
+        return items[self.rank :: self.count]
+
+    def average(self, network: nn.Module, *values: float) -> list[float]:
+        """Average the gradients of `network` over all processes in place, and return the values'
+        averages."""
+        if self.count == 1:
+            return list(values)
+        gradients = [p.grad for p in network.parameters() if p.grad is not None]
+        extra = torch.tensor(values, device=self.device)
+        flat = torch.cat([g.flatten() for g in gradients] + [extra])
+        distributed.all_reduce(flat)
+        flat /= self.count
+        pieces = flat.split([g.numel() for g in gradients] + [len(values)])
+        for gradient, piece in zip(gradients, pieces, strict=False):
+            gradient.copy_(piece.view_as(gradient))
+        averages: list[float] = pieces[-1].tolist()
+        return averages
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.count > 1:
+            distributed.barrier()
+
+    def leave_to_the_first(self) -> None:
+        """End every process but the first, without an error: the rest is for one to do."""
+        if self.rank:
+            raise SystemExit(0)
+
+    def precision(self) -> AbstractContextManager[object]:
+        """bfloat16 where a GPU has it. On a CPU it is no faster."""
+        if self.device.type == "cuda" and torch.cuda.is_bf16_supported():
+            return torch.autocast("cuda", torch.bfloat16)
+        return nullcontext()
+
+
+@contextmanager
+def enlisted(device: Device = "auto") -> Iterator[Worker]:
+    """This process, joined with the others that torchrun started.
+
+    `auto` is CUDA where torch was built for it. Raises TrainingError when the device is not there.
+    """
+    chosen = device
+    if device == "auto":
+        chosen = "cuda" if torch.version.cuda and torch.cuda.is_available() else "cpu"
+    if chosen == "cuda" and not torch.cuda.is_available():
+        raise TrainingError(
+            "The network was to learn on a GPU, but this torch finds none.",
+            remedy="Check the driver and install a torch for CUDA, or set the device to cpu.",
+        )
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if chosen == "cuda":
+        where = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(where)
+    else:
+        where = torch.device("cpu")
+    if count == 1:
+        yield Worker(device=where)
+        return
+    distributed.init_process_group("nccl" if chosen == "cuda" else "gloo", timeout=PATIENCE)
+    try:
+        yield Worker(distributed.get_rank(), count, where)
+    finally:
+        distributed.destroy_process_group()
