@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from typing import Any
+from typing import Any, TypeVar
 
 from safetensors.torch import load, save
 from torch import nn
@@ -20,6 +20,8 @@ from training.networks.scorer import (
     Standardise,
 )
 from training.networks.whitening import Whitening, WhiteningConfig
+
+T = TypeVar("T")
 
 # What distances come from, by the name that stands in the file: a module, and its settings.
 _MODULES: dict[str, tuple[type[nn.Module], type[Any]]] = {
@@ -52,7 +54,7 @@ def load_checkpoint(data: bytes) -> Scorer:
     scorer = Scorer(
         (channels, height, width),
         Standardise.blank(channels),
-        Whitening(WhiteningConfig(**whitening)) if whitening else None,
+        Whitening(_settings(WhiteningConfig, whitening)) if whitening else None,
         [_rebuild(**part) for part in settings["parts"]],
         HeatmapScore(settings["stride"], ScoreSettings(**settings["score"])),
     )
@@ -73,8 +75,14 @@ def _rebuild(kind: str, settings: dict[str, Any]) -> nn.Module:
     if kind == "length":
         return Length()
     of, config = _MODULES[kind]
-    module = of(config(**settings))
+    module = of(_settings(config, settings))
     return Reconstruction(module) if kind in ("adtr", "convolutional") else module
+
+
+def _settings(config: type[T], values: dict[str, Any]) -> T:
+    """From JSON, which has no tuples."""
+    made = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+    return config(**made)
 
 
 def _metadata(data: bytes) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from training.networks.memory_bank import (
     neighbourhood_mean,
 )
 from training.networks.place_bank import PlaceBank, PlaceBankConfig
+from training.networks.places import by_place, places_of
 from training.networks.scorer import Length, Reconstruction, Standardise
 from training.networks.whitening import Moments, Whitening
 from training.progress import Reporter
@@ -137,7 +138,7 @@ class Whiten:
             rng = np.random.default_rng(lesson.seed)
             chosen = np.sort(rng.permutation(channels)[: self.kept])
             directions = torch.eye(channels)[:, torch.from_numpy(chosen)]
-        places = height * width if self.per_place and not self.pooled else 1
+        places = places_of(height, width) if self.per_place and not self.pooled else (1, 1)
         moments = Moments(directions, places, pooled=self.pooled)
         for features in lesson.batches():
             moments.add(features)
@@ -221,20 +222,24 @@ class Remember:
 
 @dataclass(frozen=True)
 class Recall:
-    """A bank of the features of whole good parts, place by place: of all, or of `size` random
-    ones."""
+    """A bank of `size` vectors at most for each place: of all good parts, or of random ones."""
 
     size: int
 
     def __call__(self, lesson: Lesson, number: int) -> tuple[nn.Module, list[float]]:
         channels, height, width = lesson.shape
+        places = places_of(height, width)
         rng = np.random.default_rng([lesson.seed, number])
         chosen = np.sort(rng.permutation(len(lesson.files))[: self.size])
-        bank = PlaceBank(PlaceBankConfig(channels, height * width, len(chosen)))
-        for start in range(0, len(chosen), BATCH):
-            features = lesson.features(chosen[start : start + BATCH].tolist())
-            tokens_LBC = features.flatten(2).permute(2, 0, 1)
-            bank.bank_LNC[:, start : start + tokens_LBC.shape[1]] = tokens_LBC
+        share = max(1, self.size // len(chosen))  # of a part's cells at each place
+        drawn = []
+        for index in chosen.tolist():
+            tokens_PNC = by_place(lesson.features([index]), places)
+            some = torch.from_numpy(rng.permutation(tokens_PNC.shape[1])[:share])
+            drawn.append(tokens_PNC[:, some])
+        bank_PMC = torch.cat(drawn, 1)
+        bank = PlaceBank(PlaceBankConfig(channels, places, bank_PMC.shape[1]))
+        bank.bank_PMC.copy_(bank_PMC)
         return bank.eval(), []
 
 

@@ -4,6 +4,7 @@ All of them learn from the same features of the same good parts, and turn distan
 and a heatmap in the same way; so they differ in nothing but what they are named for.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -18,6 +19,7 @@ from training.learners import Learner, Lesson, Measure, Rebuild, Recall, Remembe
 from training.loop import Schedule
 from training.networks.adtr import Adtr, AdtrConfig
 from training.networks.convolutional import ConvolutionalAutoencoder, ConvolutionalConfig
+from training.networks.places import even_part
 from training.networks.scorer import HeatmapScore, Scorer, ScoreSettings
 
 Shape = tuple[int, int, int]
@@ -79,9 +81,13 @@ def balance(scorer: Scorer, cache: FeatureCache, normals: Sequence[LabelledFile]
     scorer.scale_P.copy_(total_P / len(normals))
 
 
-def _adtr(short: Schedule, *, jitter: float = 0.0, **settings: Any) -> Rebuild:
+def _adtr(
+    short: Schedule, *, jitter: float = 0.0, windows: bool = False, **settings: Any
+) -> Rebuild:
     def network(shape: Shape) -> nn.Module:
-        config = AdtrConfig(*shape, **settings)
+        _, height, width = shape
+        window = even_part(math.gcd(height, width)) if windows else 0
+        config = AdtrConfig(*shape, **settings, window=window if window < height else 0)
         if config.masked // 2 >= max(config.height, config.width) // 2:
             raise TrainingError(
                 f"Masking {config.masked} cells around each leaves nothing of a grid of "
@@ -111,11 +117,13 @@ REFERENCES = 500
 METHODS: dict[str, Method] = {
     "paper": Method("ADTR as in the paper: 4+4 layers, 256 wide", (_adtr(SLOW),)),
     "best": Method(
-        "`fast`, joined with `places`", (_adtr(BRIEF, **_SMALL), Recall(REFERENCES)), COMPONENTS
+        "`fast`, joined with `places`",
+        (_adtr(BRIEF, windows=True, **_SMALL), Recall(REFERENCES)),
+        COMPONENTS,
     ),
     "fast": Method(
         "small ADTR (2+2 layers, 128 wide) on whitened features",
-        (_adtr(BRIEF, **_SMALL),),
+        (_adtr(BRIEF, windows=True, **_SMALL),),
         COMPONENTS,
     ),
     "places": Method(

@@ -1,7 +1,7 @@
 """One of the processes that train together, as `torchrun` starts them: usually the only one.
 
 Each learns its share of every batch, and the gradients are averaged: the losses are those of one
-process with the whole batch, but for the noise of dropout.
+process with the whole batch, but for the noise of dropout and the statistics of batch norm.
 """
 
 import os

@@ -11,6 +11,7 @@ from training.networks.memory_bank import (
     neighbourhood_mean,
 )
 from training.networks.place_bank import PlaceBank, PlaceBankConfig
+from training.networks.places import by_cell, by_place, places_of
 from training.networks.scorer import HeatmapScore, Length, Standardise
 from training.networks.whitening import Moments
 
@@ -88,12 +89,25 @@ def test_a_neighbour_in_the_bank_is_no_distance_away():
 
 def test_a_place_remembers_only_what_was_there():
     parts = torch.randn(7, 5, 3, 4)
-    bank = PlaceBank(PlaceBankConfig(channels=5, places=12, size=7))
-    bank.bank_LNC.copy_(parts.flatten(2).permute(2, 0, 1))
+    bank = PlaceBank(PlaceBankConfig(channels=5, places=(3, 4), size=7))
+    bank.bank_PMC.copy_(by_place(parts, (3, 4)))
     assert bank(parts[2:3]).max() < 1e-2
     moved = parts.roll(1, 3)
     brute = (moved[:, None] - parts[None]).norm(dim=2).amin(1)
     torch.testing.assert_close(bank(moved), brute, rtol=1e-3, atol=1e-3)
+
+
+def test_a_fine_grid_is_cut_into_places():
+    """Of several cells each; and put together again."""
+    assert places_of(16, 16) == (16, 16)
+    assert places_of(32, 48) == (16, 16)
+    assert places_of(18, 17) == (9, 17)
+    features = torch.randn(2, 3, 8, 12)
+    places = by_place(features, (4, 3))
+    assert places.shape == (12, 2 * 2 * 4, 3)
+    torch.testing.assert_close(by_cell(places, (4, 3), (8, 12)), features)
+    corner = features[:, :, :2, :4].permute(0, 2, 3, 1).reshape(-1, 3)
+    torch.testing.assert_close(places[0], corner)
 
 
 def test_a_coreset_covers_what_random_vectors_miss():
@@ -117,7 +131,8 @@ def test_a_gaussians_distance_is_mahalanobis(kind):
     rng = np.random.default_rng(0)
     mixed = rng.standard_normal((3, 3)) @ rng.standard_normal((3, 3000))
     features = torch.from_numpy(mixed.astype(np.float32)).T.reshape(-1, 2, 2, 3).permute(0, 3, 1, 2)
-    moments = Moments(torch.eye(3), 4 if kind == "each place" else 1, pooled=kind == "pooled")
+    places = (2, 2) if kind == "each place" else (1, 1)
+    moments = Moments(torch.eye(3), places, pooled=kind == "pooled")
     for batch in features.split(100):
         moments.add(batch)
     places = {
@@ -135,6 +150,27 @@ def test_a_gaussians_distance_is_mahalanobis(kind):
     image = torch.from_numpy(probe.astype(np.float32)).view(1, 3, 1, 1).expand(1, 3, 2, 2)
     found = Length()(moments.whitening()(image)).flatten().tolist()
     assert found == pytest.approx(expected * (4 // len(places)), rel=1e-3)
+
+
+def test_windows_are_rebuilt_apart_and_each_at_its_own_place():
+    torch.manual_seed(0)
+    small = {"layers": 1, "dimension": 16, "feedforward": 32, "heads": 2}
+    network = Adtr(AdtrConfig(5, 8, 8, window=4, **small)).eval()
+    features = torch.randn(3, 5, 8, 8)
+    rebuilt = network(features)
+    changed = features.clone()
+    changed[:, :, :4, :4] += 1
+    difference = (network(changed) - rebuilt).abs().amax((0, 1))
+    assert (difference[:4, :4] > 1e-4).all()
+    assert difference[4:].max() < 1e-6
+    assert difference[:, 4:].max() < 1e-6
+    # A window is what a network of that size would make of it.
+    alone = Adtr(AdtrConfig(5, 4, 4, **small)).eval()
+    weights = network.state_dict()
+    for name in ("position_LD", "query_LD"):
+        weights[name] = weights[name].view(8, 8, -1)[4:, :4].reshape(16, -1)
+    alone.load_state_dict(weights)
+    torch.testing.assert_close(alone(features[:, :, 4:, :4]), rebuilt[:, :, 4:, :4])
 
 
 def test_a_masked_token_is_not_rebuilt_from_itself_or_its_neighbours():

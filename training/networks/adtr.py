@@ -7,11 +7,14 @@ good parts alone, so what it retrieves is good; an anomaly cannot be copied thro
 Shape suffixes: B batch, C feature channels, H W grid, L = H·W tokens, D width, F inner width.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+
+from training.networks.places import by_cell, by_place
 
 _VARIANCE_FLOOR = 0.01  # of the mean over all channels
 # A post-norm network this deep learns little at first. With sharp attention alone, held-out
@@ -43,6 +46,9 @@ class AdtrConfig:
     # UniAD (You et al., arXiv 2206.03687) masks a square of so many cells around each token, so
     # that it cannot be rebuilt from itself; 0 masks nothing.
     masked: int = 0
+    # Cells per side of the windows that are rebuilt apart; 0 rebuilds the whole grid at once, which
+    # costs the square of its cells. Positions and queries are each cell's own all the same.
+    window: int = 0
 
 
 class Adtr(nn.Module):
@@ -62,23 +68,27 @@ class Adtr(nn.Module):
         self._initialise()
 
     def forward(self, features_BCHW: Tensor) -> Tensor:
-        tokens_BLC = features_BCHW.flatten(2).transpose(1, 2)
+        batch, _, *grid = features_BCHW.shape
+        windows = self._windows(grid)
+        # Each window is a sequence of its own: from here on, B counts all windows of all images.
+        tokens_BLC = by_place(features_BCHW, windows).unflatten(1, (batch, -1)).flatten(0, 1)
         memory_BLD = self.project_in(tokens_BLC)
-        position_BLD = self.position_LD.expand_as(memory_BLD)
+        position_BLD = self._cut(self.position_LD, grid, memory_BLD)
         for layer in self.encoder:
             memory_BLD = layer(memory_BLD, position_BLD)
 
         if self.config.query == "each_layer":
             rebuilt_BLD = torch.zeros_like(memory_BLD)
-            query_BLD = self.query_LD.expand_as(memory_BLD)
+            query_BLD = self._cut(self.query_LD, grid, memory_BLD)
         else:
             target = self.config.query == "target"
-            rebuilt_BLD = self.query_LD.expand_as(memory_BLD) if target else memory_BLD
+            rebuilt_BLD = self._cut(self.query_LD, grid, memory_BLD) if target else memory_BLD
             query_BLD = position_BLD
         for layer in self.decoder:
             rebuilt_BLD = layer(rebuilt_BLD, query_BLD, memory_BLD, position_BLD)
         rebuilt_BLC = self.project_out(rebuilt_BLD)
-        return rebuilt_BLC.transpose(1, 2).unflatten(2, features_BCHW.shape[2:])
+        rebuilt_PNC = rebuilt_BLC.unflatten(0, (-1, batch)).flatten(1, 2)
+        return by_cell(rebuilt_PNC, windows, grid)
 
     def start_at_components(self, covariance_CC: Tensor) -> None:
         """Let the projections start as whitening by principal components, and as its inverse.
@@ -96,6 +106,17 @@ class Adtr(nn.Module):
             self.project_out.weight[:, :kept] = (directions_CK * deviation_K).float()
             self.project_in.bias.zero_()
             self.project_out.bias.zero_()
+
+    def _windows(self, grid: Sequence[int]) -> tuple[int, int]:
+        window = self.config.window
+        return (grid[0] // window, grid[1] // window) if window else (1, 1)
+
+    def _cut(self, own_LD: Tensor, grid: Sequence[int], like_BLD: Tensor) -> Tensor:
+        """What each cell owns, for every window of every image."""
+        own_1DHW = own_LD.T.unflatten(1, grid).unsqueeze(0)
+        own_PLD = by_place(own_1DHW, self._windows(grid))
+        each = like_BLD.shape[0] // own_PLD.shape[0]
+        return own_PLD.unsqueeze(1).expand(-1, each, -1, -1).flatten(0, 1)
 
     def _initialise(self) -> None:
         for parameter in self.parameters():
@@ -152,7 +173,8 @@ class Attention(nn.Module):
         self.attention = nn.MultiheadAttention(
             config.dimension, config.heads, dropout=config.attention_dropout, batch_first=True
         )
-        hidden_LL = around(config.height, config.width, config.masked) if config.masked else None
+        rows, columns = config.window or config.height, config.window or config.width
+        hidden_LL = around(rows, columns, config.masked) if config.masked else None
         self.register_buffer("hidden_LL", hidden_LL, persistent=False)
         self.hidden_LL: Tensor | None
         self.dropout = nn.Dropout(config.dropout)

@@ -10,16 +10,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from training.networks.places import by_cell, by_place
+
 # Of the squared distance, below which float32 cannot tell it from 0.
 _SMALLEST = 1e-6
 
 
 @dataclass(frozen=True)
 class PlaceBankConfig:
-    """`size` good parts of `channels` at each of `places`, which are height × width."""
+    """`size` vectors of `channels` at each of `places` (rows, columns)."""
 
     channels: int
-    places: int
+    places: tuple[int, int]
     size: int
 
 
@@ -29,13 +31,15 @@ class PlaceBank(nn.Module):
     def __init__(self, config: PlaceBankConfig) -> None:
         super().__init__()
         self.config = config
-        self.register_buffer("bank_LNC", torch.zeros(config.places, config.size, config.channels))
-        self.bank_LNC: Tensor
+        places = config.places[0] * config.places[1]
+        self.register_buffer("bank_PMC", torch.zeros(places, config.size, config.channels))
+        self.bank_PMC: Tensor
 
     def forward(self, features_BCHW: Tensor) -> Tensor:
-        tokens_LBC = features_BCHW.flatten(2).permute(2, 0, 1)
+        tokens_PNC = by_place(features_BCHW, self.config.places)
         # |a - b|² = |a|² - 2ab + |b|²: one matrix product, whatever the runtime.
-        product_LBN = tokens_LBC @ self.bank_LNC.transpose(1, 2)
-        square_LBN = self.bank_LNC.square().sum(2).unsqueeze(1) - 2 * product_LBN
-        nearest_LB = square_LBN.amin(2) + tokens_LBC.square().sum(2)
-        return nearest_LB.clamp_min(_SMALLEST).sqrt().T.unflatten(1, features_BCHW.shape[2:])
+        product_PNM = tokens_PNC @ self.bank_PMC.transpose(1, 2)
+        square_PNM = self.bank_PMC.square().sum(2).unsqueeze(1) - 2 * product_PNM
+        nearest_PN = square_PNM.amin(2) + tokens_PNC.square().sum(2)
+        distance_PNK = nearest_PN.clamp_min(_SMALLEST).sqrt().unsqueeze(2)
+        return by_cell(distance_PNK, self.config.places, features_BCHW.shape[2:]).squeeze(1)

@@ -10,19 +10,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from training.networks.places import by_cell, by_place
+
 _SHRINKAGE = 0.01  # of a direction's mean variance, added to the diagonal, as in PaDiM
 
 
 @dataclass(frozen=True)
 class WhiteningConfig:
-    """`kept` directions of `channels`; `places` is height × width, or 1: one Gaussian for all.
+    """`kept` directions of `channels`, and a Gaussian for each of `places` (rows, columns).
 
-    `pooled` takes the mean of all cells first: an image is one vector, which all its cells show.
+    Of a finer grid, the cells of a block are one place; (1, 1) is one Gaussian for all. `pooled`
+    takes the mean of all cells first: an image is one vector, which all its cells show.
     """
 
     channels: int
     kept: int
-    places: int
+    places: tuple[int, int]
     pooled: bool = False
 
 
@@ -33,51 +36,50 @@ class Whitening(nn.Module):
         super().__init__()
         self.config = config
         self.register_buffer("direction_CK", torch.zeros(config.channels, config.kept))
-        self.register_buffer("mean_PK", torch.zeros(config.places, config.kept))
-        self.register_buffer("whitening_PKK", torch.zeros(config.places, config.kept, config.kept))
+        places = config.places[0] * config.places[1]
+        self.register_buffer("mean_PK", torch.zeros(places, config.kept))
+        self.register_buffer("whitening_PKK", torch.zeros(places, config.kept, config.kept))
         self.direction_CK: Tensor
         self.mean_PK: Tensor
         self.whitening_PKK: Tensor
 
     def forward(self, features_BCHW: Tensor) -> Tensor:
-        batch, _, height, width = features_BCHW.shape
-        along_LBK = tokens(features_BCHW, self.direction_CK, self.config.pooled)
-        white_LBK = (along_LBK - self.mean_PK.unsqueeze(1)) @ self.whitening_PKK
-        white_BKL = white_LBK.permute(1, 2, 0).expand(batch, -1, height * width)
-        return white_BKL.unflatten(2, (height, width))
+        along_BKHW = along(features_BCHW, self.direction_CK, pooled=self.config.pooled)
+        tokens_PNK = by_place(along_BKHW, self.config.places)
+        white_PNK = (tokens_PNK - self.mean_PK.unsqueeze(1)) @ self.whitening_PKK
+        white_BKHW = by_cell(white_PNK, self.config.places, along_BKHW.shape[2:])
+        return white_BKHW.expand(-1, -1, *features_BCHW.shape[2:])
 
 
 class Moments:
     """Mean and covariance per place, gathered batch by batch."""
 
-    def __init__(self, direction_CK: Tensor, places: int, *, pooled: bool = False) -> None:
+    def __init__(
+        self, direction_CK: Tensor, places: tuple[int, int], *, pooled: bool = False
+    ) -> None:
         self._direction_CK = direction_CK
-        self._pooled = pooled
-        kept = direction_CK.shape[1]
+        self._config = WhiteningConfig(*direction_CK.shape, places, pooled)
+        kept = self._config.kept
         self._count = 0
-        self._sum_PK = torch.zeros(places, kept, dtype=torch.float64)
-        self._square_PKK = torch.zeros(places, kept, kept, dtype=torch.float64)
+        self._sum_PK = torch.zeros(places[0] * places[1], kept, dtype=torch.float64)
+        self._square_PKK = torch.zeros(places[0] * places[1], kept, kept, dtype=torch.float64)
 
     def add(self, features_BCHW: Tensor) -> None:
         """Take in standardised features."""
-        tokens_LBK = tokens(features_BCHW, self._direction_CK, self._pooled)
-        places, kept = self._sum_PK.shape
-        if places == 1:
-            tokens_LBK = tokens_LBK.reshape(1, -1, kept)
-        self._count += tokens_LBK.shape[1]
-        self._sum_PK += tokens_LBK.double().sum(1)
-        self._square_PKK += (tokens_LBK.transpose(1, 2) @ tokens_LBK).double()
+        along_BKHW = along(features_BCHW, self._direction_CK, pooled=self._config.pooled)
+        tokens_PNK = by_place(along_BKHW, self._config.places)
+        self._count += tokens_PNK.shape[1]
+        self._sum_PK += tokens_PNK.double().sum(1)
+        self._square_PKK += (tokens_PNK.transpose(1, 2) @ tokens_PNK).double()
 
     def whitening(self) -> Whitening:
         """What makes all that was taken in white."""
-        channels = len(self._direction_CK)
-        places, kept = self._sum_PK.shape
-        module = Whitening(WhiteningConfig(channels, kept, places, self._pooled))
+        module = Whitening(self._config)
         mean_PK = self._sum_PK / self._count
         outer_PKK = mean_PK.unsqueeze(2) * mean_PK.unsqueeze(1)
         covariance_PKK = self._square_PKK / self._count - outer_PKK
         ridge_K = _SHRINKAGE * covariance_PKK.diagonal(dim1=1, dim2=2).mean(0)
-        identity_KK = torch.eye(kept, dtype=torch.float64)
+        identity_KK = torch.eye(self._config.kept, dtype=torch.float64)
         factor_PKK = torch.linalg.cholesky(covariance_PKK + ridge_K * identity_KK)
         # Not `inv`: MKL's, of many matrices of 200 × 200 at once, fails.
         inverse_PKK = torch.linalg.solve_triangular(factor_PKK, identity_KK, upper=False)
@@ -87,7 +89,8 @@ class Moments:
         return module.eval()
 
 
-def tokens(features_BCHW: Tensor, direction_CK: Tensor, pooled: bool) -> Tensor:
-    """Features along some directions, place by place (L, B, K); L is 1 where they are pooled."""
-    along_LBK = features_BCHW.flatten(2).permute(2, 0, 1) @ direction_CK
-    return along_LBK.mean(0, keepdim=True) if pooled else along_LBK
+def along(features_BCHW: Tensor, direction_CK: Tensor, *, pooled: bool) -> Tensor:
+    """Features along some directions (B, K, H, W); one cell is left where they are pooled."""
+    if pooled:
+        features_BCHW = features_BCHW.mean((2, 3), keepdim=True)
+    return (features_BCHW.permute(0, 2, 3, 1) @ direction_CK).permute(0, 3, 1, 2)
