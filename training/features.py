@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from models.errors import ImageError
 from models.image import InputSize, PixelContract, Pixels, decode, resize
@@ -44,6 +46,11 @@ class FeatureSource:
         """One image file as uint8 (H, W, 3) at the network's size. Raises ImageError."""
         return resize(decode(path.read_bytes(), self.pixels), self.size)
 
+    def scale(self, path: Path) -> float:
+        """How many of an image file's pixels make one of the network's, along its longer side."""
+        image = decode(path.read_bytes(), self.pixels)
+        return max(image.shape[0] / self.size.height, image.shape[1] / self.size.width)
+
 
 class FeatureCache:
     """Features by image hash, a file each, so that memory stays bounded whatever the set's size.
@@ -67,10 +74,14 @@ class FeatureCache:
         # A power cut can leave a name without its content.
         return self._path(sha256).exists() and self._path(sha256).stat().st_size > 0
 
+    def compute(self, images: Pixels) -> Tensor:
+        """The features (B, C, h, w) of images (B, H, W, 3) that are not worth keeping."""
+        features: Features = self._session.run(None, {"image": images})[0]
+        return torch.from_numpy(features)
+
     def put(self, sha256: str, image: Pixels) -> None:
-        """Compute the features of one image (H, W, 3) that no file holds."""
-        features = self._session.run(None, {"image": image[None]})
-        self._write(sha256, features[0][0])
+        """Compute and keep the features of one image (H, W, 3) that no file holds."""
+        self._write(sha256, self.compute(image[None])[0].numpy())
 
     def add(self, files: Sequence[LabelledFile], progress: Progress | None = None) -> None:
         """Compute what is not there yet. Raises DatasetError naming every unreadable file.

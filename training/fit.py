@@ -13,6 +13,7 @@ from training.export import export, git_commit, golden_images, next_version, sav
 from training.progress import Reporter
 from training.recipe import FitSettings, Places, Trained, train_recipe
 from training.report import Report, render
+from training.sensitivity import find_spots
 from training.worker import enlisted
 
 # Good parts whose scores a bundle carries, to be replayed where it is served.
@@ -52,6 +53,8 @@ def fit(
         worker.leave_to_the_first()
     calibration, thresholds = calibrate(trained.held_out.scores, settings.rates)
     reporter.say(statement(calibration))
+    spots = find_spots(trained.scorer, trained.cache, trained.normals, thresholds, reporter)
+    reporter.say(str(spots))
     source = trained.cache.source
     images = golden_images([source.read(file.image) for file in trained.normals[:GOLDEN]])
     exported = export(trained.scorer, source, images, device=settings.device)
@@ -77,7 +80,7 @@ def fit(
     report = render(
         Report(
             manifest, trained.curve, trained.scorer, trained.cache, trained.held_out, trained.test,
-            data.digest, asdict(settings),
+            data.digest, asdict(settings), spots,
         )
     )  # fmt: skip
     path = save_bundle(

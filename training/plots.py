@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from models.image import Mask, Pixels
 from training.comparison import Comparison
+from training.sensitivity import Sensitivity
 
 matplotlib.use("Agg")
 
@@ -65,6 +66,20 @@ def curves(named: Mapping[str, Curve], x: str, y: str, limit: float = 1.0) -> st
     axes.set(xlabel=x, ylabel=y, xlim=(0, limit), ylim=(0, 1.02))
     if len(named) > 1:
         axes.legend(fontsize=7, frameon=False)
+    return embed(figure)
+
+
+def sensitivity(spots: Sensitivity) -> str:
+    """Share of drawn spots that are found, by their diameter."""
+    figure, axes = _plot()
+    axes.plot(spots.sides, np.multiply(spots.review, 100), "o-", color=GOOD, label="review or ng")
+    axes.plot(spots.sides, np.multiply(spots.ng, 100), "s--", color=BAD, label="ng")
+    axes.axhline(90, color=LINE, linewidth=0.8, linestyle=":")
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(spots.sides, [f"{side:.3g}" for side in spots.sides])
+    axes.minorticks_off()
+    axes.set(xlabel="diameter in pixels of the camera's image", ylabel="% found", ylim=(-3, 103))
+    axes.legend(fontsize=7, frameon=False)
     return embed(figure)
 
 

@@ -20,6 +20,7 @@ from training.examples import pictures, telling
 from training.features import FeatureCache
 from training.metrics import PRO_LIMIT
 from training.networks.scorer import Scorer
+from training.sensitivity import CONTRAST, Sensitivity
 
 EXAMPLES = 6
 
@@ -37,6 +38,7 @@ class Report:
     test: Evaluation | None
     data: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
+    spots: Sensitivity | None = None
     comparison: Comparison | None = None
 
 
@@ -62,6 +64,8 @@ def render(report: Report) -> str:
         curve=plots.loss_curve(report.curve) if report.curve else "",
         histogram=_histogram(report),
         curves=_curves(report.test) if report.test else [],
+        contrast=CONTRAST,
+        sizes=plots.sensitivity(report.spots) if report.spots else "",
         changes=plots.changes(report.comparison) if report.comparison else "",
         examples=_examples(report),
         environment=_environment(),

@@ -24,6 +24,7 @@ from training.progress import Reporter
 from training.push_pull import PushPull, learn_labels
 from training.recipe import Places, gather_features
 from training.report import Report, render
+from training.sensitivity import find_spots
 from training.worker import enlisted
 
 HOLD_OUT = 0.2
@@ -90,10 +91,11 @@ def retrain(
     calm = evaluate(score_features(scorer, cache, normals), source.size)
     manifest = _manifest(champion, snapshot, places, after)
     reporter.say(statement(manifest.calibration))
+    spots = find_spots(scorer, cache, normals, manifest.thresholds, reporter)
     report = render(
         Report(
             manifest, curve, scorer, cache, calm, after, snapshot.digest, asdict(settings),
-            comparison,
+            spots, comparison,
         )
     )  # fmt: skip
     if comparison.worse:
