@@ -1,4 +1,4 @@
-"""`kizu-train`: fit, retrain, evaluate, benchmark, backbone, demo-data."""
+"""`kizu-train`: fit, retrain, evaluate, repeatability, benchmark, backbone, demo-data."""
 
 import json
 from pathlib import Path
@@ -26,6 +26,7 @@ from training.learners import ScheduleName
 from training.methods import METHODS
 from training.progress import TerminalReporter
 from training.recipe import FitSettings, Places
+from training.repeatability import read_parts, repeatability
 from training.retrain import RetrainSettings, feature_source, retrain
 
 app = typer.Typer(
@@ -196,6 +197,31 @@ def evaluate_command(
     if json_file:
         write_file(json_file, json.dumps(figures, indent=2).encode())
     typer.echo(json.dumps(figures, indent=2))
+
+
+@app.command("repeatability")
+def repeatability_command(
+    parts: Annotated[Path, typer.Argument(help="A folder for each part, with its images.")],
+    bundle: Annotated[Path, typer.Option(help="Bundle <store>/<recipe>/<version>.")],
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the figures here.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Write a page with a plot here.")] = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Whether the same part gets the same verdict each time, as an acceptance test asks."""
+    opened = open_bundle(bundle)
+    found = read_parts(parts)
+    session = open_session(opened.read(MODEL), device=device)
+    files = [file for several in found.values() for file in several]
+    scored = score_images(session, feature_source(opened), files)
+    result = repeatability([(f, score) for f, score, _ in scored], found, opened.manifest)
+    figures = json.dumps(result.figures(), indent=2)
+    if json_file:
+        write_file(json_file, figures.encode())
+    if out:
+        write_file(out, result.render().encode())
+    typer.echo(figures)
 
 
 @app.command("demo-data")

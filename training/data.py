@@ -62,6 +62,11 @@ def read_mvtec(root: Path) -> Dataset:
     return Dataset(root, _unique(train), test)
 
 
+def read_images(folder: Path) -> tuple[LabelledFile, ...]:
+    """All images of a folder, as good parts. Raises DatasetError for one that cannot be read."""
+    return tuple(_label(path, "good", folder) for path in _images(folder))
+
+
 def read_snapshot(snapshot: Snapshot) -> tuple[LabelledFile, ...]:
     """The files of a snapshot, each checked against its hash. Raises SnapshotError."""
     for sample in snapshot.samples:

@@ -83,6 +83,20 @@ def sensitivity(spots: Sensitivity) -> str:
     return embed(figure)
 
 
+def strips(groups: Mapping[str, NDArray[Any]], lines: Mapping[str, float]) -> str:
+    """Every score of every group, a row each; lines at scores."""
+    figure, axes = _plot((10.4, 1.0 + 0.24 * len(groups)))
+    for row, scores in enumerate(groups.values()):
+        axes.plot([scores.min(), scores.max()], [row, row], color=GOOD, linewidth=1)
+        axes.plot(scores, np.full(len(scores), row), "o", color=GOOD, markersize=4.5, alpha=0.7)
+    for (name, value), style in zip(lines.items(), ("--", "-"), strict=False):
+        axes.axvline(value, color=LINE, linestyle=style, linewidth=1.2, label=f"{name} {value:.1f}")
+    axes.set_yticks(range(len(groups)), list(groups), fontsize=7)
+    axes.set(xlabel="raw score", ylim=(len(groups) - 0.5, -0.5))
+    axes.legend(fontsize=7, frameon=False)
+    return embed(figure)
+
+
 def changes(comparison: Comparison) -> str:
     """Candidate - champion with its interval; zero is where the two are alike."""
     shown = comparison.changes[::-1]
