@@ -59,6 +59,7 @@ class Calibration(Contract):
     """What held-out good parts scored: the quantiles 0 %, 1 %, … 100 % of their raw scores.
 
     `resolvable_false_reject` is the smallest false-reject rate that `count` parts can vouch for.
+    Where labelled defects moved the reject line, `f1` is what it reaches on them and these parts.
     """
 
     count: int
@@ -66,6 +67,7 @@ class Calibration(Contract):
     false_review_rate: float
     false_reject_rate: float
     resolvable_false_reject: float
+    f1: float | None = None
 
 
 class BackboneReference(Contract):

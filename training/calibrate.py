@@ -1,4 +1,6 @@
-"""Thresholds from the raw scores of held-out good parts, and of nothing else."""
+"""Thresholds from the raw scores of held-out good parts; defects that were held out, too, may move
+the reject line where the user wants them to.
+"""
 
 import math
 from dataclasses import dataclass
@@ -33,13 +35,16 @@ class Rates:
             )
 
 
-def calibrate(scores: NDArray[Any], rates: Rates | None = None) -> tuple[Calibration, Thresholds]:
+def calibrate(
+    scores: NDArray[Any], rates: Rates | None = None, defective: NDArray[Any] | None = None
+) -> tuple[Calibration, Thresholds]:
     """Conformal thresholds for given rates, from the scores (N) of held-out good parts.
 
     A part is sent to review when its p-value (1 + #{calibration ≥ s}) / (n + 1) is at most
     `rates.review`, and rejected at `rates.reject`. Fewer than 1/rate - 1 parts cannot vouch for a
     rate: then the line is put beyond all that was seen, by the spread between the median and the
-    largest score.
+    largest score. With scores of held-out `defective` parts, a part is rejected from where F1 is
+    highest among both, and sent to review from there at the latest.
     """
     rates = rates or Rates()
     values = np.asarray(scores, np.float64)
@@ -53,9 +58,25 @@ def calibrate(scores: NDArray[Any], rates: Rates | None = None) -> tuple[Calibra
     review, ng = (conformal(values, rate) for rate in (rates.review, rates.reject))
     beyond = float(2 * values.max() - np.median(values))
     review_line = float(np.nextafter(values.max(), np.inf)) if review is None else review
+    if defective is not None and len(defective):
+        line, f1 = best_f1(values, np.asarray(defective, np.float64))
+        return calibration.model_copy(update={"f1": f1}), Thresholds(
+            review=min(review_line, line), ng=line
+        )
     return calibration, Thresholds(
         review=review_line, ng=max(beyond if ng is None else ng, review_line)
     )
+
+
+def best_f1(good: NDArray[np.float64], defective: NDArray[np.float64]) -> tuple[float, float]:
+    """The line with the highest F1 for `defective`, halfway to the next lower score; and its F1."""
+    levels = np.unique(np.concatenate([good, defective]))[::-1]
+    found = (defective[:, None] >= levels).sum(0)
+    refused = (good[:, None] >= levels).sum(0)
+    f1 = 2 * found / (found + refused + len(defective))
+    best = int(f1.argmax())
+    below = levels[best + 1] if best + 1 < len(levels) else levels[best]
+    return float((levels[best] + below) / 2), float(f1[best])
 
 
 def conformal(values: NDArray[np.float64], rate: float) -> float | None:
@@ -68,6 +89,11 @@ def conformal(values: NDArray[np.float64], rate: float) -> float | None:
 
 def statement(calibration: Calibration) -> str:
     """In words, what the calibration can vouch for."""
+    if calibration.f1 is not None:
+        return (
+            f"The reject line is where F1 is highest on held-out labels: {calibration.f1:.2f}. It "
+            "promises no false-reject rate, and suits as many defects as there were among them."
+        )
     if calibration.resolvable_false_reject <= calibration.false_reject_rate:
         return (
             f"Thresholds for {_percent(calibration.false_review_rate)} false reviews and "

@@ -27,7 +27,7 @@ from training.methods import METHODS
 from training.progress import TerminalReporter
 from training.recipe import FitSettings, Places
 from training.repeatability import read_parts, repeatability
-from training.retrain import RetrainSettings, feature_source, retrain
+from training.retrain import RejectBy, RetrainSettings, feature_source, retrain
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -151,6 +151,9 @@ def retrain_command(
     alpha_images: Annotated[
         float, typer.Option(help="Weight of the push where only the image is labelled.")
     ] = RetrainSettings.alpha_images,
+    reject_by: Annotated[
+        RejectBy, typer.Option(help="rate: the champion's false rejects; f1: the best on labels.")
+    ] = "rate",
     seed: SeedOption = 0,
     cache: CacheOption,
     device: DeviceOption = "auto",
@@ -158,7 +161,12 @@ def retrain_command(
     """Learn operators' labels; writes a candidate only if it is not worse than the champion."""
     reporter = TerminalReporter()
     settings = RetrainSettings(
-        alpha_pixels=alpha_pixels, alpha_images=alpha_images, steps=steps, seed=seed, device=device
+        alpha_pixels=alpha_pixels,
+        alpha_images=alpha_images,
+        steps=steps,
+        seed=seed,
+        reject_by=reject_by,
+        device=device,
     )
     result = retrain(
         open_snapshot(snapshot),

@@ -4,6 +4,7 @@ import math
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 from models.bundle import CHECKPOINT, MODEL, TRAINED_ON, Bundle, Manifest
 from models.durable import write_file
@@ -27,13 +28,17 @@ from training.report import Report, render
 from training.sensitivity import find_spots
 from training.worker import enlisted
 
+RejectBy = Literal["rate", "f1"]
+
 HOLD_OUT = 0.2
 
 
 @dataclass(frozen=True)
 class RetrainSettings(PushPull):
-    """How labels are learned, and where the backbone runs."""
+    """How labels are learned, and where the backbone runs. `reject_by` says what sets the reject
+    line: the champion's false-reject rate, or the best F1 on held-out labels."""
 
+    reject_by: RejectBy = "rate"
     device: Device = "auto"
 
 
@@ -89,7 +94,7 @@ def retrain(
     after = evaluate(score_features(scorer, cache, labels.held_out), source.size)
     comparison = compare(before, after)
     calm = evaluate(score_features(scorer, cache, normals), source.size)
-    manifest = _manifest(champion, snapshot, places, after)
+    manifest = _manifest(champion, snapshot, places, after, settings.reject_by)
     reporter.say(statement(manifest.calibration))
     spots = find_spots(scorer, cache, normals, manifest.thresholds, reporter)
     report = render(
@@ -163,10 +168,13 @@ def _gather(snapshot: Snapshot, champion: Bundle, data: Dataset | None) -> tuple
     return tuple(files.values())
 
 
-def _manifest(champion: Bundle, snapshot: Snapshot, places: Places, after: Evaluation) -> Manifest:
+def _manifest(
+    champion: Bundle, snapshot: Snapshot, places: Places, after: Evaluation, reject_by: RejectBy
+) -> Manifest:
     given = champion.manifest.calibration
     rates = Rates(review=given.false_review_rate, reject=given.false_reject_rate)
-    calibration, thresholds = calibrate(after.scores[~after.anomalous], rates)
+    defective = after.scores[after.anomalous] if reject_by == "f1" else None
+    calibration, thresholds = calibrate(after.scores[~after.anomalous], rates, defective)
     recipe = champion.manifest.recipe
     return champion.manifest.model_copy(
         update={

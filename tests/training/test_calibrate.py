@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
+from sklearn.metrics import f1_score
 
-from training.calibrate import Rates, calibrate, conformal, statement
+from training.calibrate import Rates, best_f1, calibrate, conformal, statement
 from training.errors import TrainingError
 
 
@@ -29,6 +30,23 @@ def test_lines_follow_the_rates_that_are_asked_for():
 def test_rates_that_make_no_band_are_refused(rates):
     with pytest.raises(TrainingError, match="no review band"):
         Rates(*rates)
+
+
+def test_labelled_defects_can_move_the_reject_line():
+    """To where F1 is highest; never above the line of review."""
+    good, bad = np.array([1.0, 2, 3, 4, 5, 6]), np.array([4.5, 7, 8, 9])
+    line, f1 = best_f1(good, bad)
+    assert line == 6.5
+    assert f1 == pytest.approx(2 * 3 / (3 + 4))
+    rng = np.random.default_rng(1)
+    good, bad = rng.normal(0, 1, 300), rng.normal(2, 1, 40)
+    by_hand = max(f1_score(np.r_[np.zeros(300), np.ones(40)], np.r_[good, bad] >= cut)
+                  for cut in np.r_[good, bad])  # fmt: skip
+    assert best_f1(good, bad)[1] == pytest.approx(by_hand)
+    calibration, lines = calibrate(good, Rates(review=0.2, reject=0.1), bad)
+    assert calibration.f1 == pytest.approx(by_hand)
+    assert lines.review <= lines.ng
+    assert "promises no false-reject rate" in statement(calibration)
 
 
 def test_too_few_parts_resolve_nothing_and_it_is_said():

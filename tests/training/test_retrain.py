@@ -14,6 +14,7 @@ from training.progress import Reporter
 from training.push_pull import PushPull, learn_labels
 from training.recipe import Places
 from training.retrain import RetrainSettings, retrain, split_labels
+from training.worker import Worker
 
 QUICK = RetrainSettings(steps=25)
 
@@ -35,7 +36,8 @@ def labelled(files, *, masks):
 def test_labels_make_a_candidate_that_is_not_worse(bundle, dataset, tmp_path, masks):
     snapshot = write_snapshot(tmp_path / "snapshots", labelled(dataset.test, masks=masks))
     places = Places(tmp_path / "store", tmp_path / "cache")
-    result = retrain(snapshot, bundle, places, QUICK, data=dataset)
+    settings = dataclasses.replace(QUICK, reject_by="f1" if masks else "rate")
+    result = retrain(snapshot, bundle, places, settings, data=dataset)
     compared = [change.metric for change in result.comparison.changes]
     assert compared == (["image_auroc", "pixel_ap"] if masks else ["image_auroc"])
     assert str(result.comparison) in result.report.read_text()
@@ -44,6 +46,7 @@ def test_labels_make_a_candidate_that_is_not_worse(bundle, dataset, tmp_path, ma
     assert candidate.manifest.parent_version == 1
     assert candidate.manifest.origin == "retrain"
     assert candidate.manifest.snapshot == snapshot.digest
+    assert (candidate.manifest.calibration.f1 is not None) == masks
     compared = {file.sha256 for file in result.comparison.candidate.files}
     for opened in (bundle, candidate):
         assert not compared & set(opened.read(TRAINED_ON).decode().split())
@@ -65,7 +68,9 @@ def test_learned_defects_stand_out(trained, bundle, dataset, masks):
         return (found.scores[found.anomalous].min() - good.mean()) / good.std()
 
     before = contrast()
-    learn_labels(scorer, trained.cache, learned, defective, PushPull(steps=150), Reporter())
+    learn_labels(
+        scorer, trained.cache, learned, defective, PushPull(steps=150), Reporter(), Worker()
+    )
     assert contrast() > max(2 * before, 3)
 
 
