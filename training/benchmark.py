@@ -17,8 +17,9 @@ from models.backbone import Backbone
 from models.bundle import MODEL, Bundle, open_bundle
 from models.durable import write_file
 from models.session import open_session
+from training.anomalies import DRAWINGS
 from training.bootstrap import draws, interval
-from training.data import Dataset
+from training.data import Dataset, joined
 from training.errors import TrainingError
 from training.evaluation import Evaluation, score_images
 from training.fit import Fitted, fit
@@ -26,6 +27,7 @@ from training.labelled import LABELLINGS, learn_ten
 from training.methods import method
 from training.networks.scorer import ScoreSettings
 from training.progress import Reporter
+from training.push_pull import PushPull
 from training.recipe import FitSettings, Places, train_recipe
 from training.stage_files import write_stage
 
@@ -47,6 +49,9 @@ class Protocol:
 
 
 PROTOCOLS = {"cifar10": Protocol(size=128, grid=8, pool=128, served=False)}
+# The category that all of a set make where one model is to know them all.
+UNIFIED = "unified"
+EXTERNAL = "external"
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,9 @@ class Benchmark:
     """Sets by name, each of categories by name; where the work goes; and what is run on them.
 
     Labels are learned by what `champion` has learned. `steps` shortens every training, to try a
-    benchmark out.
+    benchmark out. `size` and `grid` override the protocol. With `unified`, one model learns all
+    categories of a set, and is measured on each. A method's name can be followed by what it learns
+    besides, as in `fast+confetti+external`: kinds of anomalies, images in the folder `external`.
     """
 
     sets: Mapping[str, Mapping[str, Dataset]]
@@ -78,17 +85,21 @@ class Benchmark:
     reporter: Reporter
     steps: int | None = None
     champion: str = "fast"
+    size: int | None = None
+    grid: int | None = None
+    unified: bool = False
+    external: Path | None = None
 
     def stages(self) -> list[Stage]:
         """All there are to run, category by category. Raises TrainingError for a method that
         there is not."""
         for name in self.methods:
             if name not in LABELLINGS:
-                method(name)
+                self._anomalies(name)
         return [
             Stage(set_name, category, name, seed)
             for set_name, categories in self.sets.items()
-            for category in categories
+            for category in ([UNIFIED] if self.unified else categories)
             for seed in self.seeds
             for name in self.methods
         ]
@@ -118,24 +129,27 @@ class Benchmark:
             "backbone": self.backbone.manifest.name,
             "backbone_sha256": self.backbone.manifest.sha256,
             "steps": self.steps,
+            "size": self.size,
+            "grid": self.grid,
         }
         if not json_file.exists():
             return {"conditions": conditions, "figures": {}}
         results: dict[str, Any] = json.loads(json_file.read_text())
         if results.get("conditions") != conditions:
             raise TrainingError(
-                f"{json_file} holds figures of another backbone or of trainings of another length.",
+                f"{json_file} holds figures of another backbone, or of trainings of another "
+                "length, size or grid.",
                 remedy="Name another file with --json, and another folder with --out.",
             )
         return results
 
     def _given(self, stage: Stage) -> dict[str, str]:
         """What a stage's figures depend on beside its name."""
-        given = {"data": self.sets[stage.set_name][stage.category].digest}
+        given = {"data": self._data(stage).digest}
         return given | ({"champion": self.champion} if stage.method in LABELLINGS else {})
 
     def _run(self, stage: Stage) -> dict[str, Any]:
-        data = self.sets[stage.set_name][stage.category]
+        data = self._data(stage)
         if not data.test:
             raise TrainingError(
                 f"{stage.category} has no test images.",
@@ -147,13 +161,17 @@ class Benchmark:
                 seed=stage.seed, steps=self.steps, reporter=self.reporter,
             )  # fmt: skip
             return learned.figures()
-        protocol = PROTOCOLS.get(stage.set_name, Protocol())
+        protocol = self._protocol(stage.set_name)
+        preset, anomalies, external = self._anomalies(stage.method)
         settings = FitSettings(
             recipe=stage.category,
-            preset=stage.method,
+            preset=preset,
             size=protocol.size,
             grid=protocol.grid,
             score=ScoreSettings(pool=protocol.pool),
+            anomalies=anomalies,
+            external=external,
+            push_pull=PushPull(steps=self.steps or PushPull.steps),
             seed=stage.seed,
             steps=self.steps,
         )
@@ -168,12 +186,54 @@ class Benchmark:
         assert trained.test is not None
         write_stage(self._places(stage).store, trained)
         return {
-            **trained.test.metrics,
-            "intervals": _intervals(trained.test),
+            **(self._by_category(stage, trained.test) if self.unified else _whole(trained.test)),
             "feature_seconds": round(trained.feature_seconds, 1),
             "learning_seconds": round(trained.learning_seconds, 1),
             **gap,
         }
+
+    def _data(self, stage: Stage) -> Dataset:
+        categories = self.sets[stage.set_name]
+        if self.unified:
+            return joined(categories.values(), Path(stage.set_name))
+        return categories[stage.category]
+
+    def _protocol(self, set_name: str) -> Protocol:
+        usual = PROTOCOLS.get(set_name, Protocol())
+        size, grid = self.size or usual.size, self.grid or usual.grid
+        pool = size if usual.pool == usual.size else usual.pool
+        return replace(usual, size=size, grid=grid, pool=pool)
+
+    def _anomalies(self, name: str) -> tuple[str, tuple[str, ...], Path | None]:
+        """A method's name, the kinds that are drawn for it, and the folder of other images."""
+        preset, *besides = name.split("+")
+        method(preset)
+        drawn = tuple(kind for kind in besides if kind != EXTERNAL)
+        unknown = set(drawn) - set(DRAWINGS)
+        if unknown:
+            raise TrainingError(
+                f"{name}: there is no {', '.join(sorted(unknown))} to learn besides.",
+                remedy=f"Choose among {', '.join([*DRAWINGS, EXTERNAL])}.",
+            )
+        if EXTERNAL not in besides:
+            return preset, drawn, None
+        if self.external is None:
+            raise TrainingError(
+                f"{name} learns images of other things.", remedy="Name a folder with --external."
+            )
+        return preset, drawn, self.external
+
+    def _by_category(self, stage: Stage, test: Evaluation) -> dict[str, Any]:
+        """Every category's metrics, and their means."""
+        categories = self.sets[stage.set_name]
+        found = {}
+        for name, data in categories.items():
+            inside = {file.sha256 for file in data.test}
+            weights = np.array([[float(file.sha256 in inside) for file in test.files]])
+            found[name] = {key: float(v) for key, (v,) in test.measure(weights).items()}
+        shared = set.intersection(*(set(metrics) for metrics in found.values()))
+        means = {key: float(np.mean([m[key] for m in found.values()])) for key in sorted(shared)}
+        return means | {"categories": found}
 
     def _champion(self, stage: Stage) -> Bundle:
         places = self._places(replace(stage, method=self.champion))
@@ -208,6 +268,10 @@ def _served_gap(fitted: Fitted) -> float:
     served = score_images(session, fitted.trained.cache.source, test.files)
     scores = np.array([score for _, score, _ in served])
     return float(np.abs(scores - test.scores).max())
+
+
+def _whole(test: Evaluation) -> dict[str, Any]:
+    return {**test.metrics, "intervals": _intervals(test)}
 
 
 def _intervals(test: Evaluation) -> dict[str, tuple[float, float]]:

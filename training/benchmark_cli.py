@@ -38,7 +38,10 @@ def benchmark_command(
     ),
     methods: Annotated[
         str,
-        typer.Option(help=f"Of {', '.join([*METHODS, *LABELLINGS])}, comma-separated."),
+        typer.Option(
+            help=f"Of {', '.join([*METHODS, *LABELLINGS])}, comma-separated; NAME+confetti learns "
+            "drawn anomalies besides, NAME+external other images."
+        ),
     ] = "",
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from 0.")] = 3,
     backbone: Annotated[
@@ -47,6 +50,14 @@ def benchmark_command(
     champion: Annotated[str, typer.Option(help="What labels-… start from.")] = "fast",
     steps: Annotated[
         int | None, typer.Option(min=1, help="Shorter trainings, to try it out.")
+    ] = None,
+    size: Annotated[int | None, typer.Option(min=32, help="Side of the input in pixels.")] = None,
+    grid: Annotated[int | None, typer.Option(min=2, help="Cells per side.")] = None,
+    unified: Annotated[
+        bool, typer.Option("--unified", help="One model for all categories of a set.")
+    ] = False,
+    external: Annotated[
+        Path | None, typer.Option(help="Images of other things, for methods with +external.")
     ] = None,
     shared: Annotated[
         Path, typer.Option(envvar="KIZU_SHARED", help="Folder with tile, cifar10 and backbones.")
@@ -104,6 +115,10 @@ def benchmark_command(
         reporter=reporter,
         steps=steps,
         champion=champion,
+        size=size,
+        grid=grid,
+        unified=unified,
+        external=external,
     )
     results = benchmark.run(json_file)
     write_file(out / "benchmark.csv", comma_separated(results).encode())

@@ -17,7 +17,7 @@ from training.anomalies import DRAWINGS
 from training.backbone_cli import BackbonesOption, backbone_app
 from training.benchmark_cli import benchmark_command
 from training.calibrate import Rates
-from training.data import Dataset, read_mvtec
+from training.data import Dataset, joined, read_mvtec
 from training.demo_data import write_demo
 from training.errors import TrainingError
 from training.evaluation import evaluate, score_images
@@ -57,7 +57,12 @@ DeviceOption = Annotated[
 @app.command("fit")
 def fit_command(
     *,
-    data: Annotated[Path, typer.Argument(help="Folder with train/good/, optionally test/.")],
+    data: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Folder with train/good/, optionally test/; of several, one model learns all."
+        ),
+    ],
     recipe: Annotated[str, typer.Option(help="Name of the inspected view of one product.")],
     backbone: Annotated[str, typer.Option(help="Name of a backbone, see `backbone list`.")],
     store: StoreOption = Path("models/bundles"),
@@ -120,7 +125,9 @@ def fit_command(
         reporter.say(f"Note: {backbone} was never trained: it does for a demo, not for parts.")
     places = Places(store, cache)
     try:
-        fitted = fit(read_mvtec(data), frozen, settings, places, resume=resume, reporter=reporter)
+        products = [read_mvtec(folder) for folder in data]
+        given = products[0] if len(products) == 1 else joined(products, data[0].parent)
+        fitted = fit(given, frozen, settings, places, resume=resume, reporter=reporter)
     except KeyboardInterrupt:
         reporter.say("Interrupted. The same command with --resume goes on from here.")
         raise typer.Exit(130) from None

@@ -62,6 +62,16 @@ def read_mvtec(root: Path) -> Dataset:
     return Dataset(root, _unique(train), test)
 
 
+def joined(datasets: Iterable[Dataset], root: Path) -> Dataset:
+    """Several products as one, to be learned by one model."""
+    several = tuple(datasets)
+    return Dataset(
+        root,
+        _unique(tuple(file for data in several for file in data.train)),
+        tuple(file for data in several for file in data.test),
+    )
+
+
 def read_images(folder: Path) -> tuple[LabelledFile, ...]:
     """All images of a folder, as good parts. Raises DatasetError for one that cannot be read."""
     return tuple(_label(path, "good", folder) for path in _images(folder))

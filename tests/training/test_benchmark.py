@@ -82,7 +82,30 @@ def test_an_interrupted_benchmark_goes_on_with_what_is_missing(ran, small, backb
         benchmark(small, backbone, out, steps=3).run(other)
 
 
+def test_one_model_learns_several_products_and_drawn_anomalies(small, backbone, tmp_path, dataset):
+    """It is measured on each, with that product's good parts alone."""
+    sets = {"mine": {"cap": read_mvtec(small), "other": dataset}}
+    ran = benchmark(
+        small, backbone, tmp_path, sets=sets, methods=("components", "small+confetti"),
+        seeds=range(1), unified=True, size=64, grid=4,
+    ).run(tmp_path / "f.json")  # fmt: skip
+    assert set(ran["figures"]) == {
+        f"mine/unified/{name}/seed0" for name in ("components", "small+confetti")
+    }
+    for figures in ran["figures"].values():
+        each = figures["categories"]
+        assert figures["image_auroc"] == pytest.approx(
+            (each["cap"]["image_auroc"] + each["other"]["image_auroc"]) / 2
+        )
+    assert list((tmp_path / "mine" / ".features" / "anomalies").glob("*_mask.png"))
+    assert "| small+confetti |" in markdown(ran)
+
+
 def test_what_cannot_be_run_is_said(small, backbone, tmp_path, dataset):
+    with pytest.raises(TrainingError, match="no glitter to learn besides"):
+        benchmark(small, backbone, tmp_path, methods=("fast+glitter",)).run(tmp_path / "f.json")
+    with pytest.raises(TrainingError, match="images of other things"):
+        benchmark(small, backbone, tmp_path, methods=("fast+external",)).run(tmp_path / "f.json")
     with pytest.raises(TrainingError, match="magic"):
         benchmark(small, backbone, tmp_path, methods=("magic",)).run(tmp_path / "f.json")
     with pytest.raises(TrainingError, match="starts from what fast"):
