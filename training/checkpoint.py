@@ -10,10 +10,12 @@ from torch import nn
 from training.networks.adtr import Adtr, AdtrConfig
 from training.networks.convolutional import ConvolutionalAutoencoder, ConvolutionalConfig
 from training.networks.memory_bank import MemoryBank, MemoryBankConfig
+from training.networks.orientation import Orientation, OrientationConfig
 from training.networks.place_bank import PlaceBank, PlaceBankConfig
 from training.networks.scorer import (
     HeatmapScore,
     Length,
+    Mahalanobis,
     Reconstruction,
     Scorer,
     ScoreSettings,
@@ -29,6 +31,8 @@ _MODULES: dict[str, tuple[type[nn.Module], type[Any]]] = {
     "convolutional": (ConvolutionalAutoencoder, ConvolutionalConfig),
     "memory_bank": (MemoryBank, MemoryBankConfig),
     "place_bank": (PlaceBank, PlaceBankConfig),
+    "orientation": (Orientation, OrientationConfig),
+    "whitening": (Whitening, WhiteningConfig),
 }
 
 
@@ -66,7 +70,11 @@ def _describe(part: nn.Module) -> dict[str, Any]:
     """The kind of a part, and its settings."""
     if isinstance(part, Length):
         return {"kind": "length", "settings": {}}
-    module = part.network if isinstance(part, Reconstruction) else part
+    module = part
+    if isinstance(part, Reconstruction):
+        module = part.network
+    elif isinstance(part, Mahalanobis):
+        module = part.whitening
     (kind,) = (name for name, (of, _) in _MODULES.items() if type(module) is of)
     return {"kind": kind, "settings": dataclasses.asdict(module.config)}
 
@@ -76,6 +84,8 @@ def _rebuild(kind: str, settings: dict[str, Any]) -> nn.Module:
         return Length()
     of, config = _MODULES[kind]
     module = of(_settings(config, settings))
+    if isinstance(module, Whitening):
+        return Mahalanobis(module)
     return Reconstruction(module) if kind in ("adtr", "convolutional") else module
 
 

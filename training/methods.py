@@ -15,7 +15,7 @@ from torch import nn
 from training.data import LabelledFile
 from training.errors import TrainingError
 from training.features import FeatureCache
-from training.learners import Learner, Lesson, Measure, Rebuild, Recall, Remember, Whiten
+from training.learners import Learner, Lesson, Measure, Orient, Rebuild, Recall, Remember, Whiten
 from training.loop import Schedule
 from training.networks.adtr import Adtr, AdtrConfig
 from training.networks.convolutional import ConvolutionalAutoencoder, ConvolutionalConfig
@@ -70,15 +70,17 @@ def method(name: str) -> Method:
 
 
 def balance(scorer: Scorer, cache: FeatureCache, normals: Sequence[LabelledFile]) -> None:
-    """Let the parts of a scorer weigh alike: each is divided by its mean distance on good parts
-    that it has not learned. A bank is no distance at all from those that it holds."""
+    """Let the parts of a scorer weigh alike: each is divided by the deviation of the scores that
+    it alone gives good parts. It must not have learned these: from those that it holds, a bank is
+    no distance away."""
     if len(scorer.parts) == 1:
         return
-    total_P = torch.zeros(len(scorer.parts))
+    scores = []
     for file in normals:
         with torch.inference_mode():
-            total_P += scorer.distances(torch.from_numpy(cache[file.sha256])[None]).mean((1, 2, 3))
-    scorer.scale_P.copy_(total_P / len(normals))
+            distance_PBHW = scorer.distances(torch.from_numpy(cache[file.sha256])[None])
+            scores.append(torch.cat([scorer.score(part)[0] for part in distance_PBHW]))
+    scorer.scale_P.copy_(torch.stack(scores).std(0).clamp_min(_STEADY))
 
 
 def _adtr(
@@ -106,8 +108,12 @@ def _convolutional(*widths: int) -> Rebuild:
     return Rebuild(network, SLOW)
 
 
+# Of the scores that a part gives; less would make it all that counts.
+_STEADY = 1e-3
 _SMALL = {"layers": 2, "dimension": 128, "feedforward": 512}
 _ALL = 1_000_000  # channels
+
+TURNING = Schedule(steps=400, batch=16, learning_rate=2e-3, weight_decay=0.05)
 
 # The 100 directions in which good parts vary most, whitened at each place.
 COMPONENTS = Whiten(100, components=True)
@@ -154,10 +160,14 @@ METHODS: dict[str, Method] = {
     "patchcore": Method(
         "PatchCore: neighbourhoods, coreset", (Remember(8000, neighbourhood=3, coreset=True),)
     ),
+    "turned": Method(
+        "`pooled-gaussian`, joined with how surely a part is seen to be upright",
+        (Measure(Whiten(_ALL, pooled=True)), Orient(TURNING)),
+    ),
     "padim": Method("PaDiM: a Gaussian for each place", (Measure(),), Whiten(100)),
     "components": Method("a Gaussian for each place, along components", (Measure(),), COMPONENTS),
     "gaussian": Method("one Gaussian for all places", (Measure(),), Whiten(_ALL, per_place=False)),
     "pooled-gaussian": Method(
-        "one Gaussian of whole images", (Measure(),), Whiten(_ALL, pooled=True)
+        "one Gaussian of whole images", (Measure(Whiten(_ALL, pooled=True)),)
     ),
 }

@@ -113,7 +113,7 @@ def train_recipe(
     source = _source(backbone, settings, chosen.sight)
     started = time.monotonic()
     cache = FeatureCache(places.cache, source, device=settings.device)
-    gather_features(cache, (data.train + data.test)[worker.rank :: worker.count], reporter)
+    gather_features(cache, worker.part(data.train + data.test), reporter)
     worker.wait()
     gathered = time.monotonic()
     lesson = Lesson(

@@ -40,6 +40,10 @@ class Worker:
             )
         return items[self.rank :: self.count]
 
+    def part(self, items: Sequence[T]) -> Sequence[T]:
+        """This process's part of work that need not be shared evenly."""
+        return items[self.rank :: self.count]
+
     def average(self, network: nn.Module, *values: float) -> list[float]:
         """Average the gradients of `network` over all processes in place, and return the values'
         averages."""

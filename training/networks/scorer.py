@@ -83,11 +83,22 @@ class Reconstruction(nn.Module):
 
 
 class Length(nn.Module):
-    """The length (B, H, W) of features (B, C, H, W). Of whitened ones, it is their Mahalanobis
-    distance from good parts: the training-free floor to clear."""
+    """The length (B, H, W) of features (B, C, H, W): of whitened ones, their Mahalanobis distance
+    from good parts."""
 
     def forward(self, features_BCHW: Tensor) -> Tensor:
         return torch.linalg.vector_norm(features_BCHW, dim=1)
+
+
+class Mahalanobis(nn.Module):
+    """Features (B, C, H, W) to distances (B, H, W), by a whitening of its own."""
+
+    def __init__(self, whitening: Whitening) -> None:
+        super().__init__()
+        self.whitening = whitening
+
+    def forward(self, features_BCHW: Tensor) -> Tensor:
+        return torch.linalg.vector_norm(self.whitening(features_BCHW), dim=1)
 
 
 class Scorer(nn.Module):
