@@ -84,7 +84,7 @@ class Benchmark:
     out: Path
     reporter: Reporter
     steps: int | None = None
-    champion: str = "fast"
+    champion: str = "best"
     size: int | None = None
     grid: int | None = None
     unified: bool = False

@@ -20,8 +20,8 @@ from training.public_sets import read_categories, read_cifar10, read_visa
 from training.table import comma_separated, markdown
 
 # What is compared where nobody says otherwise.
-USUAL = "fast,paper,components,padim,patchcore,knn,labels-masks,labels-images"
-USUAL_CIFAR = "fast,gaussian,knn"
+USUAL = "best,fast,paper,padim,patchcore,knn,labels-masks,labels-images"
+USUAL_CIFAR = "turned,pooled-gaussian,small"
 
 
 def benchmark_command(
@@ -47,7 +47,7 @@ def benchmark_command(
     backbone: Annotated[
         str, typer.Option(help="Name of a backbone; mobilenet_v2 is also found in --shared.")
     ] = "mobilenet_v2",
-    champion: Annotated[str, typer.Option(help="What labels-… start from.")] = "fast",
+    champion: Annotated[str, typer.Option(help="What labels-… start from.")] = "best",
     steps: Annotated[
         int | None, typer.Option(min=1, help="Shorter trainings, to try it out.")
     ] = None,

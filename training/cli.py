@@ -66,7 +66,7 @@ def fit_command(
     recipe: Annotated[str, typer.Option(help="Name of the inspected view of one product.")],
     backbone: Annotated[str, typer.Option(help="Name of a backbone, see `backbone list`.")],
     store: StoreOption = Path("models/bundles"),
-    preset: Annotated[str, typer.Option(help=f"One of {', '.join(METHODS)}.")] = "fast",
+    preset: Annotated[str, typer.Option(help=f"One of {', '.join(METHODS)}.")] = "best",
     schedule: Annotated[
         ScheduleName, typer.Option(help="short: as long as each preset needs; paper: 500 epochs.")
     ] = "short",

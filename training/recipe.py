@@ -40,7 +40,7 @@ class FitSettings:
     """
 
     recipe: str
-    preset: str = "fast"
+    preset: str = "best"
     schedule: ScheduleName = "short"
     size: int = 256
     grid: int = 16
