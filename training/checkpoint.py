@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from safetensors.torch import load, save
 from torch import nn
 
+from training.errors import TrainingError
 from training.networks.adtr import Adtr, AdtrConfig
 from training.networks.convolutional import ConvolutionalAutoencoder, ConvolutionalConfig
 from training.networks.memory_bank import MemoryBank, MemoryBankConfig
@@ -51,8 +52,13 @@ def dump_checkpoint(scorer: Scorer) -> bytes:
 
 
 def load_checkpoint(data: bytes) -> Scorer:
-    """Rebuild a scorer from `dump_checkpoint`."""
+    """Rebuild a scorer from `dump_checkpoint`. Raises TrainingError for an earlier format."""
     settings = _metadata(data)
+    if "whitening" not in settings:
+        raise TrainingError(
+            "This bundle's weights are kept in a format that is no longer read.",
+            remedy="Fit the recipe anew to go on from there; the bundle can be served as it is.",
+        )
     channels, height, width = settings["shape"]
     whitening = settings["whitening"]
     scorer = Scorer(

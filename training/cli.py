@@ -22,7 +22,7 @@ from training.demo_data import write_demo
 from training.errors import TrainingError
 from training.evaluation import evaluate, score_images
 from training.fit import fit
-from training.learners import ScheduleName
+from training.lesson import ScheduleName
 from training.methods import METHODS
 from training.progress import TerminalReporter
 from training.recipe import FitSettings, Places

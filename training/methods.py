@@ -15,7 +15,8 @@ from torch import nn
 from training.data import LabelledFile
 from training.errors import TrainingError
 from training.features import FeatureCache
-from training.learners import Learner, Lesson, Measure, Orient, Rebuild, Recall, Remember, Whiten
+from training.learners import Measure, Orient, Rebuild, Recall, Remember, Whiten
+from training.lesson import Learner, Lesson
 from training.loop import Schedule
 from training.networks.adtr import Adtr, AdtrConfig
 from training.networks.convolutional import ConvolutionalAutoencoder, ConvolutionalConfig

@@ -17,7 +17,7 @@ from training.errors import TrainingError
 from training.evaluation import Evaluation, evaluate, score_features
 from training.features import FeatureCache, FeatureSource
 from training.graph import feature_graph, pixel_graph
-from training.learners import Lesson, ScheduleName
+from training.lesson import Lesson, ScheduleName
 from training.loop import Schedule, TrainingState
 from training.methods import Sight, balance, method
 from training.networks.scorer import Scorer, ScoreSettings

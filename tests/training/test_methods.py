@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save
 
 from models.image import InputSize, PixelContract
 from models.session import open_session
@@ -9,7 +10,8 @@ from training.checkpoint import dump_checkpoint, load_checkpoint
 from training.errors import TrainingError
 from training.export import export_head
 from training.features import FeatureCache, FeatureSource
-from training.learners import Lesson, Whiten
+from training.learners import Whiten
+from training.lesson import Lesson
 from training.methods import METHODS, balance, method
 from training.networks.scorer import Scorer
 
@@ -53,6 +55,12 @@ def test_every_method_learns_and_is_served_as_it_was_trained(name, lesson, pixel
     served = session.run(["score", "heatmap"], {"features": raw.numpy()})
     np.testing.assert_allclose(served[0], scores.numpy(), atol=1e-3, rtol=1e-4)
     np.testing.assert_allclose(served[1], heatmaps.numpy(), atol=1e-2, rtol=1e-3)
+
+
+def test_weights_in_an_earlier_format_are_refused():
+    data = save({"scale_P": torch.ones(1)}, metadata={"kizu": '{"parts": [{"adtr": {}}]}'})
+    with pytest.raises(TrainingError, match="no longer read"):
+        load_checkpoint(data)
 
 
 def test_an_unknown_method_is_named_with_those_there_are():
