@@ -76,7 +76,7 @@ def sensitivity(spots: Sensitivity) -> str:
     axes.plot(spots.sides, np.multiply(spots.ng, 100), "s--", color=BAD, label="ng")
     axes.axhline(90, color=LINE, linewidth=0.8, linestyle=":")
     axes.set_xscale("log", base=2)
-    axes.set_xticks(spots.sides, [f"{side:.3g}" for side in spots.sides])
+    axes.set_xticks(spots.sides, [f"{side:.0f}" for side in spots.sides])
     axes.minorticks_off()
     axes.set(xlabel="diameter in pixels of the camera's image", ylabel="% found", ylim=(-3, 103))
     axes.legend(fontsize=7, frameon=False)
