@@ -146,6 +146,8 @@ class Benchmark:
     def _given(self, stage: Stage) -> dict[str, str]:
         """What a stage's figures depend on beside its name."""
         given = {"data": self._data(stage).digest}
+        if EXTERNAL in stage.method.split("+"):
+            given["external"] = str(self.external)
         return given | ({"champion": self.champion} if stage.method in LABELLINGS else {})
 
     def _run(self, stage: Stage) -> dict[str, Any]:

@@ -49,16 +49,18 @@ class Repeatability:
         return float(np.sqrt(max(0.0, (between - self.equipment_variation**2) / typical)))
 
     @property
-    def of_tolerance(self) -> float:
-        """Six standard deviations of one part, over the way from a median good part to `ng`."""
+    def of_tolerance(self) -> float | None:
+        """Six standard deviations of one part, over the way from a median good part to `ng`; None
+        where half of the good parts are rejected anyway."""
         way = self.manifest.thresholds.ng - self.manifest.calibration.quantiles[50]
-        return SPREAD * self.equipment_variation / way
+        return SPREAD * self.equipment_variation / way if way > 0 else None
 
     @property
-    def categories(self) -> int:
-        """How many groups of parts the scores can tell apart; five or more are wanted."""
+    def categories(self) -> int | None:
+        """How many groups of parts the scores can tell apart; five or more are wanted. None where
+        all images of a part have one score, as copies of a file do."""
         if self.equipment_variation == 0:
-            return 1_000
+            return None
         return int(CATEGORIES * self.part_variation / self.equipment_variation)
 
     @property

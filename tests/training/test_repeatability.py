@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from models.bundle import Thresholds
 from training.cli import app
 from training.errors import DatasetError
 from training.repeatability import Repeatability, read_parts
@@ -32,6 +33,18 @@ def test_a_part_whose_verdict_changes_is_named(bundle):
         "torn": np.array([lines.review - 0.1, lines.review + 1e-3]),
     }
     assert Repeatability(scores, bundle.manifest).unsteady == ["torn"]
+
+
+def test_what_cannot_be_told_is_not_told_as_good(bundle):
+    """Copies of one file have no spread; a line below the median good part leaves no tolerance."""
+    same = {"a": np.array([1.0, 1.0]), "b": np.array([2.0, 2.0])}
+    assert Repeatability(same, bundle.manifest).categories is None
+    strict = Thresholds(review=0.0, ng=bundle.manifest.calibration.quantiles[50] - 0.1)
+    manifest = bundle.manifest.model_copy(update={"thresholds": strict})
+    found = Repeatability({"a": np.array([1.0, 1.2]), "b": np.array([2.0, 2.1])}, manifest)
+    assert found.of_tolerance is None
+    assert "none" in found.render()
+    assert "unknown" in Repeatability(same, bundle.manifest).render()
 
 
 def test_one_part_or_one_image_says_nothing(tmp_path, product):
