@@ -50,7 +50,6 @@ def fit(
         trained = train_recipe(
             data, backbone, settings, places, resume=resume, reporter=reporter, worker=worker
         )
-        worker.leave_to_the_first()
     calibration, thresholds = calibrate(trained.held_out.scores, settings.rates)
     reporter.say(statement(calibration))
     spots = find_spots(trained.scorer, trained.cache, trained.normals, thresholds, reporter)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from training.data import LabelledFile
-from training.features import ChannelStatistics, FeatureCache, channel_statistics
+from training.features import ChannelStatistics, FeatureCache
 from training.loop import Schedule, TrainingState
 from training.networks.scorer import Standardise
 from training.networks.whitening import Whitening
@@ -25,7 +25,7 @@ BATCH = 8
 
 @dataclass(frozen=True)
 class Lesson:
-    """Good parts, whose features are in `cache`, and how to learn them.
+    """Good parts, whose features are in `cache` and vary by `statistics`, and how to learn them.
 
     `steps` overrides every schedule's length. `state` gives the checkpoint of a part, by the
     part's number and its schedule, where a training is to be kept. `worker` is this process among
@@ -34,6 +34,7 @@ class Lesson:
 
     files: Sequence[LabelledFile]
     cache: FeatureCache
+    statistics: ChannelStatistics
     seed: int = 0
     schedule: ScheduleName = "short"
     steps: int | None = None
@@ -44,20 +45,13 @@ class Lesson:
 
     def whitened(self, whitening: Whitening) -> "Lesson":
         """The same lesson, of features that are whitened."""
-        lesson = dataclasses.replace(self, whitening=whitening)
-        vars(lesson)["statistics"] = self.statistics  # reading every part again takes long
-        return lesson
-
-    @cached_property
-    def statistics(self) -> ChannelStatistics:
-        """How the channels of the raw features vary."""
-        return channel_statistics(self.cache, self.files)
+        return dataclasses.replace(self, whitening=whitening)
 
     @cached_property
     def standardise(self) -> Standardise:
         """To zero mean and unit deviation of these parts."""
-        statistics = self.statistics
-        return Standardise(torch.from_numpy(statistics.mean), torch.from_numpy(statistics.std))
+        mean, std = self.statistics.mean, self.statistics.std
+        return Standardise(torch.from_numpy(mean), torch.from_numpy(std))
 
     @cached_property
     def covariance(self) -> Tensor:

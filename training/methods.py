@@ -42,6 +42,11 @@ class Method:
     whiten: Whiten | None = None
     sight: Sight = "stages"
 
+    @property
+    def rebuilds(self) -> bool:
+        """Whether a part learns by rebuilding: only that can learn from anomalies, too."""
+        return any(isinstance(part, Rebuild) for part in self.parts)
+
     def learn(
         self, lesson: Lesson, settings: ScoreSettings | None = None
     ) -> tuple[Scorer, list[float]]:

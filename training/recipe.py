@@ -15,7 +15,7 @@ from training.calibrate import LEAST, Rates
 from training.data import Dataset, LabelledFile, check_masks, hold_out
 from training.errors import TrainingError
 from training.evaluation import Evaluation, evaluate, score_features
-from training.features import FeatureCache, FeatureSource
+from training.features import FeatureCache, FeatureSource, channel_statistics
 from training.graph import feature_graph, pixel_graph
 from training.lesson import Lesson, ScheduleName
 from training.loop import Schedule, TrainingState
@@ -95,10 +95,15 @@ def train_recipe(
 ) -> Trained:
     """Hold out, learn, and score. Test images are reported on and decide nothing.
 
-    Raises DatasetError or TrainingError.
+    Of several processes, only the first returns. Raises DatasetError or TrainingError.
     """
     reporter, worker = reporter or Reporter(), worker or Worker()
     chosen = method(settings.preset)
+    if (settings.anomalies or settings.external) and not chosen.rebuilds:
+        raise TrainingError(
+            f"{settings.preset} only remembers good parts; it cannot learn from anomalies.",
+            remedy="Choose --preset best, fast or paper, or leave the anomalies out.",
+        )
     check_masks(data.test, settings.pixels)
     held_out = hold_out(data.train, HOLD_OUT, LEAST)
     if len(held_out) < LEAST:
@@ -117,12 +122,14 @@ def train_recipe(
     worker.wait()
     gathered = time.monotonic()
     lesson = Lesson(
-        learned, cache, settings.seed, settings.schedule, settings.steps, reporter,
+        learned, cache, channel_statistics(cache, learned),
+        settings.seed, settings.schedule, settings.steps, reporter,
         _states(settings, data, cache, places, resume=resume), worker,
     )  # fmt: skip
     scorer, curve = chosen.learn(lesson, settings.score)
     if settings.anomalies or settings.external:
         curve += _learn_anomalies(scorer, lesson, settings, places)
+    worker.leave_to_the_first()
     balance(scorer, cache, normals)
     learned_at = time.monotonic()
 

@@ -3,11 +3,11 @@ import pytest
 
 from models.image import read_mask
 from training.anomalies import DRAWINGS, changed, draw_anomalies, external_anomalies
-from training.errors import DatasetError
+from training.errors import DatasetError, TrainingError
 from training.evaluation import evaluate, grid_mask, score_features
 from training.fit import fit
 from training.push_pull import PushPull
-from training.recipe import FitSettings, Places
+from training.recipe import FitSettings, Places, train_recipe
 
 
 @pytest.fixture
@@ -87,3 +87,12 @@ def test_a_fit_learns_from_drawn_and_external_anomalies(
         return (np.median(found.scores[found.anomalous]) - good.mean()) / good.std()
 
     assert stands_out(learned.trained) > 1.2 * stands_out(trained)
+
+
+def test_what_only_remembers_is_refused_anomalies_before_anything_is_computed(
+    dataset, backbone, tmp_path
+):
+    settings = FitSettings("cap", "knn", size=64, grid=4, anomalies=("confetti",))
+    with pytest.raises(TrainingError, match="knn only remembers good parts"):
+        train_recipe(dataset, backbone, settings, Places(tmp_path, tmp_path / "cache"))
+    assert not list(tmp_path.iterdir())

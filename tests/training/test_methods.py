@@ -9,7 +9,7 @@ from training import graph
 from training.checkpoint import dump_checkpoint, load_checkpoint
 from training.errors import TrainingError
 from training.export import export_head
-from training.features import FeatureCache, FeatureSource
+from training.features import FeatureCache, FeatureSource, channel_statistics
 from training.learners import Whiten
 from training.lesson import Lesson
 from training.methods import METHODS, balance, method
@@ -24,7 +24,7 @@ def learn_from(dataset, tmp_path_factory):
         source = FeatureSource(features, InputSize(height=64, width=64), PixelContract())
         cache = FeatureCache(tmp_path_factory.mktemp("features"), source)
         cache.add(dataset.train)
-        return Lesson(dataset.train, cache, steps=3)
+        return Lesson(dataset.train, cache, channel_statistics(cache, dataset.train), steps=3)
 
     return lesson
 
