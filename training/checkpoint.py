@@ -16,7 +16,6 @@ from training.networks.place_bank import PlaceBank, PlaceBankConfig
 from training.networks.scorer import (
     HeatmapScore,
     Length,
-    Mahalanobis,
     Reconstruction,
     Scorer,
     ScoreSettings,
@@ -33,19 +32,18 @@ _MODULES: dict[str, tuple[type[nn.Module], type[Any]]] = {
     "memory_bank": (MemoryBank, MemoryBankConfig),
     "place_bank": (PlaceBank, PlaceBankConfig),
     "orientation": (Orientation, OrientationConfig),
-    "whitening": (Whitening, WhiteningConfig),
 }
 
 
 def dump_checkpoint(scorer: Scorer) -> bytes:
     """The scorer as safetensors, its settings in the header."""
-    whitening = scorer.whitening
     settings = {
         "shape": scorer.shape,
         "stride": scorer.score.stride,
         "score": dataclasses.asdict(scorer.score.settings),
-        "whitening": dataclasses.asdict(whitening.config) if whitening else None,
+        "whitenings": [dataclasses.asdict(whitening.config) for whitening in scorer.whitenings],
         "parts": [_describe(part) for part in scorer.parts],
+        "sees": scorer.sees,
     }
     tensors = {name: value.contiguous() for name, value in scorer.state_dict().items()}
     return save(tensors, metadata={"kizu": json.dumps(settings)})
@@ -54,18 +52,18 @@ def dump_checkpoint(scorer: Scorer) -> bytes:
 def load_checkpoint(data: bytes) -> Scorer:
     """Rebuild a scorer from `dump_checkpoint`. Raises TrainingError for an earlier format."""
     settings = _metadata(data)
-    if "whitening" not in settings:
+    if "sees" not in settings:
         raise TrainingError(
             "This bundle's weights are kept in a format that is no longer read.",
             remedy="Fit the recipe anew to go on from there; the bundle can be served as it is.",
         )
     channels, height, width = settings["shape"]
-    whitening = settings["whitening"]
     scorer = Scorer(
         (channels, height, width),
         Standardise.blank(channels),
-        Whitening(_settings(WhiteningConfig, whitening)) if whitening else None,
+        [Whitening(_settings(WhiteningConfig, values)) for values in settings["whitenings"]],
         [_rebuild(**part) for part in settings["parts"]],
+        settings["sees"],
         HeatmapScore(settings["stride"], ScoreSettings(**settings["score"])),
     )
     scorer.load_state_dict(load(data))
@@ -76,11 +74,7 @@ def _describe(part: nn.Module) -> dict[str, Any]:
     """The kind of a part, and its settings."""
     if isinstance(part, Length):
         return {"kind": "length", "settings": {}}
-    module = part
-    if isinstance(part, Reconstruction):
-        module = part.network
-    elif isinstance(part, Mahalanobis):
-        module = part.whitening
+    module = part.network if isinstance(part, Reconstruction) else part
     (kind,) = (name for name, (of, _) in _MODULES.items() if type(module) is of)
     return {"kind": kind, "settings": dataclasses.asdict(module.config)}
 
@@ -90,8 +84,6 @@ def _rebuild(kind: str, settings: dict[str, Any]) -> nn.Module:
         return Length()
     of, config = _MODULES[kind]
     module = of(_settings(config, settings))
-    if isinstance(module, Whitening):
-        return Mahalanobis(module)
     return Reconstruction(module) if kind in ("adtr", "convolutional") else module
 
 

@@ -23,7 +23,7 @@ from training.networks.memory_bank import (
 from training.networks.orientation import TURNS, Orientation, OrientationConfig
 from training.networks.place_bank import PlaceBank, PlaceBankConfig
 from training.networks.places import by_place, places_of
-from training.networks.scorer import Length, Mahalanobis, Reconstruction
+from training.networks.scorer import Length, Reconstruction
 from training.networks.whitening import Moments, Whitening
 
 PAPER_EPOCHS = 500
@@ -163,12 +163,10 @@ class Recall:
 
 @dataclass(frozen=True)
 class Measure:
-    """Nothing but the length of features, with `whiten` of whitened ones."""
-
-    whiten: Whiten | None = None
+    """Nothing but the length of features."""
 
     def __call__(self, lesson: Lesson, number: int) -> tuple[nn.Module, list[float]]:
-        return (Mahalanobis(self.whiten(lesson)) if self.whiten else Length()), []
+        return Length(), []
 
 
 @dataclass(frozen=True)

@@ -5,16 +5,12 @@ and a heatmap in the same way; so they differ in nothing but what they are named
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
 from torch import nn
 
-from training.data import LabelledFile
 from training.errors import TrainingError
-from training.features import FeatureCache
 from training.learners import Measure, Orient, Rebuild, Recall, Remember, Whiten
 from training.lesson import Learner, Lesson
 from training.loop import Schedule
@@ -33,36 +29,49 @@ BRIEF = Schedule(steps=400, batch=8, learning_rate=2e-3)
 
 
 @dataclass(frozen=True)
+class Part:
+    """What learns to measure distances, and how the features that it sees are whitened, if so."""
+
+    learn: Learner
+    whiten: Whiten | None = None
+
+
+@dataclass(frozen=True)
 class Method:
-    """Parts that are learned one after the other, of whitened features if they are to be, and
-    whose distances are joined."""
+    """Parts that are learned one after the other, and whose distances are joined. With `weighed`,
+    what they count for is chosen by defects drawn on good parts; otherwise they count alike."""
 
     about: str
-    parts: tuple[Learner, ...]
-    whiten: Whiten | None = None
+    parts: tuple[Part, ...]
     sight: Sight = "stages"
+    weighed: bool = False
 
     @property
     def rebuilds(self) -> bool:
         """Whether a part learns by rebuilding: only that can learn from anomalies, too."""
-        return any(isinstance(part, Rebuild) for part in self.parts)
+        return any(isinstance(part.learn, Rebuild) for part in self.parts)
 
     def learn(
         self, lesson: Lesson, settings: ScoreSettings | None = None
     ) -> tuple[Scorer, list[float]]:
         """A scorer that has learned, and the loss of every step of all its parts.
 
-        Where there are several parts, they are yet to be balanced. Raises TrainingError.
+        Where there are several parts, they are yet to be weighed. Raises TrainingError.
         """
-        if self.whiten:
-            lesson = lesson.whitened(self.whiten(lesson))
-        parts, curve = [], []
-        for number, learn in enumerate(self.parts):
-            part, losses = learn(lesson, number)
-            parts.append(part)
+        views: dict[Whiten | None, Lesson] = {None: lesson}
+        learned, curve = [], []
+        for number, part in enumerate(self.parts):
+            if part.whiten and part.whiten not in views:
+                views[part.whiten] = lesson.whitened(part.whiten(lesson))
+            module, losses = part.learn(views[part.whiten], number)
+            learned.append(module)
             curve += losses
+        whitenings = [view.whitening for view in views.values() if view.whitening]
+        sees = [list(views).index(part.whiten) for part in self.parts]
         score = HeatmapScore(lesson.cache.source.size.height // lesson.shape[1], settings)
-        scorer = Scorer(lesson.raw_shape, lesson.standardise, lesson.whitening, parts, score)
+        scorer = Scorer(
+            lesson.raw_shape, lesson.standardise, whitenings, learned, sees, score
+        )  # fmt: skip
         return scorer.eval(), curve
 
 
@@ -73,20 +82,6 @@ def method(name: str) -> Method:
             f"There is no method {name}.", remedy=f"Choose one of {', '.join(METHODS)}."
         )
     return METHODS[name]
-
-
-def balance(scorer: Scorer, cache: FeatureCache, normals: Sequence[LabelledFile]) -> None:
-    """Let the parts of a scorer weigh alike: each is divided by the deviation of the scores that
-    it alone gives good parts. It must not have learned these: from those that it holds, a bank is
-    no distance away."""
-    if len(scorer.parts) == 1:
-        return
-    scores = []
-    for file in normals:
-        with torch.inference_mode():
-            distance_PBHW = scorer.distances(torch.from_numpy(cache[file.sha256])[None])
-            scores.append(torch.cat([scorer.score(part)[0] for part in distance_PBHW]))
-    scorer.scale_P.copy_(torch.stack(scores).std(0).clamp_min(_STEADY))
 
 
 def _adtr(
@@ -114,66 +109,75 @@ def _convolutional(*widths: int) -> Rebuild:
     return Rebuild(network, SLOW)
 
 
-# Of the scores that a part gives; less would make it all that counts.
-_STEADY = 1e-3
 _SMALL = {"layers": 2, "dimension": 128, "feedforward": 512}
 _ALL = 1_000_000  # channels
 
 TURNING = Schedule(steps=400, batch=16, learning_rate=2e-3, weight_decay=0.05)
 
-# The 100 directions in which good parts vary most, whitened at each place.
+# The 100 directions in which good parts vary most, whitened at each place, or alike everywhere.
 COMPONENTS = Whiten(100, components=True)
+EVERYWHERE = Whiten(100, per_place=False, components=True)
 # Good parts that a bank holds at most: on a grid of 16, 0.1 MB each.
 REFERENCES = 500
 
+
+def _alone(about: str, learn: Learner, whiten: Whiten | None = None, **more: Any) -> Method:
+    return Method(about, (Part(learn, whiten),), **more)
+
+
 METHODS: dict[str, Method] = {
-    "paper": Method("ADTR as in the paper: 4+4 layers, 256 wide", (_adtr(SLOW),)),
+    "paper": _alone("ADTR as in the paper: 4+4 layers, 256 wide", _adtr(SLOW)),
     "best": Method(
-        "`fast`, joined with `places`",
-        (_adtr(BRIEF, windows=True, **_SMALL), Recall(REFERENCES)),
-        COMPONENTS,
+        "`fast`, `places` and `anywhere`, weighed by drawn defects",
+        (
+            Part(_adtr(BRIEF, windows=True, **_SMALL), COMPONENTS),
+            Part(Recall(REFERENCES), COMPONENTS),
+            Part(Remember(8000, coreset=True), EVERYWHERE),
+        ),
+        weighed=True,
     ),
-    "fast": Method(
+    "fast": _alone(
         "small ADTR (2+2 layers, 128 wide) on whitened features",
-        (_adtr(BRIEF, windows=True, **_SMALL),),
+        _adtr(BRIEF, windows=True, **_SMALL),
         COMPONENTS,
     ),
-    "places": Method(
-        "the nearest good part at each place, of whitened features",
-        (Recall(REFERENCES),),
-        COMPONENTS,
+    "places": _alone(
+        "the nearest good part at each place, of whitened features", Recall(REFERENCES), COMPONENTS
+    ),
+    "anywhere": _alone(
+        "the nearest cell of good parts, of features whitened alike everywhere",
+        Remember(8000, coreset=True),
+        EVERYWHERE,
     ),
     # The paper's figure 1 and its tables, on the small network.
-    "small": Method("small ADTR on plain features", (_adtr(QUICK, **_SMALL),)),
-    "no-query": Method("`small` without its query", (_adtr(QUICK, query="none", **_SMALL),)),
-    "no-attention": Method(
+    "small": _alone("small ADTR on plain features", _adtr(QUICK, **_SMALL)),
+    "no-query": _alone("`small` without its query", _adtr(QUICK, query="none", **_SMALL)),
+    "no-attention": _alone(
         "`small`, whose tokens see themselves alone",
-        (_adtr(QUICK, attention=False, query="target", **_SMALL),),
+        _adtr(QUICK, attention=False, query="target", **_SMALL),
     ),
-    "last-stage": Method(
-        "`small` on the backbone's last stage", (_adtr(QUICK, **_SMALL),), sight="last"
+    "last-stage": _alone(
+        "`small` on the backbone's last stage", _adtr(QUICK, **_SMALL), sight="last"
     ),
-    "cnn": Method("convolutional autoencoder of features", (_convolutional(256, 64),)),
-    "pixel-cnn": Method(
-        "convolutional autoencoder of pixels", (_convolutional(32, 64, 128, 128),), sight="pixels"
+    "cnn": _alone("convolutional autoencoder of features", _convolutional(256, 64)),
+    "pixel-cnn": _alone(
+        "convolutional autoencoder of pixels", _convolutional(32, 64, 128, 128), sight="pixels"
     ),
-    "uniad": Method(
+    "uniad": _alone(
         "`small` with UniAD's neighbour mask and jitter",
-        (_adtr(QUICK, jitter=20, masked=7, **_SMALL),),
+        _adtr(QUICK, jitter=20, masked=7, **_SMALL),
     ),
     # What users would pick instead.
-    "knn": Method("k-NN on 8,000 random vectors", (Remember(8000),)),
-    "patchcore": Method(
-        "PatchCore: neighbourhoods, coreset", (Remember(8000, neighbourhood=3, coreset=True),)
+    "knn": _alone("k-NN on 8,000 random vectors", Remember(8000)),
+    "patchcore": _alone(
+        "PatchCore: neighbourhoods, coreset", Remember(8000, neighbourhood=3, coreset=True)
     ),
     "turned": Method(
         "`pooled-gaussian`, joined with how surely a part is seen to be upright",
-        (Measure(Whiten(_ALL, pooled=True)), Orient(TURNING)),
+        (Part(Measure(), Whiten(_ALL, pooled=True)), Part(Orient(TURNING))),
     ),
-    "padim": Method("PaDiM: a Gaussian for each place", (Measure(),), Whiten(100)),
-    "components": Method("a Gaussian for each place, along components", (Measure(),), COMPONENTS),
-    "gaussian": Method("one Gaussian for all places", (Measure(),), Whiten(_ALL, per_place=False)),
-    "pooled-gaussian": Method(
-        "one Gaussian of whole images", (Measure(Whiten(_ALL, pooled=True)),)
-    ),
+    "padim": _alone("PaDiM: a Gaussian for each place", Measure(), Whiten(100)),
+    "components": _alone("a Gaussian for each place, along components", Measure(), COMPONENTS),
+    "gaussian": _alone("one Gaussian for all places", Measure(), Whiten(_ALL, per_place=False)),
+    "pooled-gaussian": _alone("one Gaussian of whole images", Measure(), Whiten(_ALL, pooled=True)),
 }

@@ -54,16 +54,16 @@ def learn_labels(
     A defect with a mask is pushed by its cells, one without as an image. Returns the loss of every
     step. Raises TrainingError for a scorer that has nothing to train.
     """
-    rebuilding = [part for part in scorer.parts if isinstance(part, Reconstruction)]
-    if not rebuilding:
+    if not any(isinstance(part, Reconstruction) for part in scorer.parts):
         raise TrainingError(
             "This model only remembers good parts; it cannot learn from labels.",
             remedy="Fit the recipe with --preset best, fast or paper.",
         )
-    batches = _Batches(scorer, cache, good, defective, settings.seed, worker)
     curve: list[float] = []
-    for part in rebuilding:
-        curve += _learn(part, batches, settings, reporter, worker)
+    for part, view in zip(scorer.parts, scorer.sees, strict=True):
+        if isinstance(part, Reconstruction):
+            batches = _Batches(scorer, view, cache, good, defective, settings.seed, worker)
+            curve += _learn(part, batches, settings, reporter, worker)
     scorer.eval()
     return curve
 
@@ -95,6 +95,7 @@ class _Batches:
     def __init__(
         self,
         scorer: Scorer,
+        view: int,
         cache: FeatureCache,
         good: Sequence[LabelledFile],
         defective: Sequence[LabelledFile],
@@ -102,7 +103,8 @@ class _Batches:
         worker: Worker,
     ) -> None:
         _, rows, columns = scorer.shape
-        self._see = scorer.seen
+        self._scorer = scorer
+        self._view = view
         self._cache = cache
         self._good = good
         self._defective = defective
@@ -122,7 +124,7 @@ class _Batches:
         marked = np.stack([self._cells.get(file.sha256, self._blank) for file in chosen])
         located = [file.verdict == "ok" or file.sha256 in self._cells for file in chosen]
         return _Batch(
-            self._see(features).to(device),
+            self._scorer.seen(features)[self._view].to(device),
             torch.from_numpy(marked).float().to(device),
             torch.tensor([file.verdict == "ng" for file in chosen], device=device).float(),
             torch.tensor(located, device=device),

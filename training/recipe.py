@@ -19,10 +19,11 @@ from training.features import FeatureCache, FeatureSource, channel_statistics
 from training.graph import feature_graph, pixel_graph
 from training.lesson import Lesson, ScheduleName
 from training.loop import Schedule, TrainingState
-from training.methods import Sight, balance, method
+from training.methods import Sight, method
 from training.networks.scorer import Scorer, ScoreSettings
 from training.progress import Reporter
 from training.push_pull import PushPull, learn_labels
+from training.weights import balance, weigh
 from training.worker import Worker
 
 HOLD_OUT = 0.15
@@ -131,6 +132,11 @@ def train_recipe(
         curve += _learn_anomalies(scorer, lesson, settings, places)
     worker.leave_to_the_first()
     balance(scorer, cache, normals)
+    if chosen.weighed:
+        scorer = weigh(
+            scorer, cache, normals, places.cache / "anomalies",
+            seed=settings.seed, reporter=reporter,
+        )  # fmt: skip
     learned_at = time.monotonic()
 
     def scored(files: tuple[LabelledFile, ...]) -> Evaluation:

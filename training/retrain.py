@@ -20,12 +20,12 @@ from training.export import export, git_commit, golden_images, next_version, sav
 from training.features import FeatureCache, FeatureSource
 from training.fit import GOLDEN
 from training.graph import feature_part
-from training.methods import balance
 from training.progress import Reporter
 from training.push_pull import PushPull, learn_labels
 from training.recipe import Places, gather_features
 from training.report import Report, render
 from training.sensitivity import find_spots
+from training.weights import balance, count_what_learned
 from training.worker import enlisted
 
 RejectBy = Literal["rate", "f1"]
@@ -91,6 +91,7 @@ def retrain(
         worker.leave_to_the_first()
     normals = tuple(file for file in labels.held_out if file.verdict == "ok")
     balance(scorer, cache, normals)
+    count_what_learned(scorer)
     after = evaluate(score_features(scorer, cache, labels.held_out), source.size)
     comparison = compare(before, after)
     calm = evaluate(score_features(scorer, cache, normals), source.size)

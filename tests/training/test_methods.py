@@ -12,8 +12,9 @@ from training.export import export_head
 from training.features import FeatureCache, FeatureSource, channel_statistics
 from training.learners import Whiten
 from training.lesson import Lesson
-from training.methods import METHODS, balance, method
+from training.methods import METHODS, method
 from training.networks.scorer import Scorer
+from training.weights import balance
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +80,9 @@ def test_parts_of_a_scorer_weigh_alike(lesson):
     """Whatever the unit that each measures in."""
     one, _ = method("small").learn(lesson)
     two, _ = method("pooled-gaussian").learn(lesson)
-    joined = Scorer(one.shape, one.standardise, None, [*one.parts, *two.parts], one.score)
+    joined = Scorer(
+        one.shape, one.standardise, two.whitenings, [*one.parts, *two.parts], [0, 1], one.score
+    )
     balance(joined, lesson.cache, lesson.files)
     raw = torch.from_numpy(np.stack([lesson.cache[f.sha256] for f in lesson.files]))
     alone = [joined.score(part)[0] for part in joined.distances(raw)]

@@ -90,52 +90,49 @@ class Length(nn.Module):
         return torch.linalg.vector_norm(features_BCHW, dim=1)
 
 
-class Mahalanobis(nn.Module):
-    """Features (B, C, H, W) to distances (B, H, W), by a whitening of its own."""
-
-    def __init__(self, whitening: Whitening) -> None:
-        super().__init__()
-        self.whitening = whitening
-
-    def forward(self, features_BCHW: Tensor) -> Tensor:
-        return torch.linalg.vector_norm(self.whitening(features_BCHW), dim=1)
-
-
 class Scorer(nn.Module):
     """Raw features (B, C, H, W) to score (B) and heatmap (B, h, w): what a bundle holds.
 
-    Features are standardised, and whitened where there is a `whitening`. Each part turns them into
-    distances (B, H, W); these are added, each divided by its `scale`, so that parts of different
-    units weigh alike.
+    Features are standardised. Each part turns them, or what the whitening with the number in
+    `sees` makes of them, into distances (B, H, W); 0 is none. These are added, each divided
+    by its `scale`, which takes its unit away, and multiplied by its `weight`.
     """
 
     def __init__(
         self,
         shape: tuple[int, int, int],
         standardise: Standardise,
-        whitening: Whitening | None,
+        whitenings: Sequence[Whitening],
         parts: Sequence[nn.Module],
+        sees: Sequence[int],
         score: HeatmapScore,
     ) -> None:
         super().__init__()
         self.shape = shape  # (C, H, W)
         self.standardise = standardise
-        self.whitening = whitening
+        self.whitenings = nn.ModuleList(whitenings)
         self.parts = nn.ModuleList(parts)
+        self.sees = tuple(sees)
         self.register_buffer("scale_P", torch.ones(len(parts)))
+        self.register_buffer("weight_P", torch.ones(len(parts)))
         self.scale_P: Tensor
+        self.weight_P: Tensor
         self.score = score
 
-    def seen(self, features_BCHW: Tensor) -> Tensor:
-        """Raw features (B, C, H, W) as the parts see them, (B, K, H, W)."""
+    def seen(self, features_BCHW: Tensor) -> list[Tensor]:
+        """Raw features (B, C, H, W) as the parts can see them, (B, K, H, W) each."""
         standard_BCHW: Tensor = self.standardise(features_BCHW)
-        return standard_BCHW if self.whitening is None else self.whitening(standard_BCHW)
+        return [standard_BCHW, *(whitening(standard_BCHW) for whitening in self.whitenings)]
 
     def distances(self, features_BCHW: Tensor) -> Tensor:
-        """Each part's distances of raw features, (P, B, H, W), not yet scaled."""
-        seen_BKHW = self.seen(features_BCHW)
-        return torch.stack([part(seen_BKHW) for part in self.parts])
+        """Each part's distances of raw features, (P, B, H, W), neither scaled nor weighed."""
+        seen = self.seen(features_BCHW)
+        return torch.stack([part(seen[i]) for part, i in zip(self.parts, self.sees, strict=True)])
+
+    def join(self, distance_PBHW: Tensor) -> tuple[Tensor, Tensor]:
+        """All parts' distances to score (B) and heatmap (B, h, w)."""
+        factor_P = self.weight_P / self.scale_P
+        return self.score((distance_PBHW * factor_P.view(-1, 1, 1, 1)).sum(0))
 
     def forward(self, features_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-        distance_PBHW = self.distances(features_BCHW)
-        return self.score((distance_PBHW / self.scale_P.view(-1, 1, 1, 1)).sum(0))
+        return self.join(self.distances(features_BCHW))

@@ -1,0 +1,93 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from models.image import InputSize, PixelContract
+from training import graph
+from training.features import FeatureCache, FeatureSource, channel_statistics
+from training.lesson import Lesson
+from training.methods import method
+from training.networks.scorer import Reconstruction, Scorer
+from training.progress import Reporter
+from training.recipe import FitSettings, Places, train_recipe
+from training.weights import balance, count_what_learned, weigh
+
+
+class Said(Reporter):
+    def __init__(self):
+        self.lines = []
+
+    def say(self, text):
+        self.lines.append(text)
+
+
+class Backwards(nn.Module):
+    """Finds what is usual."""
+
+    def forward(self, features):
+        return -torch.linalg.vector_norm(features, dim=1).pow(4)
+
+
+class Flatter(nn.Module):
+    """Rebuilds the better, the rarer."""
+
+    def forward(self, features):
+        length = torch.linalg.vector_norm(features, dim=1, keepdim=True)
+        return features * (1 - (1e8 - length.pow(4)) / length)
+
+
+@pytest.fixture(scope="module")
+def lesson(dataset, backbone, tmp_path_factory):
+    """Fourteen good parts to learn from; ten are left."""
+    size = InputSize(height=64, width=64)
+    features = graph.feature_graph(backbone, backbone.manifest.stages, 8)
+    cache = FeatureCache(
+        tmp_path_factory.mktemp("features"), FeatureSource(features, size, PixelContract())
+    )
+    cache.add(dataset.train)
+    learned = dataset.train[:14]
+    return Lesson(learned, cache, channel_statistics(cache, learned), steps=3)
+
+
+@pytest.fixture
+def weighed(lesson, dataset, tmp_path):
+    """A scorer of `places`, and of this besides."""
+
+    def make(part):
+        places, _ = method("places").learn(lesson)
+        scorer = Scorer(
+            places.shape, places.standardise, places.whitenings, [*places.parts, part], [1, 0],
+            places.score,
+        )  # fmt: skip
+        normals = dataset.train[14:]
+        balance(scorer, lesson.cache, normals)
+        return weigh(scorer, lesson.cache, normals, tmp_path, seed=0, reporter=Reporter())
+
+    return make
+
+
+def test_a_part_that_misleads_counts_for_nothing_and_is_left_out(weighed, lesson):
+    alone, _ = method("places").learn(lesson)
+    found = weighed(Backwards())
+    assert [type(part) for part in found.parts] == [type(part) for part in alone.parts]
+    assert found.weight_P.tolist() == [1]
+    raw = torch.from_numpy(np.stack([lesson.cache[file.sha256] for file in lesson.files]))
+    scores, _ = found(raw)
+    torch.testing.assert_close(scores * found.scale_P, alone(raw)[0])
+
+
+def test_what_can_learn_from_labels_stays_and_counts_once_it_has(weighed):
+    found = weighed(Reconstruction(Flatter()))
+    assert found.weight_P.tolist() == [1, 0]
+    count_what_learned(found)
+    assert found.weight_P.tolist() == [1, 0.5]
+
+
+def test_best_is_weighed_and_says_how(dataset, backbone, tmp_path):
+    reporter = Said()
+    settings = FitSettings("cap", "best", size=64, grid=4, steps=3)
+    places = Places(tmp_path / "store", tmp_path / "cache")
+    trained = train_recipe(dataset, backbone, settings, places, reporter=reporter)
+    assert trained.scorer.weight_P.sum() == 1
+    assert any(line.startswith("Its parts count for") for line in reporter.lines)
