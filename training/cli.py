@@ -246,6 +246,9 @@ def demo_data_command(
     test_good: Annotated[int, typer.Option(min=1)] = 20,
     per_defect: Annotated[int, typer.Option(min=1)] = 8,
     size: Annotated[int, typer.Option(min=64, help="Side in pixels.")] = 512,
+    loose: Annotated[
+        bool, typer.Option("--loose", help="Parts that lie turned in any way.")
+    ] = False,
     seed: SeedOption = 0,
 ) -> None:
     """Draw a demo product: a printed metal cap, good and with three kinds of defects."""
@@ -254,7 +257,7 @@ def demo_data_command(
     with reporter.bar("Drawing", total) as advance:
         write_demo(
             out, seed=seed, good=good, test_good=test_good, per_defect=per_defect, size=size,
-            progress=lambda done, _: advance(done, ""),
+            loose=loose, progress=lambda done, _: advance(done, ""),
         )  # fmt: skip
     typer.echo(out)
 

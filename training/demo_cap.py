@@ -49,10 +49,11 @@ class Surface:
     cut: FloatMap  # HxW, 0 to 1, bare metal freshly scratched
 
 
-def draw_part(rng: np.random.Generator, size: int) -> Part:
-    """Draws everything a good part may vary in, the noise included."""
+def draw_part(rng: np.random.Generator, size: int, *, loose: bool = False) -> Part:
+    """Draws everything a good part may vary in, the noise included. A loose part lies turned in any
+    way, and three times as far from the middle."""
     px = size / 512
-    centre = size / 2 + rng.uniform(-6, 6, 2) * px
+    centre = size / 2 + rng.uniform(-6, 6, 2) * px * (3 if loose else 1)
     xs, ys = np.meshgrid(*[np.arange(size, dtype=np.float32)] * 2)
     polar = cv2.cartToPolar(xs - np.float32(centre[0]), ys - np.float32(centre[1]))
     radius, theta = (np.asarray(plane, np.float32) for plane in polar)
@@ -65,7 +66,7 @@ def draw_part(rng: np.random.Generator, size: int) -> Part:
     print_shift = rng.normal(0, 0.8, 2).clip(-2, 2) * px
     return Part(
         size=size,
-        turn=float(np.deg2rad(rng.uniform(-3, 3))),
+        turn=float(np.deg2rad(rng.uniform(-3, 3) * (60 if loose else 1))),
         centre=(float(centre[0]), float(centre[1])),
         print_shift=(float(print_shift[0]), float(print_shift[1])),
         ink_density=float(rng.uniform(0.84, 0.94)),

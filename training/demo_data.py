@@ -27,14 +27,14 @@ DEFECTS = ("scratch", "dent", "missing_print")
 VISIBLE = 6.0  # grey levels of 255: less than this, a person does not see the change
 
 
-def draw_good(rng: np.random.Generator, size: int = 512) -> ByteImage:
+def draw_good(rng: np.random.Generator, size: int = 512, *, loose: bool = False) -> ByteImage:
     """A good part: RGB, size x size x 3."""
-    part = draw_part(rng, size)
+    part = draw_part(rng, size, loose=loose)
     return expose(part, shade(part, good_surface(part)))
 
 
 def draw_defective(
-    rng: np.random.Generator, defect: str, size: int = 512
+    rng: np.random.Generator, defect: str, size: int = 512, *, loose: bool = False
 ) -> tuple[ByteImage, ByteImage]:
     """A part with one defect, and its mask (size x size, 0 or 255).
 
@@ -46,7 +46,7 @@ def draw_defective(
             f"the demo product has no defect named '{defect}'",
             remedy=f"Choose one of: {', '.join(DEFECTS)}.",
         )
-    part = draw_part(rng, size)
+    part = draw_part(rng, size, loose=loose)
     surface = good_surface(part)
     good = shade(part, surface)
     harm = {"scratch": scratch, "dent": dent, "missing_print": lose_print}[defect]
@@ -166,6 +166,7 @@ def write_demo(
     test_good: int = 20,
     per_defect: int = 8,
     size: int = 512,
+    loose: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Writes the demo product in the MVTec layout; `progress` hears (written, total).
@@ -188,7 +189,7 @@ def write_demo(
         for code, (split, kind, count) in enumerate(groups):
             for index in range(count):
                 rng = np.random.default_rng([seed, code, index])
-                write_part(unfinished, split, kind, index, rng, size)
+                write_part(unfinished, split, kind, index, rng, size, loose=loose)
                 written += 1
                 if progress:
                     progress(written, total)
@@ -198,11 +199,20 @@ def write_demo(
 
 
 def write_part(
-    root: Path, split: str, kind: str, index: int, rng: np.random.Generator, size: int
+    root: Path,
+    split: str,
+    kind: str,
+    index: int,
+    rng: np.random.Generator,
+    size: int,
+    *,
+    loose: bool,
 ) -> None:
     """One photograph and, of a defective part, its mask."""
     image, mask = (
-        (draw_good(rng, size), None) if kind == "good" else draw_defective(rng, kind, size)
+        (draw_good(rng, size, loose=loose), None)
+        if kind == "good"
+        else draw_defective(rng, kind, size, loose=loose)
     )
     path = root / split / kind / f"{index:03d}.jpg"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from training.demo_cap import CAP_RADIUS, draw_part
 from training.demo_data import DEFECTS, draw_defective, draw_good, write_demo
 from training.errors import TrainingError
 
@@ -38,6 +39,14 @@ def test_the_cap_lies_bright_on_a_dark_belt() -> None:
     grey = draw_good(stream(0), SIZE).mean(axis=2)
     corners = np.concatenate([grey[:20, :20], grey[-20:, -20:]])
     assert corners.mean() < 70 < 110 < grey[60:196, 60:196].mean() < 220
+
+
+def test_loose_parts_lie_in_any_way_and_wholly_in_the_picture() -> None:
+    tight, loose = ([draw_part(stream(i), SIZE, loose=b) for i in range(40)] for b in (False, True))
+    assert max(abs(part.turn) for part in tight) < 0.06
+    assert np.ptp([part.turn for part in loose]) > 5
+    for part in loose:
+        assert max(abs(at - SIZE / 2) for at in part.centre) + CAP_RADIUS * SIZE < SIZE / 2
 
 
 @pytest.mark.parametrize("defect", DEFECTS)
