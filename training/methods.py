@@ -30,10 +30,14 @@ BRIEF = Schedule(steps=400, batch=8, learning_rate=2e-3)
 
 @dataclass(frozen=True)
 class Part:
-    """What learns to measure distances, and how the features that it sees are whitened, if so."""
+    """What learns to measure distances, and how the features that it sees are whitened, if so.
+
+    `name` is what it is called where there are several.
+    """
 
     learn: Learner
     whiten: Whiten | None = None
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -130,9 +134,9 @@ METHODS: dict[str, Method] = {
     "best": Method(
         "`fast`, `places` and `anywhere`, weighed by drawn defects",
         (
-            Part(_adtr(BRIEF, windows=True, **_SMALL), COMPONENTS),
-            Part(Recall(REFERENCES), COMPONENTS),
-            Part(Remember(8000, coreset=True), EVERYWHERE),
+            Part(_adtr(BRIEF, windows=True, **_SMALL), COMPONENTS, "fast"),
+            Part(Recall(REFERENCES), COMPONENTS, "places"),
+            Part(Remember(8000, coreset=True), EVERYWHERE, "anywhere"),
         ),
         weighed=True,
     ),

@@ -135,6 +135,7 @@ def train_recipe(
     if chosen.weighed:
         scorer = weigh(
             scorer, cache, normals, places.cache / "anomalies",
+            names=[part.name for part in chosen.parts],
             seed=settings.seed, reporter=reporter,
         )  # fmt: skip
     learned_at = time.monotonic()

@@ -41,6 +41,7 @@ def weigh(
     normals: Sequence[LabelledFile],
     directory: Path,
     *,
+    names: Sequence[str],
     seed: int,
     reporter: Reporter,
 ) -> Scorer:
@@ -72,8 +73,8 @@ def weigh(
 
     best = max(_weights(len(scorer.parts)), key=found)
     scorer.weight_P.copy_(best)
-    shares = ", ".join(f"{share:.2f}" for share in best.tolist())
-    reporter.say(f"Its parts count for {shares}, by {DRAWN * len(drawn)} drawn defects.")
+    shares = (f"{name} {share:.0%}" for name, share in zip(names, best.tolist(), strict=True))
+    reporter.say(f"Of the score count, by {DRAWN * len(drawn)} drawn defects: {', '.join(shares)}.")
     return _useful(scorer)
 
 
