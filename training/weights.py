@@ -31,7 +31,7 @@ def balance(scorer: Scorer, cache: FeatureCache, normals: Sequence[LabelledFile]
     if len(scorer.parts) == 1:
         return
     distance_PBHW = _distances(scorer, cache, normals)
-    scores_PB = torch.stack([scorer.score(part)[0] for part in distance_PBHW])
+    scores_PB = torch.stack([scorer.score.scores(part) for part in distance_PBHW])
     scorer.scale_P.copy_(scores_PB.std(1).clamp_min(_STEADY))
 
 
@@ -65,8 +65,7 @@ def weigh(
 
     def found(weight_P: Tensor) -> tuple[float, float]:
         scorer.weight_P.copy_(weight_P)
-        good = scorer.join(good_PBHW)[0]
-        scores = [scorer.join(distances)[0] for distances in drawn]
+        good, *scores = (scorer.score.scores(scorer.join(given)) for given in (good_PBHW, *drawn))
         auroc = float(np.mean([_auroc(good, of_kind) for of_kind in scores]))
         least = torch.cat(scores).quantile(LEAST)
         return round(auroc, 3), float((least - good.mean()) / good.std())
