@@ -47,8 +47,8 @@ def weigh(
     """Choose what the parts of a balanced scorer count for.
 
     That is the most even weights whose scores tell defects drawn on good parts from these good
-    parts as well as the best weights do, as far as these images can show: by image AUROC, within one
-    standard error of the difference (Breiman et al. 1984).
+    parts as well as the best weights do, as far as these images can show: by image AUROC, within
+    one standard error of the difference (Breiman et al. 1984).
 
     Which part sees best depends on the product: at its own place where parts lie alike in every
     image, anywhere where they do not. But drawn defects are not real ones, and parts that are blind
