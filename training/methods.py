@@ -43,7 +43,8 @@ class Part:
 @dataclass(frozen=True)
 class Method:
     """Parts that are learned one after the other, and whose distances are joined. With `weighed`,
-    what they count for is chosen by defects drawn on good parts; otherwise they count alike."""
+    what they count for is chosen by defects drawn on good parts, unless they have learned such;
+    otherwise they count alike."""
 
     about: str
     parts: tuple[Part, ...]

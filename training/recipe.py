@@ -132,7 +132,8 @@ def train_recipe(
         curve += _learn_anomalies(scorer, lesson, settings, places)
     worker.leave_to_the_first()
     balance(scorer, cache, normals)
-    if chosen.weighed:
+    # What has learned drawn defects must not be judged by them.
+    if chosen.weighed and not settings.anomalies:
         scorer = weigh(
             scorer, cache, normals, places.cache / "anomalies",
             names=[part.name for part in chosen.parts],
