@@ -5,6 +5,7 @@ process with the whole batch, but for the noise of dropout and the statistics of
 """
 
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -67,8 +68,13 @@ class Worker:
 
     def leave_to_the_first(self) -> None:
         """End every process but the first, without an error: the rest is for one to do."""
+        self.wait()
         if self.rank:
-            raise SystemExit(0)
+            # At once: while Python takes itself down, gloo's threads now and then abort the
+            # process, and torchrun then ends the first one, too.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(0)
 
     def precision(self) -> AbstractContextManager[object]:
         """bfloat16 where a GPU has it. On a CPU it is no faster."""
