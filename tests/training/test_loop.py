@@ -31,6 +31,7 @@ def test_a_seed_gives_the_identical_losses():
 
 
 def test_an_interrupted_training_goes_on_as_if_it_had_not_been(tmp_path):
+    handler = signal.getsignal(signal.SIGINT)
     whole = run(network())
 
     def interrupt(step, loss):
@@ -44,7 +45,7 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(tmp_path):
     resumed = run(network(), state=state, progress=lambda step, loss: steps.append(step))
     assert resumed == whole
     assert steps[0] == 7  # the step that was under way is kept
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is handler
 
 
 def test_another_trainings_checkpoint_is_refused(tmp_path):
