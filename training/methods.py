@@ -74,9 +74,7 @@ class Method:
         whitenings = [view.whitening for view in views.values() if view.whitening]
         sees = [list(views).index(part.whiten) for part in self.parts]
         score = HeatmapScore(lesson.cache.source.size.height // lesson.shape[1], settings)
-        scorer = Scorer(
-            lesson.raw_shape, lesson.standardise, whitenings, learned, sees, score
-        )  # fmt: skip
+        scorer = Scorer(lesson.raw_shape, lesson.standardise, whitenings, learned, sees, score)
         return scorer.eval(), curve
 
 
@@ -125,6 +123,10 @@ EVERYWHERE = Whiten(100, per_place=False, components=True)
 # Good parts that a bank holds at most: on a grid of 16, 0.1 MB each.
 REFERENCES = 500
 
+_FAST = Part(_adtr(BRIEF, windows=True, **_SMALL), COMPONENTS, "fast")
+_PLACES = Part(Recall(REFERENCES), COMPONENTS, "places")
+_ANYWHERE = Part(Remember(8000, coreset=True), EVERYWHERE, "anywhere")
+
 
 def _alone(about: str, learn: Learner, whiten: Whiten | None = None, **more: Any) -> Method:
     return Method(about, (Part(learn, whiten),), **more)
@@ -134,25 +136,13 @@ METHODS: dict[str, Method] = {
     "paper": _alone("ADTR as in the paper: 4+4 layers, 256 wide", _adtr(SLOW)),
     "best": Method(
         "`fast`, `places` and `anywhere`, weighed by drawn defects",
-        (
-            Part(_adtr(BRIEF, windows=True, **_SMALL), COMPONENTS, "fast"),
-            Part(Recall(REFERENCES), COMPONENTS, "places"),
-            Part(Remember(8000, coreset=True), EVERYWHERE, "anywhere"),
-        ),
+        (_FAST, _PLACES, _ANYWHERE),
         weighed=True,
     ),
-    "fast": _alone(
-        "small ADTR (2+2 layers, 128 wide) on whitened features",
-        _adtr(BRIEF, windows=True, **_SMALL),
-        COMPONENTS,
-    ),
-    "places": _alone(
-        "the nearest good part at each place, of whitened features", Recall(REFERENCES), COMPONENTS
-    ),
-    "anywhere": _alone(
-        "the nearest cell of good parts, of features whitened alike everywhere",
-        Remember(8000, coreset=True),
-        EVERYWHERE,
+    "fast": Method("small ADTR (2+2 layers, 128 wide) on whitened features", (_FAST,)),
+    "places": Method("the nearest good part at each place, of whitened features", (_PLACES,)),
+    "anywhere": Method(
+        "the nearest cell of good parts, of features whitened alike everywhere", (_ANYWHERE,)
     ),
     # The paper's figure 1 and its tables, on the small network.
     "small": _alone("small ADTR on plain features", _adtr(QUICK, **_SMALL)),
