@@ -60,9 +60,9 @@ def learn_labels(
             remedy="Fit the recipe with --preset best, fast or paper.",
         )
     curve: list[float] = []
-    for part, view in zip(scorer.parts, scorer.sees, strict=True):
+    for number, part in enumerate(scorer.parts):
         if isinstance(part, Reconstruction):
-            batches = _Batches(scorer, view, cache, good, defective, settings.seed, worker)
+            batches = _Batches(scorer, number, cache, good, defective, settings.seed, worker)
             curve += _learn(part, batches, settings, reporter, worker)
     scorer.eval()
     return curve
@@ -95,7 +95,7 @@ class _Batches:
     def __init__(
         self,
         scorer: Scorer,
-        view: int,
+        part: int,
         cache: FeatureCache,
         good: Sequence[LabelledFile],
         defective: Sequence[LabelledFile],
@@ -104,7 +104,7 @@ class _Batches:
     ) -> None:
         _, rows, columns = scorer.shape
         self._scorer = scorer
-        self._view = view
+        self._part = part
         self._cache = cache
         self._good = good
         self._defective = defective
@@ -124,7 +124,7 @@ class _Batches:
         marked = np.stack([self._cells.get(file.sha256, self._blank) for file in chosen])
         located = [file.verdict == "ok" or file.sha256 in self._cells for file in chosen]
         return _Batch(
-            self._scorer.seen(features)[self._view].to(device),
+            self._scorer.seen(features, self._part).to(device),
             torch.from_numpy(marked).float().to(device),
             torch.tensor([file.verdict == "ng" for file in chosen], device=device).float(),
             torch.tensor(located, device=device),

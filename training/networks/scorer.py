@@ -128,14 +128,16 @@ class Scorer(nn.Module):
         self.weight_P: Tensor
         self.score = score
 
-    def seen(self, features_BCHW: Tensor) -> list[Tensor]:
-        """Raw features (B, C, H, W) as the parts can see them, (B, K, H, W) each."""
+    def seen(self, features_BCHW: Tensor, part: int) -> Tensor:
+        """Raw features (B, C, H, W) as the part with this number sees them, (B, K, H, W)."""
         standard_BCHW: Tensor = self.standardise(features_BCHW)
-        return [standard_BCHW, *(whitening(standard_BCHW) for whitening in self.whitenings)]
+        view = self.sees[part]
+        return self.whitenings[view - 1](standard_BCHW) if view else standard_BCHW
 
     def distances(self, features_BCHW: Tensor) -> Tensor:
         """Each part's distances of raw features, (P, B, H, W), neither scaled nor weighed."""
-        seen = self.seen(features_BCHW)
+        standard_BCHW = self.standardise(features_BCHW)
+        seen = [standard_BCHW, *(whitening(standard_BCHW) for whitening in self.whitenings)]
         return torch.stack([part(seen[i]) for part, i in zip(self.parts, self.sees, strict=True)])
 
     def join(self, distance_PBHW: Tensor) -> Tensor:
