@@ -7,10 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from training import losses
-from training.data import LabelledFile
 from training.lesson import Lesson
 from training.loop import Schedule, epochs, train
 from training.networks.adtr import Adtr
@@ -20,11 +18,12 @@ from training.networks.memory_bank import (
     greedy_coreset,
     neighbourhood_mean,
 )
-from training.networks.orientation import TURNS, Orientation, OrientationConfig
+from training.networks.orientation import Orientation, OrientationConfig
 from training.networks.place_bank import PlaceBank, PlaceBankConfig
 from training.networks.places import by_place, places_of
 from training.networks.scorer import Length, Reconstruction
 from training.networks.whitening import Moments, Whitening
+from training.turns import learn_turns, turn_parts
 
 PAPER_EPOCHS = 500
 PAPER_BATCH = 16
@@ -172,7 +171,7 @@ class Measure:
 @dataclass(frozen=True)
 class Orient:
     """How surely a part is seen to be upright, learned from good parts and these same parts turned
-    by quarters (Golan & El-Yaniv, "Deep anomaly detection using geometric transformations", 2018).
+    by quarters.
 
     It knows what good parts show as a whole, where their features' statistics are usual, too. Parts
     that look the same however they are turned teach it nothing.
@@ -182,46 +181,15 @@ class Orient:
 
     def __call__(self, lesson: Lesson, number: int) -> tuple[nn.Module, list[float]]:
         seed = lesson.seed + 1000 * number
-        turned = self._turn(lesson)
+        turned = turn_parts(lesson.cache, lesson.files, lesson.reporter, lesson.worker)
         torch.manual_seed(seed)
         network = Orientation(OrientationConfig(*lesson.shape))
-        steps = lesson.steps or self.schedule.steps
-        schedule = dataclasses.replace(self.schedule, steps=steps)
-        indices = epochs(len(lesson.files), schedule.batch, seed)
-        worker = lesson.worker
-
-        def batch(step: int) -> tuple[Tensor, Tensor]:
-            chosen = worker.share(indices(step))
-            names = [names[i] for names in turned for i in chosen]
-            turns = torch.arange(TURNS).repeat_interleave(len(chosen))
-            return lesson.named(names).to(worker.device), turns.to(worker.device)
-
-        def loss(given: tuple[Tensor, Tensor]) -> Tensor:
-            features, turns = given
-            return F.cross_entropy(network.turn(features), turns, label_smoothing=0.05)
-
-        with lesson.reporter.bar("Learning turns", steps) as advance:
-            curve = train(
-                network, schedule, batch, loss, seed=seed, worker=worker,
-                state=lesson.state(number, schedule) if lesson.state else None,
-                progress=lambda step, value: advance(step, f"loss {value:.2f}"),
-            )  # fmt: skip
+        schedule = self.schedule
+        if lesson.steps:
+            schedule = dataclasses.replace(schedule, steps=lesson.steps)
+        curve = learn_turns(
+            network, lesson.named, turned, (), schedule,
+            seed=seed, reporter=lesson.reporter, worker=lesson.worker,
+            state=lesson.state(number, schedule) if lesson.state else None,
+        )  # fmt: skip
         return network, curve
-
-    def _turn(self, lesson: Lesson) -> list[list[str]]:
-        """For every turn, the names of all parts' features."""
-        cache, worker = lesson.cache, lesson.worker
-        with lesson.reporter.bar("Turning parts", len(lesson.files)) as advance:
-            for done, file in enumerate(worker.part(lesson.files)):
-                names = [_turned(file, turn) for turn in range(1, TURNS)]
-                if any(name not in cache for name in names):
-                    image = cache.source.read(file.image)
-                    for turn, name in enumerate(names, 1):
-                        cache.put(name, np.ascontiguousarray(np.rot90(image, turn)))
-                advance(done + 1, "")
-        worker.wait()
-        return [[_turned(file, turn) for file in lesson.files] for turn in range(TURNS)]
-
-
-def _turned(file: LabelledFile, turn: int) -> str:
-    return f"{file.sha256}-turn{turn}" if turn else file.sha256

@@ -18,6 +18,7 @@ from training.networks.adtr import Adtr, AdtrConfig
 from training.networks.convolutional import ConvolutionalAutoencoder, ConvolutionalConfig
 from training.networks.places import even_part
 from training.networks.scorer import HeatmapScore, Scorer, ScoreSettings
+from training.turns import TURNING
 
 Shape = tuple[int, int, int]
 # What a method sees: the backbone's chosen stages, the last of them, or the pixels themselves.
@@ -52,9 +53,9 @@ class Method:
     weighed: bool = False
 
     @property
-    def rebuilds(self) -> bool:
-        """Whether a part learns by rebuilding: only that can learn from anomalies, too."""
-        return any(isinstance(part.learn, Rebuild) for part in self.parts)
+    def learns_anomalies(self) -> bool:
+        """Whether a part has a network: what remembers alone has nothing to learn with."""
+        return any(isinstance(part.learn, Rebuild | Orient) for part in self.parts)
 
     def learn(
         self, lesson: Lesson, settings: ScoreSettings | None = None
@@ -114,8 +115,6 @@ def _convolutional(*widths: int) -> Rebuild:
 
 _SMALL = {"layers": 2, "dimension": 128, "feedforward": 512}
 _ALL = 1_000_000  # channels
-
-TURNING = Schedule(steps=400, batch=16, learning_rate=2e-3, weight_decay=0.05)
 
 # The 100 directions in which good parts vary most, whitened at each place, or alike everywhere.
 COMPONENTS = Whiten(100, components=True)

@@ -1,7 +1,8 @@
-"""ADTR's anomaly-available path: good cells are pulled together, marked ones pushed apart."""
+"""The anomaly-available path. ADTR's: good cells are pulled together, marked ones pushed apart."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,8 +14,10 @@ from training.errors import TrainingError
 from training.evaluation import grid_mask
 from training.features import FeatureCache
 from training.loop import Schedule, train
+from training.networks.orientation import Orientation
 from training.networks.scorer import Reconstruction, Scorer
 from training.progress import Reporter
+from training.turns import TURNING, learn_turns, turn_parts
 from training.worker import Worker
 
 BATCH = 8
@@ -49,12 +52,13 @@ def learn_labels(
     reporter: Reporter,
     worker: Worker,
 ) -> list[float]:
-    """Train what rebuilds in `scorer`, in place; half of each batch is defective.
+    """Train the networks of `scorer`, in place.
 
-    A defect with a mask is pushed by its cells, one without as an image. Returns the loss of every
-    step. Raises TrainingError for a scorer that has nothing to train.
+    Of what rebuilds half of each batch is defective: a defect with a mask is pushed by its cells,
+    one without as an image. To what tells turns, defective parts are other things. Returns the loss
+    of every step. Raises TrainingError for a scorer that has nothing to train.
     """
-    if not any(isinstance(part, Reconstruction) for part in scorer.parts):
+    if not any(isinstance(part, Reconstruction | Orientation) for part in scorer.parts):
         raise TrainingError(
             "This model only remembers good parts; it cannot learn from labels.",
             remedy="Fit the recipe with --preset best, fast or paper.",
@@ -64,8 +68,22 @@ def learn_labels(
         if isinstance(part, Reconstruction):
             batches = _Batches(scorer, number, cache, good, defective, settings.seed, worker)
             curve += _learn(part, batches, settings, reporter, worker)
+        elif isinstance(part, Orientation):
+            curve += learn_turns(
+                part,
+                partial(_seen, scorer, number, cache),
+                turn_parts(cache, good, reporter, worker),
+                [file.sha256 for file in defective],
+                replace(TURNING, steps=settings.steps),
+                seed=settings.seed, reporter=reporter, worker=worker,
+            )  # fmt: skip
     scorer.eval()
     return curve
+
+
+def _seen(scorer: Scorer, part: int, cache: FeatureCache, names: Sequence[str]) -> Tensor:
+    """Features (B, K, H, W) by name, as a part sees them."""
+    return scorer.seen(torch.from_numpy(np.stack([cache[name] for name in names])), part)
 
 
 def _learn(
@@ -120,11 +138,11 @@ class _Batches:
         chosen += [self._defective[i] for i in rng.integers(len(self._defective), size=half)]
         chosen = list(self._worker.share(chosen))
         device = self._worker.device
-        features = torch.from_numpy(np.stack([self._cache[file.sha256] for file in chosen]))
+        names = [file.sha256 for file in chosen]
         marked = np.stack([self._cells.get(file.sha256, self._blank) for file in chosen])
         located = [file.verdict == "ok" or file.sha256 in self._cells for file in chosen]
         return _Batch(
-            self._scorer.seen(features, self._part).to(device),
+            _seen(self._scorer, self._part, self._cache, names).to(device),
             torch.from_numpy(marked).float().to(device),
             torch.tensor([file.verdict == "ng" for file in chosen], device=device).float(),
             torch.tensor(located, device=device),

@@ -100,7 +100,7 @@ def train_recipe(
     """
     reporter, worker = reporter or Reporter(), worker or Worker()
     chosen = method(settings.preset)
-    if (settings.anomalies or settings.external) and not chosen.rebuilds:
+    if (settings.anomalies or settings.external) and not chosen.learns_anomalies:
         raise TrainingError(
             f"{settings.preset} only remembers good parts; it cannot learn from anomalies.",
             remedy="Choose --preset best, fast or paper, or leave the anomalies out.",

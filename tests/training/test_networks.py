@@ -10,6 +10,7 @@ from training.networks.memory_bank import (
     greedy_coreset,
     neighbourhood_mean,
 )
+from training.networks.orientation import TURNS, Orientation, OrientationConfig
 from training.networks.place_bank import PlaceBank, PlaceBankConfig
 from training.networks.places import by_cell, by_place, places_of
 from training.networks.scorer import HeatmapScore, Length, Standardise
@@ -201,6 +202,17 @@ def test_without_attention_a_token_sees_itself_alone():
     same = network(features) == network(changed)
     assert same[0, :, 0].all() and same[0, :, 1, 0].all()
     assert not same[0, :, 1, 1].all()
+
+
+@pytest.mark.parametrize(("height", "width"), [(2, 2), (4, 6), (5, 3)])
+def test_an_orientation_is_the_surprise_at_an_upright_part(height, width):
+    network = Orientation(OrientationConfig(6, height, width, hidden=8)).eval()
+    features = torch.randn(3, 6, height, width)
+    chances = network.outcomes(features).softmax(1)
+    assert chances.shape == (3, TURNS + 1)
+    surprise = network(features)
+    assert surprise.shape == (3, height, width)
+    torch.testing.assert_close(surprise[:, -1, -1].neg().exp(), chances[:, 0])
 
 
 def test_a_convolutional_autoencoder_rebuilds_in_shape():

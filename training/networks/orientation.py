@@ -1,4 +1,4 @@
-"""Tells by how many quarters a part was turned; unsure where it is not one of those it knows."""
+"""Tells an upright part from the same part turned by quarters, and from other things."""
 
 from dataclasses import dataclass
 
@@ -6,41 +6,44 @@ import torch
 from torch import Tensor, nn
 
 TURNS = 4  # quarters, upright included
+OTHER = TURNS  # the outcome for what is no good part at all
+_SIDE = 2  # windows per side, whose means are all that is seen
 
 
 @dataclass(frozen=True)
 class OrientationConfig:
-    """Features are (channels, height, width); `hidden` is the width of both inner layers."""
+    """Features are (channels, height, width), at least 2 cells per side; `hidden` is the width of
+    the inner layer."""
 
     channels: int
     height: int
     width: int
-    hidden: int = 128
+    hidden: int = 512
 
 
 class Orientation(nn.Module):
-    """Features (B, C, H, W) to -log of the chance that they are upright (B, H, W)."""
+    """Features (B, C, H, W) to -log of the chance of an upright good part (B, H, W)."""
 
     def __init__(self, config: OrientationConfig) -> None:
         super().__init__()
         self.config = config
-        rows, columns = (config.height + 1) // 2, (config.width + 1) // 2
+        window = [-(-side // _SIDE) for side in (config.height, config.width)]
+        stride = [config.height - window[0], config.width - window[1]]
         self.body = nn.Sequential(
-            nn.Conv2d(config.channels, config.hidden, 1),
-            nn.ReLU(),
-            nn.Dropout(0.3),
-            nn.Conv2d(config.hidden, config.hidden, 3, 2, 1),
-            nn.ReLU(),
+            nn.AvgPool2d(window, stride),
             nn.Flatten(),
             nn.Dropout(0.5),
-            nn.Linear(config.hidden * rows * columns, TURNS),
+            nn.Linear(config.channels * _SIDE * _SIDE, config.hidden),
+            nn.ReLU(),
+            nn.Dropout(0.5),
+            nn.Linear(config.hidden, TURNS + 1),
         )
 
-    def turn(self, features_BCHW: Tensor) -> Tensor:
-        """What speaks for each turn (B, 4)."""
-        turns_BT: Tensor = self.body(features_BCHW)
-        return turns_BT
+    def outcomes(self, features_BCHW: Tensor) -> Tensor:
+        """What speaks for each turn, and for something else (B, 5)."""
+        outcomes_BT: Tensor = self.body(features_BCHW)
+        return outcomes_BT
 
     def forward(self, features_BCHW: Tensor) -> Tensor:
-        surprise_B = -torch.log_softmax(self.turn(features_BCHW), dim=1)[:, 0]
+        surprise_B = -torch.log_softmax(self.outcomes(features_BCHW), dim=1)[:, 0]
         return surprise_B.view(-1, 1, 1).expand(-1, self.config.height, self.config.width)
