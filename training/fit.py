@@ -79,7 +79,7 @@ def fit(
     report = render(
         Report(
             manifest, trained.curve, trained.scorer, trained.cache, trained.held_out, trained.test,
-            data.digest, asdict(settings), spots,
+            data.digest, asdict(settings), spots, weighed=trained.weighed,
         )
     )  # fmt: skip
     path = save_bundle(

@@ -8,6 +8,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from torch import nn
 
 from training.errors import TrainingError
@@ -33,19 +34,19 @@ BRIEF = Schedule(steps=400, batch=8, learning_rate=2e-3)
 class Part:
     """What learns to measure distances, and how the features that it sees are whitened, if so.
 
-    `name` is what it is called where there are several.
+    `name` is what it is called where there are several, `counts` what it counts for there.
     """
 
     learn: Learner
     whiten: Whiten | None = None
     name: str = ""
+    counts: float = 1.0
 
 
 @dataclass(frozen=True)
 class Method:
     """Parts that are learned one after the other, and whose distances are joined. With `weighed`,
-    what they count for is chosen by defects drawn on good parts, unless they have learned such;
-    otherwise they count alike."""
+    what they count for is chosen by defects drawn on good parts, unless they have learned such."""
 
     about: str
     parts: tuple[Part, ...]
@@ -62,7 +63,7 @@ class Method:
     ) -> tuple[Scorer, list[float]]:
         """A scorer that has learned, and the loss of every step of all its parts.
 
-        Where there are several parts, they are yet to be weighed. Raises TrainingError.
+        Where there are several parts, they are yet to be balanced. Raises TrainingError.
         """
         views: dict[Whiten | None, Lesson] = {None: lesson}
         learned, curve = [], []
@@ -76,6 +77,7 @@ class Method:
         sees = [list(views).index(part.whiten) for part in self.parts]
         score = HeatmapScore(lesson.cache.source.size.height // lesson.shape[1], settings)
         scorer = Scorer(lesson.raw_shape, lesson.standardise, whitenings, learned, sees, score)
+        scorer.weight_P.copy_(torch.tensor([part.counts for part in self.parts]))
         return scorer.eval(), curve
 
 
@@ -119,6 +121,8 @@ _ALL = 1_000_000  # channels
 # The 100 directions in which good parts vary most, whitened at each place, or alike everywhere.
 COMPONENTS = Whiten(100, components=True)
 EVERYWHERE = Whiten(100, per_place=False, components=True)
+# Chosen on CIFAR-10's training images, those of other classes as anomalies.
+TURNS_COUNT = 0.5
 # Good parts that a bank holds at most: on a grid of 16, 0.1 MB each.
 REFERENCES = 500
 
@@ -168,7 +172,7 @@ METHODS: dict[str, Method] = {
     ),
     "turned": Method(
         "`pooled-gaussian`, joined with how surely a part is seen to be upright",
-        (Part(Measure(), Whiten(_ALL, pooled=True)), Part(Orient(TURNING))),
+        (Part(Measure(), Whiten(_ALL, pooled=True)), Part(Orient(TURNING), counts=TURNS_COUNT)),
     ),
     "padim": _alone("PaDiM: a Gaussian for each place", Measure(), Whiten(100)),
     "components": _alone("a Gaussian for each place, along components", Measure(), COMPONENTS),

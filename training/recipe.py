@@ -23,7 +23,7 @@ from training.methods import Sight, method
 from training.networks.scorer import Scorer, ScoreSettings
 from training.progress import Reporter
 from training.push_pull import PushPull, learn_labels
-from training.weights import balance, weigh
+from training.weights import balance, count_what_learned, weigh
 from training.worker import Worker
 
 HOLD_OUT = 0.15
@@ -71,7 +71,8 @@ class Places:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training leaves: `learned` and `normals` are the good parts, apart."""
+    """What a training leaves: `learned` and `normals` are the good parts, apart; `weighed` says
+    what the scorer's parts count for, where that was chosen."""
 
     scorer: Scorer
     cache: FeatureCache
@@ -82,6 +83,7 @@ class Trained:
     test: Evaluation | None
     feature_seconds: float
     learning_seconds: float
+    weighed: str = ""
 
 
 def train_recipe(
@@ -130,11 +132,13 @@ def train_recipe(
     scorer, curve = chosen.learn(lesson, settings.score)
     if settings.anomalies or settings.external:
         curve += _learn_anomalies(scorer, lesson, settings, places)
+        count_what_learned(scorer)
     worker.leave_to_the_first()
     balance(scorer, cache, normals)
+    weighed = ""
     # What has learned drawn defects must not be judged by them.
     if chosen.weighed and not settings.anomalies:
-        scorer = weigh(
+        scorer, weighed = weigh(
             scorer, cache, normals, places.cache / "anomalies",
             names=[part.name for part in chosen.parts],
             seed=settings.seed, reporter=reporter,
@@ -147,7 +151,7 @@ def train_recipe(
     return Trained(
         scorer, cache, learned, normals, curve, scored(normals),
         scored(data.test) if data.test else None,
-        feature_seconds=gathered - started, learning_seconds=learned_at - gathered,
+        feature_seconds=gathered - started, learning_seconds=learned_at - gathered, weighed=weighed,
     )  # fmt: skip
 
 

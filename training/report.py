@@ -28,7 +28,8 @@ EXAMPLES = 6
 @dataclass(frozen=True)
 class Report:
     """What a report shows. `held_out` are the good parts that set the thresholds, `test` is what
-    was tried, `comparison` how the champion did on it; `data` names the images by a digest."""
+    was tried, `comparison` how the champion did on it; `data` names the images by a digest,
+    `weighed` says what the scorer's parts count for."""
 
     manifest: Manifest
     curve: list[float]
@@ -40,6 +41,7 @@ class Report:
     settings: dict[str, Any] = field(default_factory=dict)
     spots: Sensitivity | None = None
     comparison: Comparison | None = None
+    weighed: str = ""
 
 
 def page(template: str, **values: object) -> str:

@@ -13,6 +13,7 @@ from training.bootstrap import draws
 from training.data import LabelledFile
 from training.features import FeatureCache
 from training.metrics import image_metrics
+from training.networks.orientation import Orientation
 from training.networks.scorer import Reconstruction, Scorer
 from training.progress import Reporter
 
@@ -43,7 +44,7 @@ def weigh(
     names: Sequence[str],
     seed: int,
     reporter: Reporter,
-) -> Scorer:
+) -> tuple[Scorer, str]:
     """Choose what the parts of a balanced scorer count for.
 
     That is the most even weights whose scores tell defects drawn on good parts from these good
@@ -54,7 +55,8 @@ def weigh(
     image, anywhere where they do not. But drawn defects are not real ones, and parts that are blind
     to different things see more together. No label and no test image has a say.
 
-    Returns a scorer without what counts for nothing, but with what can learn from labels later.
+    Returns a scorer without what counts for nothing, but with what can learn from labels later;
+    and what was chosen, in words.
     """
     drawn = draw_anomalies(
         normals, cache, tuple(DRAWINGS), DRAWN, directory, seed=seed, reporter=reporter
@@ -74,15 +76,16 @@ def weigh(
     best = min(as_good, key=lambda t: (float(tried[t].square().sum()), -auroc_TB[t, 0]))
     scorer.weight_P.copy_(tried[best])
     shares = (f"{name} {w:.0%}" for name, w in zip(names, tried[best].tolist(), strict=True))
-    reporter.say(f"Of the score count, by {DRAWN} drawn defects: {', '.join(shares)}.")
-    return _useful(scorer)
+    chosen = f"Of the score count, by {DRAWN} drawn defects: {', '.join(shares)}."
+    reporter.say(chosen)
+    return _useful(scorer), chosen
 
 
 def count_what_learned(scorer: Scorer) -> None:
     """Let what has learned from labels count for no less than the mean part, in place: before, it
     may have counted for nothing."""
     for number, part in enumerate(scorer.parts):
-        if isinstance(part, Reconstruction):
+        if isinstance(part, Reconstruction | Orientation):
             scorer.weight_P[number].clamp_min_(float(scorer.weight_P.mean()))
 
 

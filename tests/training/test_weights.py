@@ -6,11 +6,12 @@ from torch import nn
 from models.image import InputSize, PixelContract
 from training import graph
 from training.features import FeatureCache, FeatureSource, channel_statistics
+from training.fit import fit
 from training.lesson import Lesson
 from training.methods import method
 from training.networks.scorer import Reconstruction, Scorer
 from training.progress import Reporter
-from training.recipe import FitSettings, Places, train_recipe
+from training.recipe import FitSettings, Places
 from training.weights import balance, count_what_learned, weigh
 
 
@@ -62,7 +63,7 @@ def weighed(lesson, dataset, tmp_path):
         )  # fmt: skip
         normals = dataset.train[14:]
         balance(scorer, lesson.cache, normals)
-        return weigh(
+        found, _ = weigh(
             scorer,
             lesson.cache,
             normals,
@@ -71,6 +72,7 @@ def weighed(lesson, dataset, tmp_path):
             seed=0,
             reporter=Reporter(),
         )
+        return found
 
     return make
 
@@ -96,6 +98,9 @@ def test_best_is_weighed_and_says_how(dataset, backbone, tmp_path):
     reporter = Said()
     settings = FitSettings("cap", "best", size=64, grid=4, steps=3)
     places = Places(tmp_path / "store", tmp_path / "cache")
-    trained = train_recipe(dataset, backbone, settings, places, reporter=reporter)
-    assert trained.scorer.weight_P.sum() == 1
-    assert any("fast" in line and "anywhere" in line for line in reporter.lines)
+    fitted = fit(dataset, backbone, settings, places, reporter=reporter)
+    assert fitted.trained.scorer.weight_P.sum() == 1
+    said = fitted.trained.weighed
+    assert all(name in said for name in ("fast", "places", "anywhere"))
+    assert said in reporter.lines
+    assert said in (fitted.path / "report.html").read_text()
