@@ -74,7 +74,8 @@ class Benchmark:
     Labels are learned by what `champion` has learned. `steps` shortens every training, to try a
     benchmark out. `size` and `grid` override the protocol. With `unified`, one model learns all
     categories of a set, and is measured on each. A method's name can be followed by what it learns
-    besides, as in `fast+confetti+external`: kinds of anomalies, images in the folder `external`.
+    besides, as in `fast+confetti+external`: kinds of anomalies, images in the folder `external`, or
+    in that of the category's name there, if there is one.
     """
 
     sets: Mapping[str, Mapping[str, Dataset]]
@@ -95,7 +96,7 @@ class Benchmark:
         there is not."""
         for name in self.methods:
             if name not in LABELLINGS:
-                self._anomalies(name)
+                self._anomalies(name, "")
         return [
             Stage(set_name, category, name, seed)
             for set_name, categories in self.sets.items()
@@ -147,7 +148,7 @@ class Benchmark:
         """What a stage's figures depend on beside its name."""
         given = {"data": self._data(stage).digest}
         if EXTERNAL in stage.method.split("+"):
-            given["external"] = str(self.external)
+            given["external"] = str(self._anomalies(stage.method, stage.category)[2])
         return given | ({"champion": self.champion} if stage.method in LABELLINGS else {})
 
     def _run(self, stage: Stage) -> dict[str, Any]:
@@ -164,7 +165,7 @@ class Benchmark:
             )  # fmt: skip
             return learned.figures()
         protocol = self._protocol(stage.set_name)
-        preset, anomalies, external = self._anomalies(stage.method)
+        preset, anomalies, external = self._anomalies(stage.method, stage.category)
         settings = FitSettings(
             recipe=stage.category,
             preset=preset,
@@ -206,7 +207,7 @@ class Benchmark:
         pool = size if usual.pool == usual.size else usual.pool
         return replace(usual, size=size, grid=grid, pool=pool)
 
-    def _anomalies(self, name: str) -> tuple[str, tuple[str, ...], Path | None]:
+    def _anomalies(self, name: str, category: str) -> tuple[str, tuple[str, ...], Path | None]:
         """A method's name, the kinds that are drawn for it, and the folder of other images."""
         preset, *besides = name.split("+")
         method(preset)
@@ -223,7 +224,8 @@ class Benchmark:
             raise TrainingError(
                 f"{name} learns images of other things.", remedy="Name a folder with --external."
             )
-        return preset, drawn, self.external
+        own = self.external / category
+        return preset, drawn, own if own.is_dir() else self.external
 
     def _by_category(self, stage: Stage, test: Evaluation) -> dict[str, Any]:
         """Every category's metrics, and their means."""

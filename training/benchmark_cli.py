@@ -16,7 +16,7 @@ from training.errors import TrainingError
 from training.labelled import LABELLINGS
 from training.methods import METHODS
 from training.progress import TerminalReporter
-from training.public_sets import read_categories, read_cifar10, read_visa
+from training.public_sets import left_out_images, read_categories, read_cifar10, read_visa
 from training.table import comma_separated, markdown
 
 # What is compared where nobody says otherwise.
@@ -73,6 +73,12 @@ def benchmark_command(
     train_images: Annotated[
         int | None, typer.Option(min=20, help="Of CIFAR-10, so many good images of each class.")
     ] = None,
+    left_out: Annotated[
+        int,
+        typer.Option(
+            min=0, max=8, help="Of CIFAR-10, so many classes are what +external learns, not tested."
+        ),
+    ] = 0,
     backbones: BackbonesOption,
 ) -> None:
     """Fit methods on the good parts of each product, and measure them on its test images."""
@@ -94,7 +100,9 @@ def benchmark_command(
                 return read_visa(place("visa"), out / "visa")
             case "cifar10":
                 source = place("cifar10", shared / "data" / "cifar10_jpeg.zip")
-                return read_cifar10(source, out / "cifar10", train_images=train_images)
+                return read_cifar10(
+                    source, out / "cifar10", train_images=train_images, left_out=left_out
+                )
             case "tile":
                 return {"tile": read_mvtec(shared / "data" / "magnetic_tile")}
             case folder:
@@ -103,6 +111,11 @@ def benchmark_command(
     if len({Path(name).name for name in sets}) < len(sets):
         raise TrainingError(
             "Two of the sets have the same name.", remedy="Run them apart, each with its own --out."
+        )
+    if left_out and (external or "cifar10" not in sets):
+        raise TrainingError(
+            "--left-out makes external images of CIFAR-10's classes.",
+            remedy="Run it on cifar10, without --external.",
         )
     reporter = TerminalReporter()
     usual = USUAL_CIFAR if sets == ["cifar10"] else USUAL
@@ -118,7 +131,7 @@ def benchmark_command(
         size=size,
         grid=grid,
         unified=unified,
-        external=external,
+        external=left_out_images(out / "cifar10", left_out) if left_out else external,
     )
     results = benchmark.run(json_file)
     write_file(out / "benchmark.csv", comma_separated(results).encode())

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import io
+import os
 import pickle
 import zipfile
 from collections.abc import Callable, Iterator
@@ -20,6 +21,8 @@ from training.errors import DatasetError
 CIFAR_CLASSES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
 )  # fmt: skip
+
+LEFT_OUT_IMAGES = 300  # of each class
 
 
 def read_categories(root: Path) -> dict[str, Dataset]:
@@ -65,12 +68,15 @@ def read_visa(root: Path, work: Path) -> dict[str, Dataset]:
     }
 
 
-def read_cifar10(path: Path, work: Path, *, train_images: int | None = None) -> dict[str, Dataset]:
+def read_cifar10(
+    path: Path, work: Path, *, train_images: int | None = None, left_out: int = 0
+) -> dict[str, Dataset]:
     """CIFAR-10, one class against the rest, by the class that is good.
 
     `path` is a zip of `train/<class>/` and `test/<class>/`, or a folder of the original batches
     (binary or Python version). `work` takes the images as files. `train_images` keeps so many of
-    each class, the first by content hash.
+    each class, the first by content hash. So many classes as are `left_out`, those that follow the
+    good one, are not tested on: `left_out_images` are what a model can learn other things from.
     """
     directory = work / "cifar10"
     if not directory.exists():
@@ -81,14 +87,49 @@ def read_cifar10(path: Path, work: Path, *, train_images: int | None = None) -> 
         split: {name: _files(directory / split / name, name) for name in CIFAR_CLASSES}
         for split in ("train", "test")
     }
-    return {name: _one_class(directory, splits, name, train_images) for name in CIFAR_CLASSES}
+    if left_out and not left_out_images(work, left_out).exists():
+        _link_left_out(splits["train"], left_out_images(work, left_out), left_out)
+    return {
+        name: _one_class(directory, splits, name, train_images, _following(name, left_out))
+        for name in CIFAR_CLASSES
+    }
+
+
+def left_out_images(work: Path, count: int) -> Path:
+    """Where `read_cifar10` puts 300 training images of each of the `count` classes that it left
+    out, in a folder for each class that is good."""
+    return work / f"left-out-{count}"
+
+
+def _link_left_out(train: dict[str, list[LabelledFile]], folder: Path, count: int) -> None:
+    with new_directory(folder) as made:
+        for good in CIFAR_CLASSES:
+            (made / good).mkdir()
+            for name in _following(good, count):
+                for file in sorted(train[name], key=_by_content)[:LEFT_OUT_IMAGES]:
+                    os.link(file.image, made / good / f"{name}-{file.image.name}")
+
+
+def _following(good: str, count: int) -> list[str]:
+    place = CIFAR_CLASSES.index(good)
+    return [CIFAR_CLASSES[(place + step) % len(CIFAR_CLASSES)] for step in range(1, count + 1)]
+
+
+def _by_content(file: LabelledFile) -> str:
+    return file.sha256
 
 
 def _one_class(
-    root: Path, splits: dict[str, dict[str, list[LabelledFile]]], good: str, kept: int | None
+    root: Path,
+    splits: dict[str, dict[str, list[LabelledFile]]],
+    good: str,
+    kept: int | None,
+    left_out: list[str],
 ) -> Dataset:
-    train = sorted(splits["train"][good], key=lambda file: file.sha256)[:kept]
-    test = [file for files in splits["test"].values() for file in files]
+    train = sorted(splits["train"][good], key=_by_content)[:kept]
+    test = [
+        file for name, files in splits["test"].items() if name not in left_out for file in files
+    ]
     return Dataset(
         root,
         tuple(LabelledFile(file.image, file.sha256, "ok") for file in train),

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from models.session import open_session
@@ -29,6 +30,11 @@ def small(tmp_path_factory):
     root = tmp_path_factory.mktemp("sets") / "cap"
     write_demo(root, good=12, test_good=4, per_defect=12, size=64)
     return root
+
+
+def write_image(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(path)
 
 
 def benchmark(small, backbone, out, **changes):
@@ -100,6 +106,18 @@ def test_one_model_learns_several_products_and_drawn_anomalies(small, backbone, 
         )
     assert list((tmp_path / "mine" / ".features" / "anomalies").glob("*_mask.png"))
     assert "| small+confetti |" in markdown(ran)
+
+
+def test_a_category_can_have_other_images_of_its_own(small, backbone, tmp_path):
+    for folder in ("cap", "bolt"):
+        write_image(tmp_path / "others" / folder / "a.png")
+    for sets, expected in (({}, "others/cap"), ({"mine": {"nut": read_mvtec(small)}}, "others")):
+        given = benchmark(
+            small, backbone, tmp_path, methods=("turned+external",), seeds=range(1),
+            external=tmp_path / "others", **({"sets": sets} if sets else {}),
+        )  # fmt: skip
+        figures = given.run(tmp_path / f"{expected[-3:]}.json")["figures"]
+        assert [each["external"] for each in figures.values()] == [str(tmp_path / expected)]
 
 
 def test_what_cannot_be_run_is_said(small, backbone, tmp_path, dataset):

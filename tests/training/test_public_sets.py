@@ -6,8 +6,15 @@ import numpy as np
 import pytest
 
 from models.image import encode_png, read_mask
+from training.anomalies import external_anomalies
 from training.errors import DatasetError
-from training.public_sets import CIFAR_CLASSES, read_categories, read_cifar10, read_visa
+from training.public_sets import (
+    CIFAR_CLASSES,
+    left_out_images,
+    read_categories,
+    read_cifar10,
+    read_visa,
+)
 
 RNG = np.random.default_rng(0)
 
@@ -91,6 +98,19 @@ def test_cifar10_is_one_class_against_the_rest(kind, tmp_path):
     assert not {f.sha256 for f in frog.train} & {f.sha256 for f in frog.test}
     # A second reading needs the source no more.
     assert read_cifar10(tmp_path / "gone", tmp_path / "work", train_images=2) == sets
+
+
+def test_classes_of_cifar10_that_are_left_out_are_images_of_other_things(tmp_path):
+    source = write_zip(tmp_path / "c.zip")
+    whole = read_cifar10(source, tmp_path / "work")
+    sets = read_cifar10(source, tmp_path / "work", left_out=3)
+    tested = {file.image.parent.name for file in sets["horse"].test}
+    assert tested == set(CIFAR_CLASSES) - {"ship", "truck", "airplane"}
+    assert sets["horse"].train == whole["horse"].train
+    others = external_anomalies(left_out_images(tmp_path / "work", 3) / "horse")
+    learned = {file.sha256 for name in ("ship", "truck", "airplane") for file in whole[name].train}
+    assert {file.sha256 for file in others} == learned
+    assert read_cifar10(source, tmp_path / "work", left_out=3) == sets
 
 
 def test_a_batch_that_would_run_code_is_refused(tmp_path):
