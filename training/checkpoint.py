@@ -53,10 +53,7 @@ def load_checkpoint(data: bytes) -> Scorer:
     """Rebuild a scorer from `dump_checkpoint`. Raises TrainingError for an earlier format."""
     settings = _metadata(data)
     if "sees" not in settings:
-        raise TrainingError(
-            "This bundle's weights are kept in a format that is no longer read.",
-            remedy="Fit the recipe anew to go on from there; the bundle can be served as it is.",
-        )
+        raise _outdated()
     channels, height, width = settings["shape"]
     scorer = Scorer(
         (channels, height, width),
@@ -66,8 +63,18 @@ def load_checkpoint(data: bytes) -> Scorer:
         settings["sees"],
         HeatmapScore(settings["stride"], ScoreSettings(**settings["score"])),
     )
-    scorer.load_state_dict(load(data))
+    try:
+        scorer.load_state_dict(load(data))
+    except RuntimeError as error:  # a network that has changed since
+        raise _outdated() from error
     return scorer.eval()
+
+
+def _outdated() -> TrainingError:
+    return TrainingError(
+        "This bundle's weights are kept in a format that is no longer read.",
+        remedy="Fit the recipe anew to go on from there; the bundle can be served as it is.",
+    )
 
 
 def _describe(part: nn.Module) -> dict[str, Any]:

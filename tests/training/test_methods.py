@@ -58,10 +58,14 @@ def test_every_method_learns_and_is_served_as_it_was_trained(name, lesson, pixel
     np.testing.assert_allclose(served[1], heatmaps.numpy(), atol=1e-2, rtol=1e-3)
 
 
-def test_weights_in_an_earlier_format_are_refused():
+def test_weights_in_an_earlier_format_are_refused(lesson):
     data = save({"scale_P": torch.ones(1)}, metadata={"kizu": '{"parts": [{"adtr": {}}]}'})
     with pytest.raises(TrainingError, match="no longer read"):
         load_checkpoint(data)
+    scorer, _ = method("turned").learn(lesson)
+    scorer.parts[1].body[3] = torch.nn.Linear(3, 3)  # as if the network had looked otherwise
+    with pytest.raises(TrainingError, match="no longer read"):
+        load_checkpoint(dump_checkpoint(scorer))
 
 
 def test_an_unknown_method_is_named_with_those_there_are():
