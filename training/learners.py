@@ -23,7 +23,7 @@ from training.networks.place_bank import PlaceBank, PlaceBankConfig
 from training.networks.places import by_place, places_of
 from training.networks.scorer import Length, Reconstruction
 from training.networks.whitening import Moments, Whitening
-from training.turns import learn_turns, turn_parts
+from training.turns import EPOCHS, TURNING, learn_turns, turn_parts
 
 PAPER_EPOCHS = 500
 PAPER_BATCH = 16
@@ -177,16 +177,14 @@ class Orient:
     that look the same however they are turned teach it nothing.
     """
 
-    schedule: Schedule
-
     def __call__(self, lesson: Lesson, number: int) -> tuple[nn.Module, list[float]]:
         seed = lesson.seed + 1000 * number
         turned = turn_parts(lesson.cache, lesson.files, lesson.reporter, lesson.worker)
         torch.manual_seed(seed)
         network = Orientation(OrientationConfig(*lesson.shape))
-        schedule = self.schedule
-        if lesson.steps:
-            schedule = dataclasses.replace(schedule, steps=lesson.steps)
+        every_part = EPOCHS * len(lesson.files) // TURNING.batch
+        steps = lesson.steps or max(TURNING.steps, every_part)
+        schedule = dataclasses.replace(TURNING, steps=steps)
         curve = learn_turns(
             network, lesson.named, turned, (), schedule,
             seed=seed, reporter=lesson.reporter, worker=lesson.worker,

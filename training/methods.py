@@ -19,7 +19,6 @@ from training.networks.adtr import Adtr, AdtrConfig
 from training.networks.convolutional import ConvolutionalAutoencoder, ConvolutionalConfig
 from training.networks.places import even_part
 from training.networks.scorer import HeatmapScore, Scorer, ScoreSettings
-from training.turns import TURNING
 
 Shape = tuple[int, int, int]
 # What a method sees: the backbone's chosen stages, the last of them, or the pixels themselves.
@@ -172,7 +171,7 @@ METHODS: dict[str, Method] = {
     ),
     "turned": Method(
         "`pooled-gaussian`, joined with how surely a part is seen to be upright",
-        (Part(Measure(), Whiten(_ALL, pooled=True)), Part(Orient(TURNING), counts=TURNS_COUNT)),
+        (Part(Measure(), Whiten(_ALL, pooled=True)), Part(Orient(), counts=TURNS_COUNT)),
     ),
     "padim": _alone("PaDiM: a Gaussian for each place", Measure(), Whiten(100)),
     "components": _alone("a Gaussian for each place, along components", Measure(), COMPONENTS),

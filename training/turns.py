@@ -21,7 +21,9 @@ from training.worker import Worker
 
 # Names in a cache to features (B, K, H, W).
 See = Callable[[Sequence[str]], Tensor]
+# Many parts deserve more steps, so many that each is seen `EPOCHS` times.
 TURNING = Schedule(steps=800, batch=16, learning_rate=1e-3, weight_decay=0.1)
+EPOCHS = 8
 _SMOOTHING = 0.05
 
 
