@@ -130,14 +130,16 @@ def train_recipe(
         _states(settings, data, cache, places, resume=resume), worker,
     )  # fmt: skip
     scorer, curve = chosen.learn(lesson, settings.score)
-    if settings.anomalies or settings.external:
+    exposed = bool(settings.anomalies or settings.external)
+    if exposed:
         curve += _learn_anomalies(scorer, lesson, settings, places)
         count_what_learned(scorer)
     worker.leave_to_the_first()
     balance(scorer, cache, normals)
     weighed = ""
-    # What has learned drawn defects must not be judged by them.
-    if chosen.weighed and not settings.anomalies:
+    # What has learned drawn defects must not be judged by them, nor what has learned other things
+    # by how it finds defects.
+    if chosen.weighed and not exposed:
         scorer, weighed = weigh(
             scorer, cache, normals, places.cache / "anomalies",
             names=[part.name for part in chosen.parts],
