@@ -1,14 +1,31 @@
-"""`kizu-train backbone`: import, pull, filters, list."""
+"""`kizu-train backbone`: import, pull, filters, pretrain, sheet, score, list."""
 
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from models.backbone import EMBEDDED, list_backbones, open_backbone
-from training.backbones import filter_backbone, import_backbone, pull_backbone
+from models.backbone import EMBEDDED, find_backbone, list_backbones, open_backbone
+from models.durable import write_file
+from models.image import encode_png
+from models.session import Device
+from training.backbones import (
+    filter_backbone,
+    import_backbone,
+    pretrained_backbone,
+    pull_backbone,
+)
+from training.data import read_mvtec
+from training.pretrain.pretraining import PretrainSettings, pretrain
+from training.pretrain.sheet import draw_sheet
+from training.probe import probe
+from training.progress import TerminalReporter
+from training.table import probes
+from training.worker import enlisted
 
 backbone_app = typer.Typer(no_args_is_help=True, help="Bring and list frozen feature extractors.")
 
@@ -73,6 +90,94 @@ def filters_command(
 ) -> None:
     """Make a backbone of oriented filters, by formula: for demos and tests, not for parts."""
     typer.echo(filter_backbone(backbones, name=name))
+
+
+@backbone_app.command("pretrain")
+def pretrain_command(
+    *,
+    name: Annotated[str, typer.Option(help="What to call it.")] = "pretrained",
+    seed: Annotated[int, typer.Option(help="Of all that is drawn and learned.")] = 0,
+    steps: Annotated[
+        int, typer.Option(min=0, help="Batches to learn; 0 leaves random weights.")
+    ] = PretrainSettings().schedule.steps,
+    precision: Annotated[
+        Literal["bfloat16", "float32"],
+        typer.Option(help="bfloat16 is faster where the processor knows it."),
+    ] = "bfloat16",
+    checkpoint: Annotated[
+        Path, typer.Option(help="Where it is kept while it runs, to be gone on with.")
+    ] = Path(".kizu/pretrain.pt"),
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted pretraining.")
+    ] = False,
+    device: Annotated[Device, typer.Option(help="Where it learns.")] = "auto",
+    backbones: BackbonesOption,
+) -> None:
+    """Make a backbone from images that are drawn by formula, and from nothing else."""
+    reporter = TerminalReporter()
+    usual = PretrainSettings()
+    settings = replace(
+        usual, seed=seed, precision=precision, schedule=replace(usual.schedule, steps=steps)
+    )
+    with enlisted(device) as worker:
+        made = pretrain(settings, checkpoint, resume=resume, reporter=reporter, worker=worker)
+    for what, judged in (("families it learned", made.known), ("other families", made.new)):
+        reporter.say(
+            f"New products of {what}: image AUROC {100 * judged.images:.1f}, "
+            f"cells {100 * judged.cells:.1f}."
+        )
+    typer.echo(
+        pretrained_backbone(
+            made.network, backbones, name=name,
+            origin=f"kizu-train backbone pretrain --seed {seed} --steps {steps} "
+            f"--precision {precision}",
+        )
+    )  # fmt: skip
+
+
+@backbone_app.command("sheet")
+def sheet_command(
+    file: Annotated[Path, typer.Argument(help="PNG file to write.")],
+    seed: Annotated[int, typer.Option(help="Of all that is drawn.")] = 0,
+) -> None:
+    """Draw a contact sheet of the images that `pretrain` learns from."""
+    write_file(file, encode_png(draw_sheet(seed)))
+    typer.echo(file)
+
+
+@backbone_app.command("score")
+def score_command(
+    *,
+    data: Annotated[Path, typer.Argument(help="Folder with train/good/ and a labelled test/.")],
+    backbone: Annotated[
+        list[str], typer.Option(help="Name of a backbone; give several to compare them.")
+    ],
+    json_file: Annotated[Path | None, typer.Option("--json", help="All figures.")] = None,
+    size: Annotated[int, typer.Option(min=32, help="Side of the input in pixels.")] = 256,
+    grid: Annotated[int, typer.Option(min=2, help="Cells per side.")] = 16,
+    seeds: Annotated[int, typer.Option(min=1, help="How many draws of good cells.")] = 3,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads while it is timed.")] = 2,
+    device: Annotated[Device, typer.Option("--device", envvar="KIZU_DEVICE")] = "auto",
+    cache: Annotated[
+        Path, typer.Option(envvar="KIZU_CACHE", help="Directory of cached features.")
+    ] = Path(".kizu/features"),
+    backbones: BackbonesOption,
+) -> None:
+    """Score backbones on labelled parts by nearest neighbours, without any training."""
+    dataset, reporter = read_mvtec(data), TerminalReporter()
+    found = {
+        name: probe(
+            dataset, find_backbone(name, (EMBEDDED, backbones)), cache, size=size, grid=grid,
+            seeds=seeds, threads=threads, device=device, reporter=reporter,
+        )
+        for name in backbone
+    }  # fmt: skip
+    if json_file:
+        figures = {name: asdict(probed) for name, probed in found.items()}
+        conditions = {"size": size, "grid": grid, "seeds": seeds, "threads": threads}
+        results = {"data": dataset.digest, "conditions": conditions, "backbones": figures}
+        write_file(json_file, json.dumps(results, indent=2).encode())
+    typer.echo(probes(found))
 
 
 @backbone_app.command("list")

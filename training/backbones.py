@@ -1,4 +1,4 @@
-"""Where backbones come from: an ONNX file, a timm model, or a formula."""
+"""Where backbones come from: an ONNX file, a timm model, a formula, or a pretraining."""
 
 import hashlib
 from collections.abc import Sequence
@@ -17,6 +17,7 @@ from training import graph
 from training.errors import TrainingError
 from training.export import export_onnx
 from training.networks.filter_bank import OCTAVES, FilterBank
+from training.networks.residual import ResidualNetwork
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -105,6 +106,22 @@ def filter_backbone(root: Path, *, name: str = "filters") -> Path:
         licence="Apache-2.0",
         origin="oriented filters by formula",
         training_data="none",
+    )
+
+
+def pretrained_backbone(network: ResidualNetwork, root: Path, *, name: str, origin: str) -> Path:
+    """What was learned from drawn images alone, its weights stored in half precision."""
+    stages = [f"stage{i + 1}" for i in range(len(network.config.widths))]
+    return _write(
+        graph.store_half(
+            graph.fold_normalisation(_export(network, stages), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+        ),
+        root,
+        name=name,
+        stages=stages,
+        licence="Apache-2.0",
+        origin=origin,
+        training_data="images drawn by Kizu's own generators; nobody's photographs",
     )
 
 

@@ -1,0 +1,65 @@
+"""A small residual network (He et al., arXiv 1512.03385), from pixels to maps at three strides."""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class ResidualConfig:
+    """Channels of the stem and of each stage, and how many blocks a stage has."""
+
+    stem: int = 24
+    widths: tuple[int, ...] = (48, 96, 192)
+    blocks: tuple[int, ...] = (1, 1, 2)
+
+
+class ResidualNetwork(nn.Module):
+    """RGB (B, 3, H, W), 0..1, to a map per stage: (B, widths[i], H / 4 / 2^i, W / 4 / 2^i)."""
+
+    def __init__(self, config: ResidualConfig | None = None) -> None:
+        super().__init__()
+        self.config = config or ResidualConfig()
+        self.stem = nn.Sequential(*_convolution(3, self.config.stem, 2), nn.ReLU())
+        stages, channels = [], self.config.stem
+        for width, blocks in zip(self.config.widths, self.config.blocks, strict=True):
+            stages.append(
+                nn.Sequential(
+                    Block(channels, width, 2), *(Block(width, width, 1) for _ in range(blocks - 1))
+                )
+            )
+            channels = width
+        self.stages = nn.ModuleList(stages)
+
+    def forward(self, x_BCHW: Tensor) -> list[Tensor]:
+        x_BCHW = self.stem(x_BCHW * 4 - 2)
+        maps = []
+        for stage in self.stages:
+            x_BCHW = stage(x_BCHW)
+            maps.append(x_BCHW)
+        return maps
+
+
+class Block(nn.Module):
+    """Two convolutions of 3×3 beside a way straight through."""
+
+    def __init__(self, channels: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            *_convolution(channels, width, stride), nn.ReLU(), *_convolution(width, width, 1)
+        )
+        self.way: nn.Module = nn.Identity()
+        if stride > 1 or channels != width:
+            self.way = nn.Sequential(
+                nn.AvgPool2d(3, stride, 1, count_include_pad=False),
+                nn.Conv2d(channels, width, 1, bias=False),
+                nn.BatchNorm2d(width),
+            )
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return F.relu(self.body(x_BCHW) + self.way(x_BCHW))
+
+
+def _convolution(channels: int, width: int, stride: int) -> list[nn.Module]:
+    return [nn.Conv2d(channels, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width)]
