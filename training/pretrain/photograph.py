@@ -95,8 +95,9 @@ def cover(
     centre = offset + side * pose @ (np.array(layer.centre) - 0.5 + loose[:2])
     matrix = np.column_stack([zoom, centre - zoom @ np.full(2, SHAPE / 2)])
     covered, rise = (cv2.warpAffine(plane, matrix, (side, side)) for plane in layer.shape)
-    surface.height += covered * (raised - surface.height) * (layer.rise == 0)
-    surface.height += covered * (raised + np.float32(layer.rise * px) * rise) * (layer.rise != 0)
+    # What rises lies on the ground and follows it; print and inlays are level.
+    ground = surface.height + np.float32(layer.rise * px) * rise if layer.rise else 0
+    surface.height += covered * (ground + raised - surface.height)
     surface.albedo += covered[..., None] * (albedo - surface.albedo)
     surface.gloss += covered * (np.float32(layer.gloss) - surface.gloss)
     surface.kinds[covered > 0.5] = layer.material.kind

@@ -86,7 +86,7 @@ def pretrain(
     resume: bool = False,
     reporter: Reporter | None = None,
     worker: Worker | None = None,
-    products: int = 20,
+    products: int = 40,
 ) -> Pretrained:
     """Learn a backbone from drawn products alone, and judge it on so many that it has not seen.
 
@@ -131,7 +131,10 @@ def drawn_products(
     families: Sequence[str], settings: PretrainSettings, count: int, reporter: Reporter
 ) -> Iterator[Episode]:
     """Products of other materials than any that are learned, at the size that is inspected."""
-    library = draw_library(settings.seed + 1, families=families, materials=4, shapes=20)
+    library = draw_library(
+        settings.seed + 1, families=families, materials=min(settings.materials, 4),
+        shapes=min(settings.shapes, 20),
+    )  # fmt: skip
     size = EpisodeSize(references=16, good=12, defective=20, side=256)
     with reporter.bar("Judging", count) as advance:
         for number in range(count):
