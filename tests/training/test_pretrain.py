@@ -14,11 +14,11 @@ from training.errors import TrainingError
 from training.loop import Schedule
 from training.networks.residual import ResidualConfig, ResidualNetwork
 from training.pretrain.defects import DEFECTS, MISPLACED, photograph, photograph_defect
-from training.pretrain.episodes import IGNORED, EpisodeSize, draw_episode
+from training.pretrain.episodes import EpisodeSize, draw_episode
 from training.pretrain.patterns import PATTERNS, TILE
 from training.pretrain.photograph import draw_part
 from training.pretrain.pretraining import HELD_OUT, PretrainSettings, pretrain
-from training.pretrain.product import draw_library, draw_product
+from training.pretrain.product import IGNORED, draw_library, draw_product
 from training.pretrain.shapes import SHAPES
 from training.pretrain.task import Lessons, Task, relative_distances
 from training.probe import probe
@@ -197,3 +197,10 @@ def test_a_probe_needs_labelled_test_images(tmp_path, product, backbone):
 def test_what_is_held_out_is_never_learned():
     assert set(HELD_OUT) < set(PATTERNS)
     assert not set(HELD_OUT) & set(TINY.families)
+
+
+def test_a_pattern_that_cannot_be_seen_has_no_name(library):
+    product = draw_product(library, np.random.default_rng(0))
+    layer = product.layers[0]
+    assert replace(layer, contrast=0.0, relief=0.01).kind == IGNORED
+    assert replace(layer, contrast=0.0, relief=1.0).kind == layer.material.kind

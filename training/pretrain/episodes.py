@@ -8,14 +8,13 @@ from numpy.typing import NDArray
 from models.image import Pixels
 from training.pretrain.defects import DEFECTS, MISPLACED, photograph, photograph_defect
 from training.pretrain.photograph import draw_part
-from training.pretrain.product import Library, draw_product
+from training.pretrain.product import IGNORED, Library, draw_product
 
 CELL = 16  # pixels
 # Shares of a cell: from the first on a change counts, up to the second none does.
 CHANGED, TOUCHED = 0.1, 0.01
 # Share of a cell that one material must fill to be its name.
 FILLED = 0.75
-IGNORED = -1
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,11 +45,10 @@ def draw_episode(
     library: Library,
     size: EpisodeSize,
     rng: np.random.Generator,
-    kinds: tuple[str, ...] | None = None,
 ) -> Episode:
-    """One product, its parts, and defects of these kinds (all by default) on some of them."""
+    """One product, its parts, and defects on some of them."""
     product = draw_product(library, rng)
-    names = kinds or (*DEFECTS, *MISPLACED)
+    names = (*DEFECTS, *MISPLACED)
     images, shown, changes = [], [], []
     for _ in range(size.references + size.good):
         image, seen = photograph(product, draw_part(product, rng), size.side)

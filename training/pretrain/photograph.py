@@ -88,7 +88,7 @@ def cover(
         surface.height[:] = raised
         surface.albedo[:] = albedo
         surface.gloss[:] = layer.gloss
-        surface.kinds[:] = layer.material.kind
+        surface.kinds[:] = layer.kind
         return
     # From the shape's pixels to the image's: turned and placed on the part, then with the part.
     zoom = layer.size * side / SHAPE * pose @ _rotation(layer.tilt + loose[2] * 5)
@@ -100,7 +100,7 @@ def cover(
     surface.height += covered * (ground + raised - surface.height)
     surface.albedo += covered[..., None] * (albedo - surface.albedo)
     surface.gloss += covered * (np.float32(layer.gloss) - surface.gloss)
-    surface.kinds[covered > 0.5] = layer.material.kind
+    surface.kinds[covered > 0.5] = layer.kind
 
 
 def shade(product: Product, part: Part, surface: Surface) -> Pixels:

@@ -9,6 +9,11 @@ import numpy as np
 from training.pretrain.patterns import PATTERNS, Field
 from training.pretrain.shapes import SHAPES, Shape
 
+# Instead of a name, where there is nothing to be named.
+IGNORED = -1
+# Difference of colour (of the brightest) and relief (in units) below which a pattern is too faint.
+_FAINT_COLOUR, _FAINT_RELIEF = 0.05, 0.15
+
 
 @dataclass(frozen=True, eq=False)
 class Material:
@@ -63,6 +68,13 @@ class Layer:
     size: float = 1.0
     tilt: float = 0.0  # radians, of the shape
     rise: float = 0.0  # units, of the shape's height
+
+    @property
+    def kind(self) -> int:
+        """Its material's number; IGNORED where that can hardly be seen."""
+        colour = self.contrast * float(np.abs(self.colours[1] - self.colours[0]).max())
+        seen = colour >= _FAINT_COLOUR or self.relief >= _FAINT_RELIEF
+        return self.material.kind if seen else IGNORED
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training.networks.residual import ResidualNetwork
-from training.pretrain.episodes import IGNORED
+from training.pretrain.product import IGNORED
 
 # Of a distance, below which only rounding is left.
 _SMALLEST = 1e-6
