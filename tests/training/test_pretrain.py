@@ -1,5 +1,6 @@
 """Images by formula, the lesson made of them, and the backbone that comes out."""
 
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -22,6 +23,7 @@ from training.pretrain.product import IGNORED, draw_library, draw_product
 from training.pretrain.shapes import SHAPES
 from training.pretrain.task import Lessons, Task, relative_distances
 from training.probe import probe
+from training.progress import Reporter
 from training.table import probes
 
 SIDE = 64
@@ -136,24 +138,16 @@ def test_an_interrupted_pretraining_goes_on_to_the_same_backbone(tmp_path):
     class Stopped(Exception):
         pass
 
-    class Stopping:
+    class Stopping(Reporter):
         """Ends the run as a power cut would: between two steps."""
 
+        @contextmanager
         def bar(self, title, total):
-            from contextlib import contextmanager
+            def advance(done, note):
+                if done == 3:
+                    raise Stopped
 
-            @contextmanager
-            def advance():
-                def to(done, note):
-                    if done == 3:
-                        raise Stopped
-
-                yield to
-
-            return advance()
-
-        def say(self, text):
-            pass
+            yield advance
 
     path = tmp_path / "cut.pt"
     with pytest.MonkeyPatch.context() as patch:
@@ -204,3 +198,16 @@ def test_a_pattern_that_cannot_be_seen_has_no_name(library):
     layer = product.layers[0]
     assert replace(layer, contrast=0.0, relief=0.01).kind == IGNORED
     assert replace(layer, contrast=0.0, relief=1.0).kind == layer.material.kind
+
+
+def test_distances_keep_their_digits_where_all_else_is_computed_in_half():
+    """As the training loop has it on a GPU."""
+    library = draw_library(0, families=("spectrum",), materials=1, shapes=1)
+    episode = draw_episode(library, EpisodeSize(3, 1, 3, SIDE), np.random.default_rng(0))
+    torch.manual_seed(0)
+    task = Task(ResidualNetwork(TINY.network), 1, half=False)
+    tensors = [torch.from_numpy(x)[None] for x in (episode.kinds, episode.changed)]
+    images = torch.from_numpy(episode.images).movedim(-1, 1)[None] / 255
+    plain = task(images, 3, *tensors)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert task(images, 3, *tensors).item() == pytest.approx(plain.item(), rel=1e-5)

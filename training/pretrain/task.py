@@ -51,17 +51,28 @@ class Task(nn.Module):
         self, images_ENCHW: Tensor, references: int, kinds_ENhw: Tensor, changed_ENhw: Tensor
     ) -> Tensor:
         """The loss of E episodes of N images each, the first `references` of which are good."""
-        episodes, count = images_ENCHW.shape[:2]
-        with torch.autocast(images_ENCHW.device.type, torch.bfloat16, enabled=self.half):
+        device = images_ENCHW.device.type
+        with torch.autocast(device, torch.bfloat16, enabled=self.half):
             maps = self.network(images_ENCHW.flatten(0, 1))
-        loss = images_ENCHW.new_zeros(())
+        # Differences of squares lose in half precision what tells two cells apart, and a training
+        # on a GPU computes all in it that is not told otherwise.
+        with torch.autocast(device, enabled=False):
+            return self._loss([one.float() for one in maps], references, kinds_ENhw, changed_ENhw)
+
+    def _loss(
+        self, maps: list[Tensor], references: int, kinds_ENhw: Tensor, changed_ENhw: Tensor
+    ) -> Tensor:
+        loss = maps[0].new_zeros(())
         if self.lessons.materials:
-            names = self.name(maps[-1].permute(0, 2, 3, 1).flatten(0, 2).float())
-            loss = loss + self.lessons.materials * F.cross_entropy(
-                names, kinds_ENhw.flatten(), ignore_index=IGNORED, label_smoothing=0.05
+            names = self.name(maps[-1].permute(0, 2, 3, 1).flatten(0, 2))
+            kinds = kinds_ENhw.flatten()
+            # Not the mean, which is of nothing where no cell of the batch has a name.
+            total = F.cross_entropy(
+                names, kinds, ignore_index=IGNORED, label_smoothing=0.05, reduction="sum"
             )
+            loss = loss + self.lessons.materials * total / (kinds != IGNORED).sum().clamp_min(1)
         if self.lessons.cells or self.lessons.images:
-            features = gather(maps).float().unflatten(0, (episodes, count))
+            features = gather(maps).unflatten(0, changed_ENhw.shape[:2])
             cells, pictures = self._judge(features, references, changed_ENhw)
             loss = loss + self.lessons.cells * cells + self.lessons.images * pictures
         return loss
