@@ -77,7 +77,7 @@ class Worker:
             os._exit(0)
 
     def precision(self) -> AbstractContextManager[object]:
-        """bfloat16 where a GPU has it. On a CPU it is no faster."""
+        """bfloat16 where a GPU has it. On a CPU a transformer is no faster in it."""
         if self.device.type == "cuda" and torch.cuda.is_bf16_supported():
             return torch.autocast("cuda", torch.bfloat16)
         return nullcontext()

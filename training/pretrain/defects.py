@@ -114,11 +114,11 @@ def photograph_defect(
     product: Product, part: Part, side: int, kind: str, rng: np.random.Generator
 ) -> tuple[Pixels, np.ndarray]:
     """A defective part: uint8 (side, side, 3), and where it differs from a good one, as bool."""
-    good, _ = photograph(product, part, side)
+    surface = lay(product, part, side)
+    good = shade(product, part, surface)
     if kind in MISPLACED:
-        surface = _misplaced(product, part, side, kind, rng)
+        surface = _misplaced(product, part, surface, kind, rng)
     else:
-        surface = lay(product, part, side)
         DEFECTS[kind](surface, rng, product.unit)
     np.clip(surface.albedo, 0, 1, out=surface.albedo)
     bad = shade(product, part, surface)
@@ -127,18 +127,17 @@ def photograph_defect(
 
 
 def _misplaced(
-    product: Product, part: Part, side: int, kind: str, rng: np.random.Generator
+    product: Product, part: Part, good: Surface, kind: str, rng: np.random.Generator
 ) -> Surface:
     """Something is missing, lies elsewhere, is another, or does not belong there at all.
 
-    On a bare surface nothing can be but the last.
+    On a bare surface nothing can be but the last, which is laid on `good` itself.
     """
-    things = len(product.layers) - 1
+    side, things = len(good.height), len(product.layers) - 1
     if kind == "strange" or not things:
-        surface = lay(product, part, side)
-        cover(surface, product, _stranger(product, rng), part,
+        cover(good, product, _stranger(product, rng), part,
               loose=np.zeros(3), origin=rng.uniform(0, TILE, 2))  # fmt: skip
-        return surface
+        return good
     which = 1 + int(rng.integers(things))
     if kind == "missing":
         return lay(product, part, side, without=which)

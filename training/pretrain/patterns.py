@@ -1,7 +1,8 @@
 """Surfaces by formula, a family each: what a part is made of, before light falls on it.
 
 Every function draws one material as two periodic maps: its height, and how much of its second
-colour lies where. Both are float32 (TILE, TILE) of mean 0 and deviation 1.
+colour lies where. Both are float32 (TILE, TILE) of mean 0 and deviation 1. Print alone ends
+where its sheet does.
 """
 
 import math

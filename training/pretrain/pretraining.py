@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -36,7 +37,7 @@ _AHEAD = 4  # batches drawn while others are learned
 class PretrainSettings:
     """All that decides which backbone comes out.
 
-    `materials` are drawn of each family, `shapes` of each kind, `episodes` make a batch.
+    `materials` are drawn of each family, `shapes` of each kind; the schedule's batch is episodes.
     """
 
     seed: int = 0
@@ -90,7 +91,7 @@ def pretrain(
 ) -> Pretrained:
     """Learn a backbone from drawn products alone, and judge it on so many that it has not seen.
 
-    Raises TrainingError.
+    Of several processes, only the first returns. Raises TrainingError.
     """
     reporter, worker = reporter or Reporter(), worker or Worker()
     torch.manual_seed(settings.seed)
@@ -107,7 +108,7 @@ def pretrain(
     if settings.schedule.steps:
         with (
             reporter.bar("Pretraining", settings.schedule.steps) as advance,
-            _drawn(settings) as batch,
+            _drawn(settings, worker) as batch,
         ):
             losses = train(
                 task, settings.schedule,
@@ -118,6 +119,7 @@ def pretrain(
                 progress=lambda step, loss: advance(step, f"loss {loss:.3f}"),
                 worker=worker,
             )  # fmt: skip
+    worker.leave_to_the_first()
     seconds = time.monotonic() - started
     network = task.network.eval()
     known, new = (
@@ -176,17 +178,14 @@ def _auroc(
     return float(metrics["image_auroc"][0])
 
 
-_LIBRARY: dict[str, Library] = {}  # one for each process that draws
-
-
 @contextmanager
-def _drawn(settings: PretrainSettings) -> Iterator["Batches"]:
+def _drawn(settings: PretrainSettings, worker: Worker) -> Iterator["Batches"]:
     """Batches by step, drawn by other processes ahead of need."""
     # Spawned: a process that was forked while torch's threads ran can hang.
     context = multiprocessing.get_context("spawn")
     workers = max(1, (os.cpu_count() or 1) // 2)
-    with ProcessPoolExecutor(workers, context, _prepare, (settings,)) as pool:
-        batches = Batches(pool, settings)
+    with ProcessPoolExecutor(workers, context, cv2.setNumThreads, (1,)) as pool:
+        batches = Batches(pool, settings, worker.share(range(settings.schedule.batch)))
         try:
             yield batches
         finally:
@@ -194,35 +193,42 @@ def _drawn(settings: PretrainSettings) -> Iterator["Batches"]:
 
 
 class Batches:
-    """`batches(step)` is images (E, N, 3, H, W), kinds and changes (E, N, h, w)."""
+    """`batches(step)` is images (E, N, 3, H, W), kinds and changes (E, N, h, w).
 
-    def __init__(self, pool: ProcessPoolExecutor, settings: PretrainSettings) -> None:
-        self._pool, self._settings = pool, settings
+    `episodes` are the numbers of those of a batch that this process learns.
+    """
+
+    def __init__(
+        self, pool: ProcessPoolExecutor, settings: PretrainSettings, episodes: Sequence[int]
+    ) -> None:
+        self._pool, self._settings, self._episodes = pool, settings, episodes
         self._coming: dict[int, Future[list[np.ndarray]]] = {}
 
     def __call__(self, step: int) -> list[Tensor]:
         for ahead in range(step, min(step + _AHEAD, self._settings.schedule.steps)):
             if ahead not in self._coming:
-                self._coming[ahead] = self._pool.submit(_draw, self._settings, ahead)
+                self._coming[ahead] = self._pool.submit(
+                    _draw, self._settings, ahead, self._episodes
+                )
         images, kinds, changed = self._coming.pop(step).result()
         return [to_tensor(images), torch.from_numpy(kinds), torch.from_numpy(changed)]
 
 
-def _prepare(settings: PretrainSettings) -> None:
-    cv2.setNumThreads(1)
-    _LIBRARY[settings.identity] = draw_library(
+@lru_cache(maxsize=1)  # one for each process that draws
+def _library(settings: PretrainSettings) -> Library:
+    return draw_library(
         settings.seed, families=settings.families, materials=settings.materials,
         shapes=settings.shapes,
     )  # fmt: skip
 
 
-def _draw(settings: PretrainSettings, step: int) -> list[np.ndarray]:
+def _draw(settings: PretrainSettings, step: int, numbers: Sequence[int]) -> list[np.ndarray]:
     episodes = [
         draw_episode(
-            _LIBRARY[settings.identity], settings.size,
+            _library(settings), settings.size,
             np.random.default_rng([settings.seed, 0, step, number]),
         )
-        for number in range(settings.schedule.batch)
+        for number in numbers
     ]  # fmt: skip
     return [
         np.stack([getattr(e, name) for e in episodes]) for name in ("images", "kinds", "changed")

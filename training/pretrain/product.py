@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -53,7 +53,7 @@ def draw_library(seed: int, *, families: Sequence[str], materials: int, shapes: 
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """A material, on all of the frame or on a shape's place. Lengths are shares of the frame."""
+    """A material, on all of the frame or on a shape's place. Lengths are the frame's or units."""
 
     material: Material
     colours: Field  # (2, 3), 0..1, between which the material's paint chooses
@@ -106,7 +106,7 @@ class Product:
     blur: float  # units
     unit: float  # pixels
     grey: bool
-    strange: tuple[Material, ...] = field(default=())  # what does not belong there
+    strange: tuple[Material, ...]  # what does not belong there
 
 
 def draw_product(library: Library, rng: np.random.Generator) -> Product:

@@ -12,14 +12,14 @@ from training.pretrain.shapes import SHAPES
 
 _TILE = 128  # pixels
 _COLUMNS = 12
-_GAP = 3
+_EDGE = ((3, 0), (3, 0), (0, 0))
 _PRODUCTS = 10
 
 
 def draw_sheet(seed: int) -> Pixels:
     """Rows of pictures: a family each of patterns, a kind each of shapes, then a product each.
 
-    Of a product, first three good parts, then defective ones beside what counts as changed.
+    Of a product, first four good parts, then defective ones beside what counts as changed.
     """
     library = draw_library(seed, families=tuple(PATTERNS), materials=_COLUMNS, shapes=_COLUMNS)
     rows = [
@@ -32,9 +32,6 @@ def draw_sheet(seed: int) -> Pixels:
     lines = [np.hstack([np.pad(_fit(image), _EDGE, constant_values=255) for image in row])
              for row in rows]  # fmt: skip
     return np.vstack(lines)
-
-
-_EDGE = ((_GAP, 0), (_GAP, 0), (0, 0))
 
 
 def _product(library: Library, rng: np.random.Generator) -> list[Pixels]:
