@@ -19,9 +19,9 @@ from training.pretrain.episodes import EpisodeSize, draw_episode
 from training.pretrain.patterns import PATTERNS, TILE
 from training.pretrain.photograph import draw_part
 from training.pretrain.pretraining import HELD_OUT, PretrainSettings, pretrain
-from training.pretrain.product import IGNORED, draw_library, draw_product
+from training.pretrain.product import draw_library, draw_product
 from training.pretrain.shapes import SHAPES
-from training.pretrain.task import Lessons, Task, relative_distances
+from training.pretrain.task import Task, relative_distances
 from training.probe import probe
 from training.progress import Reporter
 from training.table import probes
@@ -72,7 +72,7 @@ def test_a_defect_is_marked_where_it_can_be_seen_and_nowhere_else(library, kind)
         rng = np.random.default_rng(number)
         product = draw_product(library, rng)
         part = draw_part(product, rng)
-        good, _ = photograph(product, part, SIDE)
+        good = photograph(product, part, SIDE)
         bad, changed = photograph_defect(product, part, SIDE, kind, rng)
         apart = np.abs(bad.astype(int) - good).max(2)
         assert (apart[changed] > 10).all() and (apart[~changed] <= 10).all()
@@ -85,8 +85,6 @@ def test_parts_of_a_product_are_alike_and_defects_are_few(library):
     assert episode.images.shape == (10, SIDE, SIDE, 3)
     assert (episode.changed[:6] == 0).all()
     assert (episode.changed[6:] == 1).any()
-    assert (episode.kinds[6:] == IGNORED).all()
-    assert episode.kinds.max() < 6
     again = draw_episode(library, EpisodeSize(4, 2, 4, SIDE), np.random.default_rng(1))
     np.testing.assert_array_equal(episode.images, again.images)
 
@@ -114,20 +112,18 @@ def test_the_lesson_is_learned():
     size = EpisodeSize(3, 1, 3, SIDE)
     episodes = [draw_episode(library, size, np.random.default_rng(n)) for n in range(3)]
     images = torch.from_numpy(np.stack([e.images for e in episodes])).movedim(-1, 2) / 255
-    kinds = torch.from_numpy(np.stack([e.kinds for e in episodes]))
     changed = torch.from_numpy(np.stack([e.changed for e in episodes]))
     torch.manual_seed(0)
-    for lessons in (Lessons(materials=0), Lessons(cells=0, images=0)):
-        task = Task(ResidualNetwork(TINY.network), 2, lessons, half=False)
-        optimiser = torch.optim.AdamW(task.parameters(), 5e-3)
-        losses = []
-        for _ in range(40):
-            loss = task(images, 3, kinds, changed)
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            losses.append(loss.item())
-        assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
+    task = Task(ResidualNetwork(TINY.network), half=False)
+    optimiser = torch.optim.AdamW(task.parameters(), 5e-3)
+    losses = []
+    for _ in range(40):
+        loss = task(images, 3, changed)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
 
 
 def test_an_interrupted_pretraining_goes_on_to_the_same_backbone(tmp_path):
@@ -193,21 +189,14 @@ def test_what_is_held_out_is_never_learned():
     assert not set(HELD_OUT) & set(TINY.families)
 
 
-def test_a_pattern_that_cannot_be_seen_has_no_name(library):
-    product = draw_product(library, np.random.default_rng(0))
-    layer = product.layers[0]
-    assert replace(layer, contrast=0.0, relief=0.01).kind == IGNORED
-    assert replace(layer, contrast=0.0, relief=1.0).kind == layer.material.kind
-
-
 def test_distances_keep_their_digits_where_all_else_is_computed_in_half():
     """As the training loop has it on a GPU."""
     library = draw_library(0, families=("spectrum",), materials=1, shapes=1)
     episode = draw_episode(library, EpisodeSize(3, 1, 3, SIDE), np.random.default_rng(0))
     torch.manual_seed(0)
-    task = Task(ResidualNetwork(TINY.network), 1, half=False)
-    tensors = [torch.from_numpy(x)[None] for x in (episode.kinds, episode.changed)]
-    images = torch.from_numpy(episode.images).movedim(-1, 1)[None] / 255
-    plain = task(images, 3, *tensors)
+    task = Task(ResidualNetwork(TINY.network), half=False)
+    images, changed = torch.from_numpy(episode.images), torch.from_numpy(episode.changed)[None]
+    images = images.movedim(-1, 1)[None] / 255
+    plain = task(images, 3, changed)
     with torch.autocast("cpu", torch.bfloat16):
-        assert task(images, 3, *tensors).item() == pytest.approx(plain.item(), rel=1e-5)
+        assert task(images, 3, changed).item() == pytest.approx(plain.item(), rel=1e-5)

@@ -25,8 +25,8 @@ class ResidualConfig:
 class ResidualNetwork(nn.Module):
     """RGB (B, 3, H, W), 0..1, to a map per stage: (B, widths[i], H / 4 / 2^i, W / 4 / 2^i).
 
-    It sees brightness relative to its surroundings beside the pixels themselves: patterns are then
-    named by their form from the first steps on, whatever light fell on them.
+    It sees brightness relative to its surroundings beside the pixels themselves: it then tells
+    patterns by their form from the first steps on, whatever light fell on them.
     """
 
     def __init__(self, config: ResidualConfig | None = None) -> None:

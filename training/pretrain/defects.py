@@ -104,10 +104,9 @@ DEFECTS: dict[str, Spoil] = {
 MISPLACED = ("missing", "strange", "shifted", "swapped")
 
 
-def photograph(product: Product, part: Part, side: int) -> tuple[Pixels, np.ndarray]:
-    """A good part: uint8 (side, side, 3), and which material each pixel shows."""
-    surface = lay(product, part, side)
-    return shade(product, part, surface), surface.kinds
+def photograph(product: Product, part: Part, side: int) -> Pixels:
+    """A good part, uint8 (side, side, 3)."""
+    return shade(product, part, lay(product, part, side))
 
 
 def photograph_defect(

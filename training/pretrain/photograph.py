@@ -31,7 +31,6 @@ class Surface:
     height: Field  # pixels
     albedo: Field  # (side, side, 3), 0..1
     gloss: Field  # 0..1
-    kinds: np.ndarray[tuple[int, ...], np.dtype[np.int64]]  # which material is seen
 
 
 def draw_part(product: Product, rng: np.random.Generator) -> Part:
@@ -52,8 +51,7 @@ def lay(product: Product, part: Part, side: int, *, without: int | None = None) 
     """The part's surface, layer upon layer; one of them can be missing."""
     shape = (side, side)
     surface = Surface(
-        np.zeros(shape, np.float32), np.zeros((*shape, 3), np.float32),
-        np.zeros(shape, np.float32), np.zeros(shape, np.int64),
+        np.zeros(shape, np.float32), np.zeros((*shape, 3), np.float32), np.zeros(shape, np.float32)
     )  # fmt: skip
     for number, layer in enumerate(product.layers):
         rng = np.random.default_rng([part.seed, 1, number])
@@ -88,7 +86,6 @@ def cover(
         surface.height[:] = raised
         surface.albedo[:] = albedo
         surface.gloss[:] = layer.gloss
-        surface.kinds[:] = layer.kind
         return
     # From the shape's pixels to the image's: turned and placed on the part, then with the part.
     zoom = layer.size * side / SHAPE * pose @ _rotation(layer.tilt + loose[2] * 5)
@@ -100,7 +97,6 @@ def cover(
     surface.height += covered * (ground + raised - surface.height)
     surface.albedo += covered[..., None] * (albedo - surface.albedo)
     surface.gloss += covered * (np.float32(layer.gloss) - surface.gloss)
-    surface.kinds[covered > 0.5] = layer.kind
 
 
 def shade(product: Product, part: Part, surface: Surface) -> Pixels:

@@ -24,7 +24,7 @@ from training.networks.residual import ResidualConfig, ResidualNetwork
 from training.pretrain.episodes import Episode, EpisodeSize, draw_episode
 from training.pretrain.patterns import PATTERNS
 from training.pretrain.product import Library, draw_library
-from training.pretrain.task import Lessons, Task, gather, relative_distances
+from training.pretrain.task import Task, gather, relative_distances
 from training.progress import Reporter
 from training.worker import Worker
 
@@ -43,7 +43,6 @@ class PretrainSettings:
     seed: int = 0
     schedule: Schedule = field(default_factory=lambda: Schedule(8000, 4, 2e-3, weight_decay=0.05))
     network: ResidualConfig = field(default_factory=ResidualConfig)
-    lessons: Lessons = field(default_factory=Lessons)
     size: EpisodeSize = field(default_factory=EpisodeSize)
     materials: int = 24
     shapes: int = 60
@@ -95,13 +94,7 @@ def pretrain(
     """
     reporter, worker = reporter or Reporter(), worker or Worker()
     torch.manual_seed(settings.seed)
-    kinds = len(settings.families) * settings.materials
-    task = Task(
-        ResidualNetwork(settings.network),
-        kinds,
-        settings.lessons,
-        half=settings.precision == "bfloat16",
-    )
+    task = Task(ResidualNetwork(settings.network), half=settings.precision == "bfloat16")
     task.network.to(memory_format=torch.channels_last)
     started = time.monotonic()
     losses: list[float] = []
@@ -113,7 +106,7 @@ def pretrain(
             losses = train(
                 task, settings.schedule,
                 lambda step: [tensor.to(worker.device) for tensor in batch(step)],
-                lambda tensors: task(tensors[0], settings.size.references, *tensors[1:]),
+                lambda tensors: task(tensors[0], settings.size.references, tensors[1]),
                 seed=settings.seed,
                 state=TrainingState(checkpoint, settings.identity, resume=resume),
                 progress=lambda step, loss: advance(step, f"loss {loss:.3f}"),
@@ -193,7 +186,7 @@ def _drawn(settings: PretrainSettings, worker: Worker) -> Iterator["Batches"]:
 
 
 class Batches:
-    """`batches(step)` is images (E, N, 3, H, W), kinds and changes (E, N, h, w).
+    """`batches(step)` is images (E, N, 3, H, W) and changes (E, N, h, w).
 
     `episodes` are the numbers of those of a batch that this process learns.
     """
@@ -210,8 +203,8 @@ class Batches:
                 self._coming[ahead] = self._pool.submit(
                     _draw, self._settings, ahead, self._episodes
                 )
-        images, kinds, changed = self._coming.pop(step).result()
-        return [to_tensor(images), torch.from_numpy(kinds), torch.from_numpy(changed)]
+        images, changed = self._coming.pop(step).result()
+        return [to_tensor(images), torch.from_numpy(changed)]
 
 
 @lru_cache(maxsize=1)  # one for each process that draws
@@ -230,6 +223,4 @@ def _draw(settings: PretrainSettings, step: int, numbers: Sequence[int]) -> list
         )
         for number in numbers
     ]  # fmt: skip
-    return [
-        np.stack([getattr(e, name) for e in episodes]) for name in ("images", "kinds", "changed")
-    ]
+    return [np.stack([e.images for e in episodes]), np.stack([e.changed for e in episodes])]

@@ -9,19 +9,13 @@ import numpy as np
 from training.pretrain.patterns import PATTERNS, Field
 from training.pretrain.shapes import SHAPES, Shape
 
-# Instead of a name, where there is nothing to be named.
-IGNORED = -1
-# Difference of colour (of the brightest) and relief (in units) below which a pattern is too faint.
-_FAINT_COLOUR, _FAINT_RELIEF = 0.05, 0.15
-
 
 @dataclass(frozen=True, eq=False)
 class Material:
-    """A drawn pattern. `kind` is its number among all, which a network learns to name."""
+    """A drawn pattern: what rises, and where one colour of two is seen."""
 
     height: Field
     paint: Field
-    kind: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,15 +28,13 @@ class Library:
 
 def draw_library(seed: int, *, families: Sequence[str], materials: int, shapes: int) -> Library:
     """So many materials of each family, and shapes of each kind."""
-    kinds = [(name, number) for name in families for number in range(materials)]
-    drawn = []
-    for kind, (name, number) in enumerate(kinds):
-        place = sorted(PATTERNS).index(name)
-        drawn.append(
-            Material(*PATTERNS[name](np.random.default_rng([seed, 0, place, number])), kind)
-        )
+    places = {name: sorted(PATTERNS).index(name) for name in families}
     return Library(
-        tuple(drawn),
+        tuple(
+            Material(*PATTERNS[name](np.random.default_rng([seed, 0, place, number])))
+            for name, place in places.items()
+            for number in range(materials)
+        ),
         tuple(
             draw(np.random.default_rng([seed, 1, place, number]))
             for place, draw in enumerate(SHAPES.values())
@@ -68,13 +60,6 @@ class Layer:
     size: float = 1.0
     tilt: float = 0.0  # radians, of the shape
     rise: float = 0.0  # units, of the shape's height
-
-    @property
-    def kind(self) -> int:
-        """Its material's number; IGNORED where that can hardly be seen."""
-        colour = self.contrast * float(np.abs(self.colours[1] - self.colours[0]).max())
-        seen = colour >= _FAINT_COLOUR or self.relief >= _FAINT_RELIEF
-        return self.material.kind if seen else IGNORED
 
 
 @dataclass(frozen=True)

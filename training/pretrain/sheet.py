@@ -36,7 +36,7 @@ def draw_sheet(seed: int) -> Pixels:
 
 def _product(library: Library, rng: np.random.Generator) -> list[Pixels]:
     product = draw_product(library, rng)
-    row = [photograph(product, draw_part(product, rng), _TILE)[0] for _ in range(4)]
+    row = [photograph(product, draw_part(product, rng), _TILE) for _ in range(4)]
     kinds = (*DEFECTS, *MISPLACED)
     while len(row) < _COLUMNS:
         kind = kinds[rng.integers(len(kinds))]

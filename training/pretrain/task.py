@@ -1,55 +1,39 @@
-"""What a backbone is taught: to name materials, and to keep what is like good parts near them.
+"""What a backbone is taught: to keep near good parts what is like them, and defects far.
 
-The second is k-nearest neighbours as inspection uses it, made a loss: features of a cell are
-standardised by the good parts of its product, and its distance to the nearest of their cells,
-relative to what is usual among them, must tell whether a defect is there.
+It is k-nearest neighbours as inspection uses it, made a loss: features of a cell are standardised
+by the good parts of its product, and its distance to the nearest of their cells, relative to what
+is usual among them, must tell whether a defect is there.
 """
-
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training.networks.residual import ResidualNetwork
-from training.pretrain.product import IGNORED
 
 # Of a distance, below which only rounding is left.
 _SMALLEST = 1e-6
 # A channel's deviation is raised to this share of the mean one, as where features are inspected.
 _FLOOR = 0.1
-
-
-@dataclass(frozen=True)
-class Lessons:
-    """How much each of the losses counts."""
-
-    cells: float = 1.0
-    images: float = 0.5
-    materials: float = 1.0
+# How much telling images counts, beside telling cells.
+_IMAGES = 0.5
 
 
 class Task(nn.Module):
     """The network that is learned, with what is needed to judge it and thrown away afterwards.
 
-    It names `kinds` materials; with `half`, the network computes in bfloat16.
+    With `half`, the network computes in bfloat16.
     """
 
-    def __init__(
-        self, network: ResidualNetwork, kinds: int, lessons: Lessons | None = None, *, half: bool
-    ) -> None:
+    def __init__(self, network: ResidualNetwork, *, half: bool) -> None:
         super().__init__()
         self.network = network
-        self.lessons = lessons or Lessons()
         self.half = half
-        self.name = nn.Linear(network.config.widths[-1], kinds)
         self.sharpness = nn.Parameter(torch.tensor(4.0))
         self.offset = nn.Parameter(torch.tensor(1.5))
         self.image_offset = nn.Parameter(torch.tensor(1.5))
 
-    def forward(
-        self, images_ENCHW: Tensor, references: int, kinds_ENhw: Tensor, changed_ENhw: Tensor
-    ) -> Tensor:
+    def forward(self, images_ENCHW: Tensor, references: int, changed_ENhw: Tensor) -> Tensor:
         """The loss of E episodes of N images each, the first `references` of which are good."""
         device = images_ENCHW.device.type
         with torch.autocast(device, torch.bfloat16, enabled=self.half):
@@ -57,29 +41,10 @@ class Task(nn.Module):
         # Differences of squares lose in half precision what tells two cells apart, and a training
         # on a GPU computes all in it that is not told otherwise.
         with torch.autocast(device, enabled=False):
-            return self._loss([one.float() for one in maps], references, kinds_ENhw, changed_ENhw)
+            features = gather([one.float() for one in maps]).unflatten(0, changed_ENhw.shape[:2])
+            return self._loss(features, references, changed_ENhw)
 
-    def _loss(
-        self, maps: list[Tensor], references: int, kinds_ENhw: Tensor, changed_ENhw: Tensor
-    ) -> Tensor:
-        loss = maps[0].new_zeros(())
-        if self.lessons.materials:
-            names = self.name(maps[-1].permute(0, 2, 3, 1).flatten(0, 2))
-            kinds = kinds_ENhw.flatten()
-            # Not the mean, which is of nothing where no cell of the batch has a name.
-            total = F.cross_entropy(
-                names, kinds, ignore_index=IGNORED, label_smoothing=0.05, reduction="sum"
-            )
-            loss = loss + self.lessons.materials * total / (kinds != IGNORED).sum().clamp_min(1)
-        if self.lessons.cells or self.lessons.images:
-            features = gather(maps).unflatten(0, changed_ENhw.shape[:2])
-            cells, pictures = self._judge(features, references, changed_ENhw)
-            loss = loss + self.lessons.cells * cells + self.lessons.images * pictures
-        return loss
-
-    def _judge(
-        self, features_ENCL: Tensor, references: int, changed_ENhw: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def _loss(self, features_ENCL: Tensor, references: int, changed_ENhw: Tensor) -> Tensor:
         far_ENL = relative_distances(features_ENCL, references)
         changed_ENL = changed_ENhw.flatten(2)
         logits = self.sharpness * far_ENL - self.offset
@@ -89,7 +54,7 @@ class Task(nn.Module):
         bad_EN = (changed_ENL == 1).any(2)
         good_EN = (changed_ENL == 0).all(2)
         pictures = (_balanced(worst_EN, bad_EN) + _balanced(-worst_EN, good_EN)) / 2
-        return cells, pictures
+        return cells + _IMAGES * pictures
 
 
 def gather(maps: list[Tensor]) -> Tensor:
