@@ -91,7 +91,9 @@ def export_onnx(
             verbose=False,
         )
     assert program is not None
-    return program.model_proto
+    model = program.model_proto
+    _forget_origins(model.graph)
+    return model
 
 
 def golden_images(good: Sequence[Pixels]) -> Pixels:
@@ -143,6 +145,15 @@ def _git(*arguments: str, cwd: Path) -> str | None:
     except FileNotFoundError:
         return None
     return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _forget_origins(exported: onnx.GraphProto) -> None:
+    """The exporter notes beside every part of a graph which file and line it comes from: on a plant
+    that is nobody's business, and the same weights would not be the same bytes."""
+    for part in (exported, *exported.node, *exported.value_info, *exported.initializer,
+                 *exported.input, *exported.output):  # fmt: skip
+        del part.metadata_props[:]
+        part.doc_string = ""
 
 
 def _golden(scorer: Scorer, source: FeatureSource, images: Pixels, device: Device) -> Golden:

@@ -1,6 +1,7 @@
 import dataclasses
 import os
 import signal
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -35,6 +36,8 @@ def test_a_bundle_holds_what_its_contract_says(fitted, bundle, dataset):
     report = bundle.read(REPORT).decode()
     assert "http" not in report.replace("http-equiv", "")
     assert report.count("data:image/png;base64,") >= 5
+    here = str(Path(__file__).parent.parent.parent).encode()
+    assert not any(here in file.read_bytes() for file in bundle.path.iterdir())
 
 
 @pytest.mark.parametrize("batch", [1, 3])

@@ -153,6 +153,17 @@ def test_a_gaussians_distance_is_mahalanobis(kind):
     assert found == pytest.approx(expected * (4 // len(places)), rel=1e-3)
 
 
+def test_a_channel_that_good_parts_never_raise_is_no_trouble():
+    features = torch.randn(4, 5, 3, 3, generator=torch.Generator().manual_seed(0))
+    features[:, 2] = 0
+    moments = Moments(torch.eye(5), (1, 1))
+    moments.add(features)
+    whitening = moments.whitening()
+    assert whitening(features).square().mean() == pytest.approx(4 / 5, rel=0.05)
+    features[:, 2] = 0.5
+    assert whitening(features)[:, 2].abs().min() > 10
+
+
 def test_windows_are_rebuilt_apart_and_each_at_its_own_place():
     torch.manual_seed(0)
     small = {"layers": 1, "dimension": 16, "feedforward": 32, "heads": 2}

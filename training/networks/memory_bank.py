@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# Of the squared distance, below which float32 cannot tell it from 0.
-_SMALLEST = 1e-6
+# Of the squared distance, for each channel, below which float32 cannot tell it from 0.
+_SMALLEST = 4e-6
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,8 @@ class MemoryBank(nn.Module):
         # |a - b|² = |a|² - 2ab + |b|²: one matrix product, whatever the runtime.
         square_BLN = self.bank_NC.square().sum(1) - 2 * tokens_BLC @ self.bank_NC.T
         nearest_BL = square_BLN.amin(2) + tokens_BLC.square().sum(2)
-        return nearest_BL.clamp_min(_SMALLEST).sqrt().unflatten(1, features_BCHW.shape[2:])
+        least = _SMALLEST * self.config.channels
+        return nearest_BL.clamp_min(least).sqrt().unflatten(1, features_BCHW.shape[2:])
 
 
 def neighbourhood_mean(features_BCHW: Tensor, side: int) -> Tensor:

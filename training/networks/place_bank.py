@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from training.networks.places import by_cell, by_place
 
-# Of the squared distance, below which float32 cannot tell it from 0.
-_SMALLEST = 1e-6
+# Of the squared distance, for each channel, below which float32 cannot tell it from 0.
+_SMALLEST = 4e-6
 
 
 @dataclass(frozen=True)
@@ -41,5 +41,5 @@ class PlaceBank(nn.Module):
         product_PNM = tokens_PNC @ self.bank_PMC.transpose(1, 2)
         square_PNM = self.bank_PMC.square().sum(2).unsqueeze(1) - 2 * product_PNM
         nearest_PN = square_PNM.amin(2) + tokens_PNC.square().sum(2)
-        distance_PNK = nearest_PN.clamp_min(_SMALLEST).sqrt().unsqueeze(2)
+        distance_PNK = nearest_PN.clamp_min(_SMALLEST * self.config.channels).sqrt().unsqueeze(2)
         return by_cell(distance_PNK, self.config.places, features_BCHW.shape[2:]).squeeze(1)

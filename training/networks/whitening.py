@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from training.networks.places import by_cell, by_place
 
 _SHRINKAGE = 0.01  # of a direction's mean variance, added to the diagonal, as in PaDiM
+_SILENCE = 1e-3  # of what directions vary in the mean; where a channel is dead, none is left
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,8 @@ class Moments:
         mean_PK = self._sum_PK / self._count
         outer_PKK = mean_PK.unsqueeze(2) * mean_PK.unsqueeze(1)
         covariance_PKK = self._square_PKK / self._count - outer_PKK
-        ridge_K = _SHRINKAGE * covariance_PKK.diagonal(dim1=1, dim2=2).mean(0)
+        variance_K = covariance_PKK.diagonal(dim1=1, dim2=2).mean(0)
+        ridge_K = _SHRINKAGE * variance_K.clamp_min(_SILENCE * variance_K.mean())
         identity_KK = torch.eye(self._config.kept, dtype=torch.float64)
         factor_PKK = torch.linalg.cholesky(covariance_PKK + ridge_K * identity_KK)
         # Not `inv`: MKL's, of many matrices of 200 × 200 at once, fails.
