@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-from PIL import Image
 
 from models.image import read_mask
 from training.anomalies import DRAWINGS, changed, draw_anomalies, external_anomalies
@@ -65,23 +64,13 @@ def test_an_unknown_kind_and_an_empty_folder_are_said(trained, dataset, tmp_path
         external_anomalies(tmp_path)
 
 
-def other_things(folder):
-    """A folder of images that show no part at all."""
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    for number in range(8):
-        blotches = rng.integers(0, 256, (6, 6, 3), np.uint8)
-        Image.fromarray(blotches).resize((96, 96)).save(folder / f"{number}.png")
-    return folder
-
-
 def test_a_fit_learns_from_drawn_and_external_anomalies(
     dataset, backbone, trained, tmp_path, monkeypatch
 ):
     monkeypatch.setattr("training.recipe.ANOMALIES", 16)
     settings = FitSettings(
         "cap", "small", size=64, grid=4, steps=30, anomalies=("cut-paste",),
-        external=other_things(tmp_path / "others"), push_pull=PushPull(steps=300),
+        external=dataset.root / "test" / "scratch", push_pull=PushPull(steps=100),
     )  # fmt: skip
     learned = fit(dataset, backbone, settings, Places(tmp_path / "store", tmp_path / "cache"))
 

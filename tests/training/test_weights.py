@@ -58,7 +58,7 @@ def weighed(lesson, dataset, tmp_path):
     def make(part):
         places, _ = method("places").learn(lesson)
         scorer = Scorer(
-            places.shape, places.standardise, places.whitenings, [*places.parts, part], [1, 1],
+            places.shape, places.standardise, places.whitenings, [*places.parts, part], [1, 0],
             places.score,
         )  # fmt: skip
         normals = dataset.train[14:]
