@@ -41,7 +41,7 @@ class PretrainSettings:
     """
 
     seed: int = 0
-    schedule: Schedule = field(default_factory=lambda: Schedule(15000, 4, 2e-3, weight_decay=0.05))
+    schedule: Schedule = field(default_factory=lambda: Schedule(8000, 4, 2e-3, weight_decay=0.05))
     network: ResidualConfig = field(default_factory=ResidualConfig)
     size: EpisodeSize = field(default_factory=EpisodeSize)
     materials: int = 24

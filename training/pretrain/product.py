@@ -69,9 +69,15 @@ class Variation:
     shift: float  # of the frame
     turn: float  # radians
     loose: float  # the same for each shape alone, of the frame and in radians
+    zoom: float  # of the size, in logarithms
+    warp: float  # units, by which what lies on a part is stretched
+    relief: float  # of every height, in logarithms
     exposure: float  # of the brightness
+    tint: float  # of each colour's brightness
     azimuth: float  # radians, of the light
     slope: float  # of the brightness, from one side to the other
+    clouds: float  # of the brightness, from place to place
+    focus: float  # of the blur, in logarithms
     noise: float  # of the brightest grey
 
 
@@ -87,8 +93,11 @@ class Product:
     azimuth: float  # radians, of the light
     height: float  # radians above the surface, of the light
     ambient: float  # share of the light that comes from everywhere
+    spot: float  # how much darker the frame's corners are than its middle
     exposure: float  # mean grey, 0..1
     blur: float  # units
+    tone: float  # power of the camera's curve
+    quality: int | None  # of the JPEG that the camera makes, if it does
     unit: float  # pixels
     grey: bool
     strange: tuple[Material, ...]  # what does not belong there
@@ -100,27 +109,41 @@ def draw_product(library: Library, rng: np.random.Generator) -> Product:
     layers = [_layer(library, rng, plain=not surface and rng.random() < 0.7)]
     if not surface or rng.random() < 0.3:
         layers += [_thing(library, rng) for _ in range(1 if surface else rng.integers(1, 7))]
-    jitter = rng.choice([0.2, 1.0, 3.0])
+    jitter = rng.choice([0.2, 1.0, 3.0, 10.0])
     return Product(
         tuple(layers),
         Variation(
             shift=0.006 * jitter,
             turn=math.pi if rng.random() < 0.1 else 0.015 * jitter,
             loose=rng.choice([0.0, 0.0, 0.02]),
-            exposure=rng.uniform(0.01, 0.08),
+            zoom=0.005 * jitter,
+            warp=_seldom(rng, 8.0),
+            relief=_seldom(rng, 0.4),
+            exposure=0.01 + _seldom(rng, 0.2),
+            tint=_seldom(rng, 0.05),
             azimuth=rng.uniform(0.02, 0.2),
-            slope=rng.uniform(0.0, 0.12),
+            slope=_seldom(rng, 0.25),
+            clouds=_seldom(rng, 0.2),
+            focus=_seldom(rng, 0.4),
             noise=np.exp(rng.uniform(math.log(0.003), math.log(0.03))),
         ),
         azimuth=rng.uniform(0, 2 * math.pi),
         height=rng.uniform(0.4, 1.3),
         ambient=rng.uniform(0.2, 0.7),
+        spot=_seldom(rng, 0.6),
         exposure=rng.uniform(0.2, 0.65),
         blur=rng.uniform(0.3, 1.2),
+        tone=float(np.exp(rng.uniform(-0.4, 0.4))),
+        quality=int(rng.integers(50, 96)) if rng.random() < 0.3 else None,
         unit=float(np.exp(rng.uniform(math.log(0.5), math.log(1.2)))),
         grey=bool(rng.random() < 0.4),
         strange=tuple(library.materials[i] for i in rng.integers(len(library.materials), size=2)),
     )
+
+
+def _seldom(rng: np.random.Generator, most: float) -> float:
+    """Mostly little, sometimes much."""
+    return float(most * rng.random() ** 2)
 
 
 def _layer(library: Library, rng: np.random.Generator, *, plain: bool = False) -> Layer:
@@ -148,7 +171,7 @@ def _thing(library: Library, rng: np.random.Generator) -> Layer:
         fixed=bool(rng.random() < 0.4),
         shape=library.shapes[rng.integers(len(library.shapes))],
         centre=(float(x), float(y)),
-        size=float(np.exp(rng.uniform(math.log(0.15), math.log(0.8)))),
+        size=float(np.exp(rng.uniform(math.log(0.15), math.log(1.3)))),
         tilt=rng.choice([0.0, rng.uniform(0, 2 * math.pi)]),
         rise=rng.choice([0.0, rng.uniform(0.5, 8), -rng.uniform(0.5, 4)]),
     )
