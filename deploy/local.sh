@@ -10,7 +10,7 @@ port=${KIZU_PORT:-8000}
 url=http://127.0.0.1:$port
 pid_file=$work/service.pid
 export KIZU_STORE=$work/store KIZU_DATA=$work/data KIZU_CACHE=$work/features
-export KIZU_BACKBONES=$work/backbones KIZU_HOST=127.0.0.1 KIZU_PORT=$port
+export KIZU_HOST=127.0.0.1 KIZU_PORT=$port
 
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 
@@ -49,12 +49,9 @@ if [ ! -d $work/demo ]; then
     say "Drawing a demo product: a printed metal cap"
     .venv/bin/kizu-train demo-data $work/demo >/dev/null
 fi
-if [ ! -d $work/backbones/filters ]; then
-    .venv/bin/kizu-train backbone filters >/dev/null
-fi
 if [ ! -e $work/store/cap/1/manifest.json ]; then
     say "Fitting the recipe 'cap' on good parts"
-    .venv/bin/kizu-train fit $work/demo --recipe cap --backbone filters --preset fast >/dev/null
+    .venv/bin/kizu-train fit $work/demo --recipe cap --preset fast >/dev/null
 fi
 
 if ! running; then

@@ -10,13 +10,12 @@ import torch
 from sqlalchemy import create_engine, text
 from starlette.testclient import TestClient
 
-from models.backbone import Backbone, open_backbone
+from models.backbone import DEFAULT, EMBEDDED, Backbone, open_backbone
 from models.bundle import Bundle, open_bundle
 from service.app import create_app
 from service.engine import Engine
 from service.logs import configure_logging
 from service.settings import Settings
-from training.backbones import filter_backbone
 from training.data import Dataset, read_mvtec
 from training.demo_data import write_demo
 from training.fit import Fitted, fit
@@ -51,9 +50,9 @@ def dataset(product: Path) -> Dataset:
 
 
 @pytest.fixture(scope="session")
-def backbone(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
-    """Oriented filters: small, fast, and the same everywhere."""
-    return open_backbone(filter_backbone(tmp_path_factory.mktemp("backbones")))
+def backbone() -> Backbone:
+    """The embedded one."""
+    return open_backbone(EMBEDDED / DEFAULT)
 
 
 SMALL = FitSettings(recipe="cap", preset="small", size=64, grid=4, steps=30)

@@ -90,9 +90,8 @@ def plant(tmp_path, database_url):
 def test_the_whole_loop(plant):
     plant.run("kizu-train", "demo-data", "demo", "--good", "30", "--test-good", "6",
               "--per-defect", "4", "--size", "128")  # fmt: skip
-    plant.run("kizu-train", "backbone", "filters")
-    fit = ("kizu-train", "fit", "demo", "--recipe", "cap", "--backbone", "filters",
-           "--preset", "fast", "--size", "64", "--grid", "8", "--steps", "60")  # fmt: skip
+    fit = ("kizu-train", "fit", "demo", "--recipe", "cap", "--preset", "fast",
+           "--size", "64", "--grid", "8", "--steps", "60")  # fmt: skip
     assert plant.run(*fit) == "store/cap/1"
     assert "agrees with its training" in plant.run("kizu", "bundle", "verify", "store/cap/1")
 
@@ -136,10 +135,10 @@ def test_the_whole_loop(plant):
     assert set(figures["verdicts"]) == {"ok", "review", "ng"}
 
 
-FIT = "kizu-train fit . --recipe r --backbone filters"
+FIT = "kizu-train fit . --recipe r"
 IMPORT = "kizu-train backbone import none.onnx --name n --licence l --mean 0,0,0 --std 1,1,1"
 BAD = {
-    "kizu-train fit none --recipe r --backbone filters": "no folder none",
+    "kizu-train fit none --recipe r": "no folder none",
     "kizu-train fit . --recipe r --backbone none": "no backbone called 'none'",
     FIT: "no good images",
     "kizu-train retrain --snapshot . --champion store/r/1": "not a snapshot",
@@ -157,7 +156,6 @@ BAD = {
 @pytest.mark.parametrize("command", BAD)
 def test_bad_input_is_one_message_and_exit_2(tmp_path, command):
     plant = Plant(tmp_path, f"sqlite:///{tmp_path / 'kizu.sqlite3'}")
-    plant.run("kizu-train", "backbone", "filters")
     shown = " ".join(plant.run(*command.split(), code=2).split())
     assert BAD[command] in shown
     assert "Traceback" not in shown

@@ -1,4 +1,4 @@
-"""`kizu-train backbone`: import, pull, filters, pretrain, sheet, score, list."""
+"""`kizu-train backbone`: import, pull, pretrain, sheet, score, list."""
 
 import json
 from dataclasses import asdict, replace
@@ -13,12 +13,7 @@ from models.backbone import EMBEDDED, find_backbone, list_backbones, open_backbo
 from models.durable import write_file
 from models.image import encode_png
 from models.session import Device
-from training.backbones import (
-    filter_backbone,
-    import_backbone,
-    pretrained_backbone,
-    pull_backbone,
-)
+from training.backbones import import_backbone, pretrained_backbone, pull_backbone
 from training.data import read_mvtec
 from training.pretrain.pretraining import PretrainSettings, pretrain
 from training.pretrain.sheet import draw_sheet
@@ -80,16 +75,6 @@ def pull_command(
 ) -> None:
     """Export a timm model as a backbone, with weights from its hub or from a file."""
     typer.echo(pull_backbone(architecture, backbones, name=name, weights=weights))
-
-
-@backbone_app.command("filters")
-def filters_command(
-    *,
-    name: Annotated[str, typer.Option(help="What to call it.")] = "filters",
-    backbones: BackbonesOption,
-) -> None:
-    """Make a backbone of oriented filters, by formula: for demos and tests, not for parts."""
-    typer.echo(filter_backbone(backbones, name=name))
 
 
 @backbone_app.command("pretrain")

@@ -1,4 +1,4 @@
-"""Where backbones come from: an ONNX file, a timm model, a formula, or a pretraining."""
+"""Where backbones come from: an ONNX file, a timm model, or a pretraining."""
 
 import hashlib
 from collections.abc import Sequence
@@ -16,7 +16,6 @@ from models.session import open_session
 from training import graph
 from training.errors import TrainingError
 from training.export import export_onnx
-from training.networks.filter_bank import OCTAVES, FilterBank
 from training.networks.residual import ResidualNetwork
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -91,21 +90,6 @@ def pull_backbone(
         licence=str(config.get("license") or "unknown"),
         origin=f"timm {architecture}, " + (f"weights {weights.name}" if weights else "its hub"),
         training_data=str(config.get("tag") or "see the origin"),
-    )
-
-
-def filter_backbone(root: Path, *, name: str = "filters") -> Path:
-    """Oriented filters by formula, for demos and tests: nothing in them was ever learned."""
-    network = FilterBank().eval()
-    stages = [f"stage{i + 1}" for i in range(OCTAVES)]
-    return _write(
-        graph.fold_normalisation(_export(network, stages), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
-        root,
-        name=name,
-        stages=stages,
-        licence="Apache-2.0",
-        origin="oriented filters by formula",
-        training_data="none",
     )
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from models.backbone import EMBEDDED, find_backbone
+from models.backbone import DEFAULT, EMBEDDED, find_backbone
 from models.bundle import MODEL, Bundle, Verdict, open_bundle
 from models.command import run
 from models.durable import write_file
@@ -64,7 +64,9 @@ def fit_command(
         ),
     ],
     recipe: Annotated[str, typer.Option(help="Name of the inspected view of one product.")],
-    backbone: Annotated[str, typer.Option(help="Name of a backbone, see `backbone list`.")],
+    backbone: Annotated[
+        str, typer.Option(help="Name of a backbone, see `backbone list`.")
+    ] = DEFAULT,
     store: StoreOption = Path("models/bundles"),
     preset: Annotated[str, typer.Option(help=f"One of {', '.join(METHODS)}.")] = "best",
     schedule: Annotated[
@@ -121,8 +123,11 @@ def fit_command(
         device=device,
     )
     frozen = find_backbone(backbone, (EMBEDDED, backbones))
-    if frozen.manifest.training_data == "none":
-        reporter.say(f"Note: {backbone} was never trained: it does for a demo, not for parts.")
+    if backbone == DEFAULT:
+        reporter.say(
+            f"Note: {backbone} has only seen drawn images. `kizu-train backbone score` compares it "
+            "with others on labelled parts."
+        )
     places = Places(store, cache)
     try:
         products = [read_mvtec(folder) for folder in data]

@@ -30,10 +30,15 @@ def test_stages_are_averaged_or_interpolated_onto_one_grid(backbone):
         None, {"pixels": (image / np.float32(255)).transpose(0, 3, 1, 2)}
     )
     assert features.shape == (2, sum(stage.shape[1] for stage in raw), 8, 8)
-    first = raw[0].reshape(2, 21, 8, 4, 8, 4).mean(axis=(3, 5))
-    assert features[:, :21] == pytest.approx(first, abs=1e-5)
-    third = raw[0].shape[1] + raw[1].shape[1]
-    assert features[:, third : third + raw[2].shape[1]] == pytest.approx(raw[2], abs=1e-6)
+    first, second, third = raw
+    fine, even = first.shape[1], second.shape[1]
+    averaged = first.reshape(2, fine, 8, 2, 8, 2).mean(axis=(3, 5))
+    assert features[:, :fine] == pytest.approx(averaged, abs=1e-5)
+    assert features[:, fine : fine + even] == pytest.approx(second, abs=1e-5)
+    # Between two cells' centres, a quarter of the way off the nearer one.
+    between = 0.75 * third[..., 1, 1] + 0.25 * third[..., 1, 2]
+    between = 0.75 * between + 0.25 * (0.75 * third[..., 2, 1] + 0.25 * third[..., 2, 2])
+    assert features[:, fine + even :, 3, 3] == pytest.approx(between, abs=1e-5)
 
 
 def test_a_stage_that_does_not_fit_the_grid_is_refused(backbone):

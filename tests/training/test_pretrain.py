@@ -18,7 +18,7 @@ from training.pretrain.defects import DEFECTS, MISPLACED, photograph, photograph
 from training.pretrain.episodes import EpisodeSize, draw_episode
 from training.pretrain.patterns import PATTERNS, TILE
 from training.pretrain.photograph import draw_part
-from training.pretrain.pretraining import HELD_OUT, PretrainSettings, pretrain
+from training.pretrain.pretraining import HELD_OUT, PretrainSettings, judge, pretrain
 from training.pretrain.product import draw_library, draw_product
 from training.pretrain.shapes import SHAPES
 from training.pretrain.task import Task, relative_distances
@@ -182,6 +182,25 @@ def test_a_probe_needs_labelled_test_images(tmp_path, product, backbone):
     data = read_mvtec(product)
     with pytest.raises(TrainingError, match="no good and defective"):
         probe(replace(data, test=()), backbone, tmp_path, size=64, grid=4, seeds=1)
+
+
+def test_the_embedded_backbone_tells_defects_of_products_that_it_never_saw(backbone):
+    library = draw_library(7, families=HELD_OUT, materials=3, shapes=5)
+    size = EpisodeSize(references=8, good=6, defective=10, side=128)
+    episodes = [draw_episode(library, size, np.random.default_rng([7, n])) for n in range(6)]
+    session = open_session(backbone.model)
+
+    def embedded(images):
+        maps = session.run(None, {"pixels": images.numpy()})
+        return [torch.from_numpy(stage) for stage in maps]
+
+    torch.manual_seed(0)
+    learned, untrained = (
+        judge(network, iter(episodes)) for network in (embedded, ResidualNetwork().eval())
+    )
+    assert learned.cells > 0.85
+    assert learned.cells > untrained.cells + 0.03
+    assert learned.images > untrained.images + 0.05
 
 
 def test_what_is_held_out_is_never_learned():

@@ -16,7 +16,7 @@ from training.recipe import Places
 from training.retrain import RetrainSettings, retrain, split_labels
 from training.worker import Worker
 
-QUICK = RetrainSettings(steps=25)
+QUICK = RetrainSettings(steps=100)
 
 
 def labelled(files, *, masks):

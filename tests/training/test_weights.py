@@ -31,11 +31,12 @@ class Backwards(nn.Module):
 
 
 class Flatter(nn.Module):
-    """Rebuilds the better, the rarer."""
+    """Rebuilds an image the better, the rarer its rarest cell is."""
 
     def forward(self, features):
         length = torch.linalg.vector_norm(features, dim=1, keepdim=True)
-        return features * (1 - (1e8 - length.pow(4)) / length)
+        rarest = length.flatten(1).amax(1).reshape(-1, *[1] * (features.ndim - 1))
+        return features * (1 - 100 / rarest / length)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,7 @@ def weighed(lesson, dataset, tmp_path):
     def make(part):
         places, _ = method("places").learn(lesson)
         scorer = Scorer(
-            places.shape, places.standardise, places.whitenings, [*places.parts, part], [1, 0],
+            places.shape, places.standardise, places.whitenings, [*places.parts, part], [1, 1],
             places.score,
         )  # fmt: skip
         normals = dataset.train[14:]

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from models.bundle import open_bundle
-from training.backbones import filter_backbone
 from training.errors import TrainingError
 from training.worker import Worker, enlisted
 
@@ -54,11 +53,10 @@ def test_two_processes_have_the_losses_of_one_with_the_whole_batch(tmp_path):
 
 
 def test_two_processes_write_one_bundle(product, tmp_path):
-    backbones, store = tmp_path / "backbones", tmp_path / "store"
+    store = tmp_path / "store"
     command = Path(sys.executable).with_name("kizu-train")
     said = by(
         2, command, "fit", product, "--recipe", "cap", "--device", "cpu",
-        "--backbone", filter_backbone(backbones).name, "--backbones", backbones,
         "--preset", "small", "--steps", "4", "--size", "64", "--grid", "8",
         "--store", store, "--cache", tmp_path / "cache",
     )  # fmt: skip

@@ -183,7 +183,8 @@ def _pattern(
     matrix = layer.scale / px * np.linalg.inv(pose @ _rotation(layer.turn))
     matrix = matrix.astype(np.float32)
     rows, columns = (np.arange(side.start, side.stop, dtype=np.float32) for side in frame)
-    x, y = stretch[..., 0] + (columns - np.float32(offset[0])), stretch[..., 1] + (rows - np.float32(offset[1]))[:, None]
+    x = stretch[..., 0] + (columns - np.float32(offset[0]))
+    y = stretch[..., 1] + (rows - np.float32(offset[1]))[:, None]
     place = [np.float32(origin[i]) + matrix[i, 0] * x + matrix[i, 1] * y for i in range(2)]
     height, paint = (
         cv2.remap(plane, *place, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
