@@ -1,6 +1,9 @@
 """A bundle in ONNX Runtime: loaded, warmed, and held to what training saw."""
 
-from collections.abc import Sequence
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -15,31 +18,69 @@ from service.engine import Outputs
 from service.errors import EngineFailure
 
 
+class OnnxDevice:
+    """What the settings ask for, and how much it does at once: `lanes` runs of `max_batch` images.
+
+    On a CPU, a run that is alone is over soonest with all cores. Runs beside each other have a
+    part of them each: threads of one run wait for each other, longest where others are on their
+    cores. Larger batches gain nothing there.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.on_cores = resolved(settings.device) in ON_CORES
+        self.threads = settings.threads or os.cpu_count() or 1
+        self.lanes = min(self.threads, 4) if self.on_cores else 1
+        self.max_batch = settings.max_batch or (2 if self.on_cores else 8)
+        self._running = 0
+        self._lock = threading.Lock()
+
+    def open(self, bundle: Bundle) -> "OnnxEngine":
+        """Load a bundle. Raises BundleError or DeviceError."""
+        return OnnxEngine(bundle, self)
+
+    @contextmanager
+    def run(self) -> Iterator[bool]:
+        """Around a run; whether it is alone when it begins."""
+        with self._lock:
+            self._running += 1
+            alone = self._running == 1
+        try:
+            yield alone
+        finally:
+            with self._lock:
+                self._running -= 1
+
+
 class OnnxEngine:
-    """Runs a bundle's graph on the device where its golden vectors were just replayed."""
+    """Runs a bundle's graph on the device where its golden vectors were just replayed.
+
+    On a CPU, `run` may be called by several threads at once.
+    """
 
     def __init__(
-        self,
-        bundle: Bundle,
-        *,
-        device: Device,
-        threads: int,
-        max_batch: int,
-        precision: Precision = "fp32",
-        buckets: Sequence[int] | None = None,
+        self, bundle: Bundle, device: OnnxDevice, *, buckets: Sequence[int] | None = None
     ) -> None:
         """Load, warm and check. Raises BundleError, or DeviceError where a named device does not
         run.
 
         `buckets` are the only sizes of batches that the device sees; by default 1, 2, 4 … up to
-        `max_batch` where a new size costs time, and any size on a CPU.
+        the device's most where a new size costs time, and any size on a CPU.
         """
         # The session is made from the very bytes that were hashed: a file read twice could change.
         try:
+            model = bundle.read(MODEL)
             self._session = open_session(
-                bundle.read(MODEL), device=device, threads=threads, precision=precision
+                model, device=device, threads=cores.threads, precision=precision
             )
             self.device = provider_of(self._session)
+            self._cores = cores
+            self._narrow = self._session
+            if not is_accelerator(self._session) and cores.lanes > 1:
+                self._narrow = open_session(
+                    model, device=device, threads=cores.threads // cores.lanes,
+                    precision=precision,
+                )  # fmt: skip
             golden = Golden.from_bytes(bundle.read(GOLDEN))
             if buckets is None:
                 buckets = powers_of_two(max_batch) if is_accelerator(self._session) else ()
@@ -49,9 +90,13 @@ class OnnxEngine:
                 for size in sorted(buckets, reverse=True)
             ]
             replayed = self.run(golden.images)
+            with cores.run():  # as if another was under way
+                beside = self.run(golden.images)
         except (ModelError, ValueError, KeyError, EngineFailure) as error:
             raise BundleError(f"{bundle.path} cannot be replayed: {error}") from error
-        difference = golden.disagreement(replayed.scores, replayed.heatmaps)
+        difference = golden.disagreement(replayed.scores, replayed.heatmaps) or golden.disagreement(
+            beside.scores, beside.heatmaps
+        )
         if difference:
             raise BundleError(
                 f"{bundle.path} disagrees on {self.device} with what training saw: its "
@@ -71,7 +116,9 @@ class OnnxEngine:
 
     def _run(self, images: Pixels) -> Outputs:
         if not self._buckets:
-            results: list[Any] = self._session.run(_OUTPUTS, {"image": images})
+            with self._cores.run() as alone:
+                session = self._session if alone else self._narrow
+                results: list[Any] = session.run(_OUTPUTS, {"image": images})
             return Outputs(results[0], results[1])
         most = self._buckets[0].size
         parts = [self._fit(images[i : i + most]) for i in range(0, len(images), most)]
