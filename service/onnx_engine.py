@@ -13,9 +13,10 @@ from models.bundle import GOLDEN, MODEL, Bundle
 from models.errors import BundleError, ModelError
 from models.golden import Golden
 from models.image import Pixels
-from models.session import Device, Precision, is_accelerator, open_session, provider_of
+from models.session import ON_CORES, is_accelerator, open_session, provider_of, resolved
 from service.engine import Outputs
 from service.errors import EngineFailure
+from service.settings import Settings
 
 
 class OnnxDevice:
@@ -35,9 +36,21 @@ class OnnxDevice:
         self._running = 0
         self._lock = threading.Lock()
 
+    @property
+    def limits(self) -> tuple[int, int]:
+        """Lanes, and images in a run."""
+        return self.lanes, self.max_batch
+
     def open(self, bundle: Bundle) -> "OnnxEngine":
         """Load a bundle. Raises BundleError or DeviceError."""
         return OnnxEngine(bundle, self)
+
+    def session(self, model: bytes, threads: int) -> ort.InferenceSession:
+        """A session of a model by the settings. Raises ModelError or DeviceError."""
+        return open_session(
+            model, device=self._settings.device, threads=threads,
+            precision=self._settings.precision,
+        )  # fmt: skip
 
     @contextmanager
     def run(self) -> Iterator[bool]:
@@ -70,27 +83,22 @@ class OnnxEngine:
         # The session is made from the very bytes that were hashed: a file read twice could change.
         try:
             model = bundle.read(MODEL)
-            self._session = open_session(
-                model, device=device, threads=cores.threads, precision=precision
-            )
+            self._session = device.session(model, device.threads)
             self.device = provider_of(self._session)
-            self._cores = cores
+            self._shared = device
             self._narrow = self._session
-            if not is_accelerator(self._session) and cores.lanes > 1:
-                self._narrow = open_session(
-                    model, device=device, threads=cores.threads // cores.lanes,
-                    precision=precision,
-                )  # fmt: skip
+            if device.lanes > 1:
+                self._narrow = device.session(model, device.threads // device.lanes)
             golden = Golden.from_bytes(bundle.read(GOLDEN))
             if buckets is None:
-                buckets = powers_of_two(max_batch) if is_accelerator(self._session) else ()
+                buckets = () if device.on_cores else powers_of_two(device.max_batch)
             # The largest first: memory that was taken is never given back, and the smaller fit in.
             self._buckets = [
                 _Bucket(self._session, size, golden.images[0])
                 for size in sorted(buckets, reverse=True)
             ]
             replayed = self.run(golden.images)
-            with cores.run():  # as if another was under way
+            with device.run():  # as if another was under way
                 beside = self.run(golden.images)
         except (ModelError, ValueError, KeyError, EngineFailure) as error:
             raise BundleError(f"{bundle.path} cannot be replayed: {error}") from error
@@ -116,7 +124,7 @@ class OnnxEngine:
 
     def _run(self, images: Pixels) -> Outputs:
         if not self._buckets:
-            with self._cores.run() as alone:
+            with self._shared.run() as alone:
                 session = self._session if alone else self._narrow
                 results: list[Any] = session.run(_OUTPUTS, {"image": images})
             return Outputs(results[0], results[1])
