@@ -17,7 +17,7 @@ from training.networks.residual import ResidualConfig, ResidualNetwork
 from training.pretrain.defects import DEFECTS, MISPLACED, photograph, photograph_defect
 from training.pretrain.episodes import EpisodeSize, draw_episode
 from training.pretrain.patterns import PATTERNS, TILE
-from training.pretrain.photograph import draw_part
+from training.pretrain.photograph import draw_part, lay
 from training.pretrain.pretraining import HELD_OUT, PretrainSettings, judge, pretrain
 from training.pretrain.product import draw_library, draw_product
 from training.pretrain.shapes import SHAPES
@@ -78,6 +78,20 @@ def test_a_defect_is_marked_where_it_can_be_seen_and_nowhere_else(library, kind)
         assert (apart[changed] > 10).all() and (apart[~changed] <= 10).all()
         seen += changed.sum() > 3
     assert seen >= 3
+
+
+def test_what_lies_outside_of_the_frame_is_not_seen(library):
+    rng = np.random.default_rng(0)
+    product = draw_product(library, rng)
+    part = draw_part(product, rng)
+    shape, ground = library.shapes[0], product.layers[:1]
+    there, away = (
+        replace(product, layers=(*ground, replace(ground[0], shape=shape, centre=(at, at))))
+        for at in (0.5, 9.0)
+    )
+    bare = lay(replace(product, layers=ground), part, SIDE)
+    np.testing.assert_array_equal(lay(away, part, SIDE).albedo, bare.albedo)
+    assert (lay(there, part, SIDE).height != bare.height).any()
 
 
 def test_parts_of_a_product_are_alike_and_defects_are_few(library):
