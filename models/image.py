@@ -12,8 +12,9 @@ import warnings
 from typing import Any, Literal
 
 import numpy as np
+import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, ImageOps
+from PIL import ExifTags, Image, ImageFile, ImageOps
 from PIL.TiffImagePlugin import (
     BITSPERSAMPLE,
     PHOTOMETRIC_INTERPRETATION,
@@ -77,7 +78,10 @@ def decode(data: bytes, contract: PixelContract, *, max_pixels: int = MAX_PIXELS
         warnings.filterwarnings("ignore", module=r"PIL\.")
         image = _open(data, max_pixels)
         bits = _sample_bits(image)
+        _check_depth(image, bits, contract)
         try:
+            if _is_plain_jpeg(image):
+                return _read_jpeg(data, image, contract)
             image.load()
             upright = ImageOps.exif_transpose(image)
         except _BROKEN as error:
@@ -166,6 +170,12 @@ def _open(data: bytes, max_pixels: int) -> ImageFile.ImageFile:
     return image
 
 
+def _is_plain_jpeg(image: ImageFile.ImageFile) -> bool:
+    """Grey or of three channels, and upright."""
+    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    return image.format == "JPEG" and image.mode in ("L", "RGB") and orientation == 1
+
+
 def _sample_bits(image: ImageFile.ImageFile) -> int:
     """8 or 16, as stored in the file; asked before load(), which forgets the raw mode.
 
@@ -189,7 +199,15 @@ def _refuse_misread(image: TiffImageFile) -> None:
         )
 
 
-def _map(image: Image.Image, bits: int, contract: PixelContract) -> Pixels:
+def _read_jpeg(data: bytes, image: ImageFile.ImageFile, contract: PixelContract) -> Pixels:
+    """By the same library as Pillow's, in half of its time. Raises ValueError if it is damaged."""
+    pixels: Pixels = simplejpeg.decode_jpeg(data, strict=True)  # grey as three equal channels
+    if contract.colour == "grey" and image.mode != "L":
+        return np.array(Image.fromarray(pixels).convert("L").convert("RGB"))
+    return pixels
+
+
+def _check_depth(image: Image.Image, bits: int, contract: PixelContract) -> None:
     declared = 8 if contract.bit_depth == 8 else 16
     if image.mode not in _MODES:
         raise ImageError(
@@ -202,6 +220,9 @@ def _map(image: Image.Image, bits: int, contract: PixelContract) -> Pixels:
             f"{contract.bit_depth}.",
             remedy="Set the camera to the recipe's depth, or train the recipe for this depth.",
         )
+
+
+def _map(image: Image.Image, bits: int, contract: PixelContract) -> Pixels:
     image8 = _to_8_bit(image, contract.bit_depth) if bits == 16 else image
     if "A" in image8.getbands() or "transparency" in image8.info:
         image8 = _opaque(image8)

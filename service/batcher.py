@@ -5,35 +5,61 @@ device is free. One thread owns the device. A future travels with its item, so t
 stops waiting only cancels its own.
 """
 
+import bisect
+import math
 import threading
 import time
-from collections import deque
+from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
+from weakref import WeakKeyDictionary
 
 from service.errors import DeadlinePassed, EngineFailure, NotReady, QueueFull
+from service.service_time import ServiceTime
 
 Key = TypeVar("Key", bound=Hashable)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Priority = Literal["line", "bulk"]
+# Why a batch was closed: the device had been waiting for it, had just become free, could take no
+# more, or the oldest item had waited for company as long as it may.
+Reason = Literal["idle", "free", "full", "aged"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the device did at once, and why then. `waited_s` is the oldest item's wait."""
+
+    size: int
+    seconds: float
+    reason: Reason
+    waited_s: float
 
 
 @dataclass
 class _Job(Generic[Key, Item, Result]):
     key: Key
     item: Item
-    deadline: float  # time.monotonic()
+    deadline: float  # time.monotonic(), as all times here
+    priority: Priority
+    arrived: float
+    turn: float  # when it would have arrived, were it a line camera's
     future: "Future[Result]" = field(default_factory=Future)
 
 
 class Batcher(Generic[Key, Item, Result]):
-    """Runs items of the same key together, oldest first, `max_batch` at a time.
+    """Runs items of the same key together, `max_batch` at a time.
+
+    Items of line cameras go first, others as if they had come `bulk_age_s` later; among equals the
+    oldest. A batch grows only as long as all of it is expected to meet its deadlines, by what runs
+    of that key took before. With `linger_s`, a batch that is not full waits for company until its
+    oldest item is that old.
 
     `run(key, items)` gives a result for each item, in order; it is called on the batcher's own
     thread alone. When it raises, its items are run one by one, so that one item's failure is
-    not its neighbours'.
+    not its neighbours'. Keys are held weakly.
     """
 
     def __init__(
@@ -42,13 +68,20 @@ class Batcher(Generic[Key, Item, Result]):
         *,
         max_queue: int,
         max_batch: int,
-        observe: Callable[[int, float], None] = lambda size, seconds: None,
+        bulk_age_s: float = 1.0,
+        linger_s: float = 0.0,
+        observe: Callable[[Run], None] = lambda run: None,
     ) -> None:
         self._run = run
         self._max_queue = max_queue
         self._max_batch = max_batch
+        self._bulk_age_s = bulk_age_s
+        self._linger_s = linger_s
         self._observe = observe
-        self._jobs: deque[_Job[Key, Item, Result]] = deque()
+        self._jobs: list[_Job[Key, Item, Result]] = []  # by turn
+        self._times: WeakKeyDictionary[Key, ServiceTime] = WeakKeyDictionary()
+        self._busy_until: float | None = None  # as far as is known
+        self._running_since: float | None = None
         self._changed = threading.Condition()
         self._closing = False
         self._thread = threading.Thread(target=self._loop, name="kizu-device", daemon=True)
@@ -60,24 +93,44 @@ class Batcher(Generic[Key, Item, Result]):
         with self._changed:
             return sum(not job.future.cancelled() for job in self._jobs)
 
-    def submit(self, key: Key, item: Item, *, deadline: float) -> "Future[Result]":
+    @property
+    def age(self) -> float:
+        """Seconds that the oldest item has been waiting."""
+        with self._changed:
+            oldest = min((job.arrived for job in self._jobs), default=math.inf)
+        return max(0.0, time.monotonic() - oldest)
+
+    @property
+    def running_s(self) -> float:
+        """Seconds that the run under way has taken; 0 where there is none."""
+        since = self._running_since
+        return 0.0 if since is None else time.monotonic() - since
+
+    def submit(
+        self, key: Key, item: Item, *, deadline: float, priority: Priority = "line"
+    ) -> "Future[Result]":
         """Queue an item; its future gives the result, or DeadlinePassed or the run's own error.
 
-        `deadline` is on time.monotonic(). Raises QueueFull, or NotReady while closing, at once.
+        `deadline` is on time.monotonic(). Raises at once: DeadlinePassed, QueueFull where there is
+        no room or the deadline would not be met, or NotReady while closing. A line camera's item
+        takes the room of the newest bulk item, whose future then raises QueueFull.
         """
-        job: _Job[Key, Item, Result] = _Job(key, item, deadline)
+        now = time.monotonic()
+        turn = now + (self._bulk_age_s if priority == "bulk" else 0)
+        job: _Job[Key, Item, Result] = _Job(key, item, deadline, priority, now, turn)
         with self._changed:
             if self._closing:
                 raise NotReady("The service is closing down.", remedy="Send the image again soon.")
-            if len(self._jobs) >= self._max_queue:
-                # Whoever stopped waiting takes no room.
-                self._jobs = deque(job for job in self._jobs if not job.future.cancelled())
-            if len(self._jobs) >= self._max_queue:
-                raise QueueFull(
-                    f"{len(self._jobs)} images are waiting for the device already.",
-                    remedy="Send it again a little later, or send fewer at once.",
-                )
-            self._jobs.append(job)
+            self._jobs = [job for job in self._jobs if not job.future.cancelled()]
+            ahead = [other for other in self._jobs if other.turn <= turn]
+            wait = self._expected_wait([other.key for other in ahead] + [key], now)
+            if now > deadline:
+                raise _late()
+            if ahead and now + wait > deadline:
+                raise _full(len(self._jobs), wait)
+            if len(self._jobs) >= self._max_queue and not self._make_room(priority, wait):
+                raise _full(len(self._jobs), wait)
+            bisect.insort(self._jobs, job, key=lambda other: other.turn)
             self._changed.notify()
         return job.future
 
@@ -88,39 +141,111 @@ class Batcher(Generic[Key, Item, Result]):
             self._changed.notify()
         self._thread.join()
 
+    def learn(self, key: Key, count: int, seconds: float) -> None:
+        """Take note of how long a run takes that was not the batcher's own, as a warm-up."""
+        with self._changed:
+            self._times.setdefault(key, ServiceTime()).learn(count, seconds)
+
+    def _expected_wait(self, keys: Sequence[Key], now: float) -> float:
+        """Seconds until items of these keys were run, each key's as full batches."""
+        wait = max(0.0, (self._busy_until or now) - now)
+        for key, count in Counter(keys).items():
+            batches, rest = divmod(count, self._max_batch)
+            wait += batches * self._time_of(key, self._max_batch)
+            wait += self._time_of(key, rest) if rest else 0.0
+        return wait
+
+    def _time_of(self, key: Key, count: int) -> float:
+        known = self._times.get(key)
+        return known.of(count) if known else 0.0
+
+    def _make_room(self, priority: Priority, wait: float) -> bool:
+        bulk = [job for job in self._jobs if job.priority == "bulk"]
+        if priority == "bulk" or not bulk:
+            return False
+        given_up = bulk[-1]
+        self._jobs.remove(given_up)
+        if given_up.future.set_running_or_notify_cancel():
+            given_up.future.set_exception(_full(len(self._jobs), wait))
+        return True
+
     def _loop(self) -> None:
         while True:
             with self._changed:
+                idle = not self._jobs
                 self._changed.wait_for(lambda: self._jobs or self._closing)
                 if not self._jobs:
                     return
+                aged = self._linger()
                 batch = self._take()
-            ready = [job for job in batch if self._still_wanted(job)]
-            if ready:
-                self._dispatch(ready)
+                if batch:
+                    self._running_since = time.monotonic()
+                    expected = self._time_of(batch[0].key, len(batch))
+                    self._busy_until = self._running_since + expected
+            if batch:
+                full = len(batch) == self._max_batch
+                reason: Reason = "full" if full else "aged" if aged else "idle" if idle else "free"
+                self._dispatch(batch, reason)
+            with self._changed:
+                self._running_since = self._busy_until = None
+
+    def _linger(self) -> bool:
+        """Wait for company, if any is allowed for; whether the oldest item's age ended it."""
+        if not self._linger_s:
+            return False
+
+        def enough() -> bool:
+            return self._closing or not self._jobs or len(self._alike()) >= self._max_batch
+
+        while not enough():
+            # Half of what a deadline leaves beside the run, since the run may take longer.
+            head, company = self._jobs[0], len(self._alike()) + 1
+            spare = min(job.deadline - job.arrived for job in self._alike())
+            spare = (spare - self._time_of(head.key, company)) / 2
+            left = head.arrived + min(self._linger_s, spare) - time.monotonic()
+            if left <= 0:
+                return True
+            self._changed.wait(left)
+        return False
+
+    def _alike(self) -> list[_Job[Key, Item, Result]]:
+        return [job for job in self._jobs if job.key == self._jobs[0].key]
 
     def _take(self) -> list[_Job[Key, Item, Result]]:
-        """The oldest job with the oldest others of its key; the rest keep their order."""
-        key = self._jobs[0].key
+        """The job whose turn it is, with others of its key; the rest keep their order.
+
+        What was cancelled or comes too late leaves before the device spends time on it.
+        """
+        now = time.monotonic()
+        self._jobs = [job for job in self._jobs if self._wanted(job, now)]
+        if not self._jobs:
+            return []
         batch: list[_Job[Key, Item, Result]] = []
-        rest: deque[_Job[Key, Item, Result]] = deque()
-        while self._jobs:
-            job = self._jobs.popleft()
-            (batch if job.key == key and len(batch) < self._max_batch else rest).append(job)
-        self._jobs = rest
+        earliest = math.inf
+        for job in self._alike():
+            ends = now + self._time_of(job.key, len(batch) + 1)
+            if len(batch) == self._max_batch or (batch and ends > min(earliest, job.deadline)):
+                continue
+            if job.future.set_running_or_notify_cancel():
+                batch.append(job)
+                earliest = min(earliest, job.deadline)
+        taken = {id(job) for job in batch}
+        self._jobs = [job for job in self._jobs if id(job) not in taken and not job.future.done()]
         return batch
 
-    @staticmethod
-    def _still_wanted(job: _Job[Key, Item, Result]) -> bool:
-        """Drop what was cancelled or came too late, before the device spends time on it."""
-        if not job.future.set_running_or_notify_cancel():
+    def _wanted(self, job: _Job[Key, Item, Result], now: float) -> bool:
+        if job.future.cancelled():
             return False
-        if time.monotonic() > job.deadline:
-            job.future.set_exception(DeadlinePassed("The device was busy past the deadline."))
-            return False
-        return True
+        # Alone it is run though it may be late: an estimate that was once too high would else
+        # never be mended.
+        alone = len(self._jobs) == 1
+        if now <= job.deadline - (0.0 if alone else self._time_of(job.key, 1)):
+            return True
+        if job.future.set_running_or_notify_cancel():
+            job.future.set_exception(_late())
+        return False
 
-    def _dispatch(self, jobs: list[_Job[Key, Item, Result]]) -> None:
+    def _dispatch(self, jobs: list[_Job[Key, Item, Result]], reason: Reason) -> None:
         started = time.monotonic()
         try:
             results = self._run(jobs[0].key, [job.item for job in jobs])
@@ -131,8 +256,26 @@ class Batcher(Generic[Key, Item, Result]):
                 jobs[0].future.set_exception(error)
             else:
                 for job in jobs:
-                    self._dispatch([job])
+                    self._dispatch([job], reason)
             return
-        self._observe(len(jobs), time.monotonic() - started)
+        seconds = time.monotonic() - started
+        self.learn(jobs[0].key, len(jobs), seconds)
+        oldest = min(job.arrived for job in jobs)
+        self._observe(Run(len(jobs), seconds, reason, started - oldest))
         for job, result in zip(jobs, results, strict=True):
             job.future.set_result(result)
+
+
+def _late() -> DeadlinePassed:
+    return DeadlinePassed(
+        "The device was busy past the deadline.", remedy="Treat the part as not inspected."
+    )
+
+
+def _full(waiting: int, wait_s: float) -> QueueFull:
+    refused = QueueFull(
+        f"{waiting} images are waiting for the device already.",
+        remedy="Send it again a little later, or send fewer at once.",
+    )
+    refused.retry_after_s = max(1, math.ceil(wait_s))
+    return refused

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from models.bundle import Thresholds
 from models.image import Pixels, decode, resize
 from service import heatmap
-from service.batcher import Batcher
+from service.batcher import Batcher, Priority
 from service.engine import Floats
 from service.errors import BadRequest, Conflict, DeadlinePassed, QueueFull
 from service.metrics import Metrics
@@ -31,7 +31,13 @@ from service.store.blobs import Blobs
 from service.store.tables import Inspection
 
 T = TypeVar("T")
-Scored = tuple[float, Floats]
+
+
+@dataclass(frozen=True)
+class _Scored:
+    score: float
+    heatmap: Floats
+    seconds: float  # of the run that it was part of
 
 
 @dataclass(frozen=True)
@@ -69,11 +75,13 @@ class Stopwatch:
         self._last = time.perf_counter()
         self.times: dict[str, float] = {}
 
-    def lap(self, step: str) -> None:
-        """End a step."""
+    def lap(self, step: str, **inner_s: float) -> None:
+        """End a step; what was done within it, in seconds, counts apart."""
         now = time.perf_counter()
-        self.times[step] = round(1000 * (now - self._last), 3)
+        took = now - self._last - sum(inner_s.values())
         self._last = now
+        for name, seconds in {step: max(took, 0.0), **inner_s}.items():
+            self.times[name] = round(1000 * seconds, 3)
 
 
 class Inspector:
@@ -96,15 +104,19 @@ class Inspector:
         self._under_way = 0
         self._bulk = asyncio.Semaphore(settings.max_batch)
         self._decoders = anyio.CapacityLimiter(os.cpu_count() or 1)
-        self._batcher: Batcher[Loaded, Pixels, Scored] = Batcher(
+        self._batcher: Batcher[Loaded, Pixels, _Scored] = Batcher(
             _run,
             max_queue=settings.max_queue,
             max_batch=settings.max_batch,
-            observe=lambda size, seconds: metrics.batch.observe(size),
+            linger_s=settings.batch_wait_ms / 1000,
+            observe=lambda run: metrics.batch.labels(run.reason).observe(run.size),
         )
         metrics.queue.set_function(lambda: self._batcher.depth)
+        metrics.queue_age.set_function(lambda: self._batcher.age)
 
-    async def inspect(self, request: InspectionRequest) -> Inspection:
+    async def inspect(
+        self, request: InspectionRequest, *, priority: Priority = "line"
+    ) -> Inspection:
         """Inspect one image and store the result before it is returned.
 
         Raises ImageError or a ServiceError; then nothing is stored.
@@ -114,21 +126,21 @@ class Inspector:
                 replayed = await _thread(lambda: self._replay(request))
                 if replayed:
                     return replayed
-            row = await self._inspect(request)
+            row = await self._inspect(request, priority)
         self._metrics.inspections.labels(row.recipe, row.verdict).inc()
         return row
 
     async def inspect_in_bulk(self, request: InspectionRequest) -> Inspection:
-        """The same for one of many images: only a batch's worth of them is under way at a time,
-        so that a line camera never waits behind more than that."""
+        """The same for one of many images, which line cameras go before: only a batch's worth of
+        them is under way at a time."""
         async with self._bulk:
-            return await self.inspect(request)
+            return await self.inspect(request, priority="bulk")
 
     def close(self) -> None:
         """Answer what is in flight, refuse what is new."""
         self._batcher.close()
 
-    async def _inspect(self, request: InspectionRequest) -> Inspection:
+    async def _inspect(self, request: InspectionRequest, priority: Priority) -> Inspection:
         loaded = self._registry.champion(request.recipe)
         most = self._settings.deadline_ms
         milliseconds = min(request.deadline_ms or most, most)
@@ -139,17 +151,17 @@ class Inspector:
                 # Before the queue: a broken image is one refusal and never touches its neighbours.
                 decoded = await _thread(lambda: self._decode(request, loaded), self._decoders)
                 watch.lap("decode")
-                future: Future[Scored] = self._batcher.submit(
-                    loaded, decoded.pixels, deadline=deadline
+                future: Future[_Scored] = self._batcher.submit(
+                    loaded, decoded.pixels, deadline=deadline, priority=priority
                 )
-                score, heatmap_hw = await asyncio.wrap_future(future)
+                scored = await asyncio.wrap_future(future)
         except TimeoutError as error:
             raise DeadlinePassed(
                 f"There was no verdict within {milliseconds} ms.",
                 remedy="Treat the part as not inspected; send fewer images or a longer deadline.",
             ) from error
-        watch.lap("device")
-        row = await _thread(lambda: self._store(request, loaded, decoded, score, heatmap_hw, watch))
+        watch.lap("queue", device=scored.seconds)
+        row = await _thread(lambda: self._store(request, loaded, decoded, scored, watch))
         for step, milliseconds_of_step in watch.times.items():
             self._metrics.steps.labels(step).observe(milliseconds_of_step / 1000)
         return row
@@ -165,11 +177,10 @@ class Inspector:
         request: InspectionRequest,
         loaded: Loaded,
         decoded: _Decoded,
-        score: float,
-        heatmap_hw: Floats,
+        scored: _Scored,
         watch: Stopwatch,
     ) -> Inspection:
-        kept = heatmap.keep(heatmap_hw)
+        score, kept = scored.score, heatmap.keep(scored.heatmap)
         image_sha256, heatmap_sha256 = self._blobs.put(request.image), self._blobs.put(kept.png)
         watch.lap("files")
         manifest = loaded.bundle.manifest
@@ -197,7 +208,7 @@ class Inspector:
                 percentile=_percentile(score, manifest.calibration.quantiles),
                 review_threshold=thresholds.review,
                 ng_threshold=thresholds.ng,
-                regions=_regions(score, heatmap_hw, thresholds, decoded),
+                regions=_regions(score, scored.heatmap, thresholds, decoded),
                 heatmap_sha256=heatmap_sha256,
                 heatmap_low=kept.low,
                 heatmap_high=kept.high,
@@ -260,10 +271,12 @@ class Inspector:
             self._in_flight.discard(key)
 
 
-def _run(loaded: Loaded, images: Sequence[Pixels]) -> list[Scored]:
+def _run(loaded: Loaded, images: Sequence[Pixels]) -> list[_Scored]:
+    started = time.perf_counter()
     outputs = loaded.engine.run(np.stack(images))
+    seconds = time.perf_counter() - started
     return [
-        (float(score), heatmap_hw)
+        _Scored(float(score), heatmap_hw, seconds)
         for score, heatmap_hw in zip(outputs.scores, outputs.heatmaps, strict=True)
     ]
 

@@ -32,12 +32,19 @@ class Metrics:
             buckets=_MILLISECONDS, registry=self.registry,
         )  # fmt: skip
         self.batch = Histogram(
-            "kizu_batch_images", "Images in one run of the model.",
-            buckets=(1, 2, 4, 8, 16, 32, 64), registry=self.registry,
-        )  # fmt: skip
+            "kizu_batch_images",
+            "Images in one run of the model, by why it was not larger.",
+            ("reason",),
+            buckets=(1, 2, 4, 8, 16, 32, 64),
+            registry=self.registry,
+        )
         self.queue = Gauge(
             "kizu_queue_images", "Images waiting for the device.", registry=self.registry
         )
+        self.queue_age = Gauge(
+            "kizu_queue_age_seconds", "How long the oldest image has been waiting.",
+            registry=self.registry,
+        )  # fmt: skip
         self.bundle = Gauge(
             "kizu_bundle_version", "The version that decides.", ("recipe", "device"),
             registry=self.registry,

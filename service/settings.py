@@ -40,6 +40,9 @@ class Settings(BaseSettings):
     max_batch_images: int = Field(64, gt=0, description="Most images in one batch request.")
     max_queue: int = Field(64, gt=0, description="Images waiting for the device; 503 above.")
     max_batch: int = Field(8, gt=0, description="Most images in one run of the model.")
+    batch_wait_ms: float = Field(
+        0, ge=0, description="Longest wait of an image for others to run with it."
+    )
     deadline_ms: int = Field(10_000, gt=0, description="Longest wait for a verdict; 504 after.")
 
     @property

@@ -5,6 +5,7 @@ import base64
 import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Annotated, Any
 
 from anyio import to_thread
@@ -13,6 +14,7 @@ from pydantic import BaseModel
 from starlette.datastructures import UploadFile
 
 from models.bundle import Verdict
+from models.raw import PixelFormat, image_file
 from service.errors import BadRequest, TooLarge, UnsupportedMedia, problem
 from service.inspector import InspectionRequest
 from service.routes.problems import PROBLEMS, IdempotencyKey
@@ -24,14 +26,17 @@ from service.store.tables import Inspection
 router = APIRouter(prefix="/v1", tags=["inspection"])
 
 IMAGE_TYPES = ("image/jpeg", "image/png", "image/bmp", "image/tiff", "image/webp")
+RAW = "application/octet-stream"
 WORST: tuple[Verdict, ...] = ("error", "ng", "review", "ok")
+
+MOST_PIXELS = 1_000_000  # a side
 
 _BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
 INSPECT_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
-            **dict.fromkeys(IMAGE_TYPES, _BINARY),
+            **dict.fromkeys((*IMAGE_TYPES, RAW), _BINARY),
             "multipart/form-data": {
                 "schema": {
                     "type": "object",
@@ -67,6 +72,10 @@ class InspectQuery(BaseModel):
     simulated: bool = False
     deadline_ms: Annotated[int, Query(ge=1)] | None = None
     heatmap: HeatmapFormat | None = None
+    # Of a raw camera buffer.
+    width: Annotated[int, Query(ge=0, le=MOST_PIXELS)] | None = None
+    height: Annotated[int, Query(ge=0, le=MOST_PIXELS)] | None = None
+    pixel_format: PixelFormat | None = None
 
 
 @router.post("/inspect", operation_id="inspect", openapi_extra=INSPECT_BODY, responses=PROBLEMS)
@@ -77,8 +86,11 @@ async def inspect(
     query: Annotated[InspectQuery, Query()],
     idempotency_key: IdempotencyKey = None,
 ) -> InspectionResult:
-    """Inspect one image: the raw file as the body, or a multipart form with a file `image`."""
-    image, media = await _single(request)
+    """Inspect one image: the file as the body, or a multipart form with a file `image`.
+
+    A camera's buffer is `application/octet-stream` with its `width`, `height` and `pixel_format`.
+    """
+    image, media = await _read(*await _single(request), query, state)
     row = await state.inspector.inspect(_asked(query, image, media, idempotency_key))
     response.headers["Server-Timing"] = ", ".join(
         f"{step};dur={milliseconds}" for step, milliseconds in row.processing_times.items()
@@ -104,8 +116,9 @@ async def inspect_batch(
         name = file.filename or f"image {number + 1}"
         key = f"{idempotency_key}/{number}" if idempotency_key else None
         try:
-            media = _image_type(file.content_type)
-            asked = _asked(query, await file.read(), media, key, batch)
+            given = await file.read(), file.content_type
+            image, media = await _read(*given, query, state)
+            asked = _asked(query, image, media, key, batch)
             row = await state.inspector.inspect_in_bulk(asked)
         except Exception as error:  # noqa: BLE001 - one image's error is its own item's
             shown = Problem.model_validate(problem(error, request))
@@ -143,15 +156,41 @@ def _asked(
     )
 
 
-async def _single(request: Request) -> tuple[bytes, str]:
+async def _read(
+    data: bytes, content_type: str | None, query: InspectQuery, state: State
+) -> tuple[bytes, str]:
+    """An image file and its type, of what was sent."""
+    media = _image_type(content_type)
+    raw = (query.width, query.height, query.pixel_format)
+    if media != RAW:
+        if raw != (None, None, None):
+            raise BadRequest(
+                f"width, height and pixel_format are those of a raw buffer, not of {media}.",
+                remedy=f"Leave them out, or send the buffer as {RAW}.",
+            )
+        return data, media
+    if query.width is None or query.height is None or query.pixel_format is None:
+        raise BadRequest(
+            "A raw buffer does not say what it holds.",
+            remedy="Add ?width=…&height=…&pixel_format=…, as the camera is set.",
+        )
+    make = partial(
+        image_file, data, query.pixel_format, width=query.width, height=query.height,
+        max_pixels=state.settings.max_pixels,
+    )  # fmt: skip
+    return await to_thread.run_sync(make)
+
+
+async def _single(request: Request) -> tuple[bytes, str | None]:
     if not _is_form(request):
-        media = _image_type(request.headers.get("content-type"))
-        return await request.body(), media
+        content_type = request.headers.get("content-type")
+        _image_type(content_type)  # before the body is taken in
+        return await request.body(), content_type
     async with request.form(max_files=1, max_fields=10) as form:
         file = form.get("image")
         if not isinstance(file, UploadFile):
             raise BadRequest("The form has no file 'image'.", remedy="curl -F image=@part.jpg …")
-        return await file.read(), _image_type(file.content_type)
+        return await file.read(), file.content_type
 
 
 @asynccontextmanager
@@ -184,9 +223,9 @@ def _is_form(request: Request) -> bool:
 
 def _image_type(content_type: str | None) -> str:
     media = (content_type or "").split(";")[0].strip().lower()
-    if media not in IMAGE_TYPES:
+    if media not in (*IMAGE_TYPES, RAW):
         raise UnsupportedMedia(
             f"The content type {media!r} is not one that is accepted.",
-            remedy=f"Send one of {', '.join(IMAGE_TYPES)}.",
+            remedy=f"Send one of {', '.join((*IMAGE_TYPES, RAW))}.",
         )
     return media

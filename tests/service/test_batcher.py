@@ -1,13 +1,26 @@
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 
-from service.batcher import Batcher
+from service.batcher import Batcher, Run
 from service.errors import DeadlinePassed, NotReady, QueueFull
+from service.service_time import ServiceTime
 
 FAR = 1e12
+
+
+class Model(str):
+    """What items are run by; unlike a plain string, it can be held weakly."""
+
+    __slots__ = ("__weakref__",)
+
+
+A, B = Model("a"), Model("b")
 
 
 class Device:
@@ -16,9 +29,10 @@ class Device:
     def __init__(self) -> None:
         self.free = threading.Event()
         self.entered = threading.Semaphore(0)
-        self.batches: list[tuple[str, list[int]]] = []
+        self.batches: list[tuple[Model, list[int]]] = []
+        self.runs: list[Run] = []
 
-    def run(self, key: str, items: Sequence[int]) -> list[int]:
+    def run(self, key: Model, items: Sequence[int]) -> list[int]:
         self.entered.release()
         self.free.wait(10)
         self.batches.append((key, list(items)))
@@ -34,29 +48,29 @@ def device():
 
 @pytest.fixture
 def batcher(device):
-    batcher = Batcher(device.run, max_queue=4, max_batch=3)
+    batcher = Batcher(device.run, max_queue=4, max_batch=3, observe=device.runs.append)
     yield batcher
     device.free.set()
     batcher.close()
 
 
-def occupy(batcher, device):
+def occupy(batcher, device, key=A):
     """Put the device to work, so that what is submitted next has to wait."""
-    future = batcher.submit("a", 0, deadline=FAR)
+    future = batcher.submit(key, 0, deadline=FAR)
     assert device.entered.acquire(timeout=10)
     return future
 
 
 def test_a_free_device_takes_a_single_item_at_once(batcher, device):
     device.free.set()
-    assert batcher.submit("a", 4, deadline=FAR).result(10) == 8
+    assert batcher.submit(A, 4, deadline=FAR).result(10) == 8
     assert device.batches == [("a", [4])]
 
 
 def test_what_waited_runs_together_by_key_and_in_order(batcher, device):
     occupy(batcher, device)
     futures = [batcher.submit(key, n, deadline=FAR) for key, n in
-               [("a", 1), ("b", 2), ("a", 3), ("b", 4)]]  # fmt: skip
+               [(A, 1), (B, 2), (A, 3), (B, 4)]]  # fmt: skip
     device.free.set()
     assert [future.result(10) for future in futures] == [2, 4, 6, 8]
     assert device.batches == [("a", [0]), ("a", [1, 3]), ("b", [2, 4])]
@@ -64,7 +78,7 @@ def test_what_waited_runs_together_by_key_and_in_order(batcher, device):
 
 def test_a_batch_is_bounded(batcher, device):
     occupy(batcher, device)
-    futures = [batcher.submit("a", n, deadline=FAR) for n in range(1, 5)]
+    futures = [batcher.submit(A, n, deadline=FAR) for n in range(1, 5)]
     device.free.set()
     assert [future.result(10) for future in futures] == [2, 4, 6, 8]
     assert [len(items) for _, items in device.batches] == [1, 3, 1]
@@ -73,15 +87,15 @@ def test_a_batch_is_bounded(batcher, device):
 def test_a_full_queue_refuses_at_once(batcher, device):
     occupy(batcher, device)
     for n in range(4):
-        batcher.submit("a", n, deadline=FAR)
+        batcher.submit(A, n, deadline=FAR)
     with pytest.raises(QueueFull) as refused:
-        batcher.submit("a", 5, deadline=FAR)
+        batcher.submit(A, 5, deadline=FAR)
     assert refused.value.retryable
 
 
 def test_a_failing_item_fails_alone(batcher, device):
     occupy(batcher, device)
-    futures = [batcher.submit("a", n, deadline=FAR) for n in (1, 13, 3)]
+    futures = [batcher.submit(A, n, deadline=FAR) for n in (1, 13, 3)]
     device.free.set()
     assert futures[0].result(10) == 2
     with pytest.raises(ArithmeticError):
@@ -91,29 +105,169 @@ def test_a_failing_item_fails_alone(batcher, device):
 
 def test_what_is_cancelled_or_late_never_reaches_the_device(batcher, device):
     occupy(batcher, device)
-    cancelled = batcher.submit("a", 1, deadline=FAR)
-    late = batcher.submit("a", 2, deadline=time.monotonic() - 1)
-    kept = batcher.submit("a", 3, deadline=FAR)
+    cancelled = batcher.submit(A, 1, deadline=FAR)
+    soon = time.monotonic() + 0.05
+    late = batcher.submit(A, 2, deadline=soon)
+    kept = batcher.submit(A, 3, deadline=FAR)
     assert batcher.depth == 3
     assert cancelled.cancel()
     assert batcher.depth == 2  # nobody waits for it any more
+    while time.monotonic() <= soon:
+        pass
     device.free.set()
     assert kept.result(10) == 6
     with pytest.raises(DeadlinePassed):
         late.result(10)
+    with pytest.raises(DeadlinePassed):
+        batcher.submit(A, 4, deadline=soon)
     assert device.batches == [("a", [0]), ("a", [3])]
 
 
 def test_closing_answers_what_waits_and_refuses_what_comes(batcher, device):
     first = occupy(batcher, device)
-    second = batcher.submit("a", 1, deadline=FAR)
+    second = batcher.submit(A, 1, deadline=FAR)
     closer = threading.Thread(target=batcher.close)
     closer.start()
     with pytest.raises(NotReady):
         while True:
-            batcher.submit("a", 2, deadline=FAR)
+            batcher.submit(A, 2, deadline=FAR)
             time.sleep(0)
     device.free.set()
     closer.join(10)
     assert first.result(10) == 0
     assert second.result(10) == 2
+
+
+def test_line_cameras_go_first_and_bulk_still_advances(device):
+    batcher = Batcher(device.run, max_queue=9, max_batch=1, bulk_age_s=0.05)
+    occupy(batcher, device)
+    bulk = batcher.submit(A, 1, deadline=FAR, priority="bulk")
+    early = batcher.submit(A, 2, deadline=FAR)
+    while batcher.age <= 0.1:
+        pass
+    late = batcher.submit(A, 3, deadline=FAR)
+    device.free.set()
+    assert [future.result(10) for future in (bulk, early, late)] == [2, 4, 6]
+    assert [items for _, items in device.batches] == [[0], [2], [1], [3]]
+    batcher.close()
+
+
+def test_a_line_camera_takes_the_room_of_the_newest_bulk_item(batcher, device):
+    occupy(batcher, device)
+    bulk = [batcher.submit(A, n, deadline=FAR, priority="bulk") for n in range(1, 5)]
+    with pytest.raises(QueueFull):
+        batcher.submit(A, 5, deadline=FAR, priority="bulk")
+    line = batcher.submit(A, 6, deadline=FAR)
+    with pytest.raises(QueueFull):
+        bulk[3].result(10)
+    device.free.set()
+    assert line.result(10) == 12
+    assert [future.result(10) for future in bulk[:3]] == [2, 4, 6]
+    assert device.batches[1] == (A, [6, 1, 2])
+
+
+def test_what_cannot_be_in_time_is_refused_at_once_with_when_to_come_again(batcher, device):
+    for count in (1, 3):
+        batcher.learn(A, count, 1.5 + 0.5 * count)
+    occupy(batcher, device)
+    now = time.monotonic()
+    batcher.submit(A, 1, deadline=now + 60)  # done in 2 + 2 s, as far as is known
+    batcher.submit(A, 2, deadline=now + 60)
+    with pytest.raises(QueueFull) as refused:
+        batcher.submit(A, 3, deadline=now + 4.5)  # the three together take 3 s
+    assert refused.value.retry_after_s == 5
+    batcher.submit(A, 3, deadline=now + 5.5)
+
+
+def test_a_batch_does_not_grow_past_the_deadline_of_one_of_it(batcher, device):
+    for count in (1, 3):
+        batcher.learn(A, count, 10.0 * count)
+    occupy(batcher, device, B)
+    now = time.monotonic()
+    futures = [batcher.submit(A, 1, deadline=now + 25)] + [
+        batcher.submit(A, n, deadline=now + 95) for n in (2, 3)
+    ]
+    device.free.set()
+    assert [future.result(10) for future in futures] == [2, 4, 6]
+    assert [items for _, items in device.batches] == [[0], [1, 2], [3]]
+
+
+def test_an_estimate_that_was_too_high_is_mended(batcher, device):
+    device.free.set()
+    batcher.learn(A, 1, 1000.0)
+    for _ in range(200):
+        batcher.submit(A, 1, deadline=time.monotonic() + 60).result(10)
+    assert len(device.batches) == 200
+    occupied = batcher.submit(A, 1, deadline=time.monotonic() + 60)
+    batcher.submit(A, 2, deadline=time.monotonic() + 60).result(10)
+    occupied.result(10)
+
+
+def test_a_batch_waits_for_company_no_longer_than_its_oldest_may(device):
+    device.free.set()
+    batcher = Batcher(
+        device.run, max_queue=9, max_batch=3, linger_s=0.2, observe=device.runs.append
+    )
+    started = time.monotonic()
+    batcher.submit(A, 1, deadline=FAR).result(10)
+    assert time.monotonic() - started >= 0.2
+    futures = [batcher.submit(A, n, deadline=FAR) for n in (1, 2, 3)]
+    assert [future.result(10) for future in futures] == [2, 4, 6]
+    assert [(run.size, run.reason) for run in device.runs] == [(1, "aged"), (3, "full")]
+    started = time.monotonic()
+    batcher.submit(A, 1, deadline=started + 0.1).result(10)
+    assert time.monotonic() - started < 0.2
+    batcher.close()
+
+
+def test_why_a_batch_was_closed_is_told(batcher, device):
+    futures = [occupy(batcher, device)]
+    futures += [batcher.submit(A, n, deadline=FAR) for n in range(1, 5)]
+    assert batcher.running_s > 0
+    device.free.set()
+    for future in futures:
+        future.result(10)
+    assert [(run.size, run.reason) for run in device.runs] == [
+        (1, "idle"),
+        (3, "full"),
+        (1, "free"),
+    ]
+    assert all(run.seconds >= 0 and run.waited_s >= 0 for run in device.runs)
+
+
+def test_a_keys_times_go_with_it(batcher, device):
+    device.free.set()
+    mine = Model("mine")
+    batcher.submit(mine, 1, deadline=FAR).result(10)
+    gone = weakref.ref(mine)
+    del mine
+    device.batches.clear()
+    batcher.submit(A, 1, deadline=FAR).result(10)  # its thread has let go of what it ran
+    gc.collect()
+    assert gone() is None
+
+
+def test_a_straight_line_is_found_through_noise():
+    rng = np.random.default_rng(0)
+    times = ServiceTime()
+    assert times.of(8) == 0
+    times.learn(1, 0.010)
+    assert times.of(4) == pytest.approx(0.040)  # nothing else is known
+    for count in rng.integers(1, 9, 200):
+        times.learn(int(count), 0.004 + 0.002 * count + rng.normal(0, 0.0005))
+    assert times.of(1) == pytest.approx(0.006, abs=0.0006)
+    assert times.of(8) == pytest.approx(0.020, abs=0.0006)
+    for count in rng.integers(1, 9, 200):
+        times.learn(int(count), 0.001 * count)  # the device has become faster
+    assert times.of(8) == pytest.approx(0.008, rel=0.01)
+
+
+def test_a_fit_never_says_that_more_is_cheaper_or_that_nothing_costs():
+    times = ServiceTime()
+    times.learn(1, 0.1)
+    times.learn(8, 0.05)
+    assert 0 < times.of(1) <= times.of(8)
+    times = ServiceTime()
+    times.learn(2, 0.01)
+    times.learn(8, 0.1)
+    assert times.of(1) > 0
