@@ -1,22 +1,33 @@
 """An ONNX Runtime session that runs on the device it was asked for, or none at all."""
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import onnxruntime as ort
 
 from models.errors import DeviceError, ModelError
 
-Device = Literal["auto", "cpu", "cuda"]
+Device = Literal["auto", "cpu", "cuda", "tensorrt", "openvino"]
+DEVICES: tuple[Device, ...] = get_args(Device)
 
-_PROVIDERS: dict[str, tuple[str, dict[str, str]]] = {
-    "cpu": ("CPUExecutionProvider", {}),
-    # HEURISTIC: the exhaustive search costs about 0.6 s for every new shape. No TF32: its 10 bits
-    # of mantissa would miss the golden vectors.
-    "cuda": (
-        "CUDAExecutionProvider",
-        {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"},
-    ),
+# HEURISTIC: the exhaustive search costs about 0.6 s for every new shape. No TF32: its 10 bits of
+# mantissa would miss the golden vectors. The arena grows by what is asked for, not by doubling.
+_CUDA = (
+    "CUDAExecutionProvider",
+    {
+        "cudnn_conv_algo_search": "HEURISTIC",
+        "use_tf32": "0",
+        "arena_extend_strategy": "kSameAsRequested",
+    },
+)
+# What runs a device, first, and what takes the parts of a graph that it cannot.
+PROVIDERS: dict[str, list[tuple[str, dict[str, str]]]] = {
+    "cpu": [("CPUExecutionProvider", {})],
+    "cuda": [_CUDA],
+    "tensorrt": [("TensorrtExecutionProvider", {}), _CUDA],
+    # Left to itself it computes in half precision where the processor can.
+    "openvino": [("OpenVINOExecutionProvider", {"device_type": "CPU", "precision": "FP32"})],
 }
+_NVIDIA = ("cuda", "tensorrt")
 
 
 def open_session(
@@ -24,22 +35,20 @@ def open_session(
 ) -> ort.InferenceSession:
     """Load an ONNX model onto a device; `threads` bounds the CPU threads of one run, 0 is all.
 
-    `auto` is CUDA where the installed runtime was built for it and the CPU otherwise. Raises
+    `auto` is CUDA or OpenVINO where the installed runtime was built for it, else the CPU. Raises
     ModelError, or DeviceError when the device does not really run: ONNX Runtime falls back to the
     CPU without a word, and lists providers that cannot load.
     """
-    chosen = device
-    if device == "auto":
-        chosen = "cuda" if "CUDAExecutionProvider" in ort.get_available_providers() else "cpu"
-    if chosen == "cuda":
+    chosen = _built_for() if device == "auto" else device
+    if chosen in _NVIDIA:
         ort.preload_dlls()  # CUDA and cuDNN from their wheels, which the loader would not find
-    provider, settings = _PROVIDERS[chosen]
+    providers: list[Any] = PROVIDERS[chosen]
+    provider = providers[0][0]
     if provider not in ort.get_available_providers():
         raise _not_running(chosen, f"this ONNX Runtime has no {provider}")
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    providers: list[Any] = [(provider, settings)]
     try:
         session = ort.InferenceSession(model, options, providers=providers)
     except Exception as error:  # its exceptions share no base but this
@@ -55,9 +64,22 @@ def provider_of(session: ort.InferenceSession) -> str:
     return str(session.get_providers()[0])
 
 
+def is_accelerator(session: ort.InferenceSession) -> bool:
+    """Whether each new shape of input costs time there, and memory of a device's own."""
+    return provider_of(session) in [PROVIDERS[device][0][0] for device in _NVIDIA]
+
+
+def _built_for() -> Device:
+    available = ort.get_available_providers()
+    for device in ("cuda", "openvino"):
+        if PROVIDERS[device][0][0] in available:
+            return device
+    return "cpu"
+
+
 def _not_running(device: str, why: str) -> DeviceError:
+    extra = {"cpu": "cpu", "openvino": "openvino"}.get(device, "gpu")
     return DeviceError(
         f"The device {device!r} was to run the model, but {why}.",
-        remedy="Check the driver and install kizu[gpu] instead of kizu[cpu], or set the device "
-        "to cpu.",
+        remedy=f"Check the driver and install kizu[{extra}] alone, or set the device to cpu.",
     )

@@ -19,27 +19,33 @@ from service.onnx_engine import OnnxEngine
 from service.registry import Registry
 from service.routes import feedback, health, inspect, inspections, recipes
 from service.routes.problems import PROBLEMS
+from service.scoring import image_batcher
 from service.settings import Settings
 from service.state import State
 from service.store.blobs import Blobs
 from service.store.database import open_database
+from service.watchdog import Watchdog
 from service.web_files import WebFiles
 
 WEB = Path(__file__).parent / "web"
 
 
 def create_app(
-    settings: Settings, *, open_engine: Callable[[Bundle], Engine] | None = None
+    settings: Settings,
+    *,
+    open_engine: Callable[[Bundle], Engine] | None = None,
+    give_up: Callable[[], None] = lambda: None,
 ) -> FastAPI:
     """The application; it opens its database, store and device when it starts.
 
-    `open_engine` puts another engine in the place of ONNX Runtime.
+    `open_engine` puts another engine in the place of ONNX Runtime. `give_up` ends the process
+    when its device is lost.
     """
     app = FastAPIOffline(  # a plant has no CDN for the pages of /docs
         title="Kizu",
         summary="Visual inspection that learns from good parts.",
         version="1",
-        lifespan=_lifespan(settings, open_engine or onnx_engine(settings)),
+        lifespan=_lifespan(settings, open_engine or onnx_engine(settings), give_up),
         telemetry={"tracing": False},
     )
     install_handlers(app)
@@ -66,12 +72,12 @@ def create_app(
 
 
 def _lifespan(
-    settings: Settings, open_engine: Callable[[Bundle], Engine]
+    settings: Settings, open_engine: Callable[[Bundle], Engine], give_up: Callable[[], None]
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[dict[str, State]]]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, State]]:
         try:
-            state = await to_thread.run_sync(_open, settings, open_engine)
+            state = await to_thread.run_sync(_open, settings, open_engine, give_up)
         except Exception as error:
             app.state.startup_error = error  # for whoever started the server to show
             raise
@@ -83,24 +89,35 @@ def _lifespan(
     return lifespan
 
 
-def _open(settings: Settings, open_engine: Callable[[Bundle], Engine]) -> State:
+def _open(
+    settings: Settings, open_engine: Callable[[Bundle], Engine], give_up: Callable[[], None]
+) -> State:
     settings.data.mkdir(parents=True, exist_ok=True)
     database = open_database(settings.database_url)
     blobs = Blobs(settings.data / "blobs")
     metrics = Metrics()
     registry = Registry(settings.store, database, open_engine, promotion=settings.promotion)
     registry.start(settings.scan_seconds)
-    inspector = Inspector(registry, database, blobs, metrics, settings)
+    batcher = image_batcher(settings, metrics)
+    watchdog = Watchdog(
+        registry, batcher, every_s=settings.canary_seconds, hang_s=settings.hang_seconds,
+        give_up=give_up,
+    )  # fmt: skip
+    watchdog.start()
+    inspector = Inspector(registry, database, blobs, batcher, watchdog, metrics, settings)
     labels = Labels(database, blobs, settings)
-    return State(settings, database, blobs, registry, inspector, labels, metrics)
+    return State(settings, database, blobs, registry, batcher, watchdog, inspector, labels, metrics)
 
 
 def _close(state: State) -> None:
-    state.inspector.close()
+    state.watchdog.close()
+    state.batcher.close()  # answers what is in flight
     state.registry.close()
     state.database.dispose()
 
 
 def onnx_engine(settings: Settings) -> Callable[[Bundle], Engine]:
     """What opens a bundle on the device of the settings."""
-    return lambda bundle: OnnxEngine(bundle, device=settings.device, threads=settings.threads)
+    return lambda bundle: OnnxEngine(
+        bundle, device=settings.device, threads=settings.threads, max_batch=settings.max_batch
+    )

@@ -1,6 +1,9 @@
 """`kizu`: serve, bundle, snapshot."""
 
+import os
 import socket
+import threading
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +27,9 @@ from service.store.database import open_database
 from service.store.snapshot import take_snapshot
 
 log = structlog.get_logger()
+
+DEVICE_LOST = 70  # exit status, EX_SOFTWARE
+_LEFT_TO_END_S = 4.0
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -66,21 +72,41 @@ def serve(
     database: DatabaseUrl = None,
     host: Annotated[str | None, typer.Option(help="Address (KIZU_HOST).")] = None,
     port: Annotated[int | None, typer.Option(help="Port (KIZU_PORT).")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda (KIZU_DEVICE).")] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(help="What runs the model (KIZU_DEVICE)."),
+    ] = None,
 ) -> None:
     """Serve the bundles of a store; every other setting is a KIZU_… variable."""
     configure_logging()
     settings = _settings(
         store=store, data=data, database=database, host=host, port=port, device=device
     )
-    # One process owns the device.
-    _Server(create_app(settings), _bind(settings)).run()
+    # One process owns the device, and ends with it, so that whoever watches it starts another.
+    lost = threading.Event()
+    server = _Server(create_app(settings, give_up=lost.set), _bind(settings))
+    ending = threading.Thread(target=_end_when, args=(lost, server), daemon=True)
+    ending.start()
+    server.run()
+    if lost.is_set():
+        raise typer.Exit(DEVICE_LOST)
+
+
+def _end_when(lost: threading.Event, server: _Server) -> None:
+    lost.wait()
+    server.should_exit = True
+    # A run that hangs would keep the process from ending in order.
+    time.sleep(_LEFT_TO_END_S)
+    os._exit(DEVICE_LOST)
 
 
 @bundle_app.command("verify")
 def verify_command(
     bundle: Annotated[Path, typer.Argument(help="Bundle <store>/<recipe>/<version>.")],
-    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda (KIZU_DEVICE).")] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(help="What runs the model (KIZU_DEVICE)."),
+    ] = None,
 ) -> None:
     """Check every hash, and replay the golden vectors on this machine's device."""
     opened = open_bundle(bundle)

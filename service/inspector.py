@@ -5,8 +5,7 @@ import contextlib
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -19,25 +18,20 @@ from sqlalchemy.orm import Session
 from models.bundle import Thresholds
 from models.image import Pixels, decode, resize
 from service import heatmap
-from service.batcher import Batcher, Priority
+from service.batcher import Priority
 from service.engine import Floats
-from service.errors import BadRequest, Conflict, DeadlinePassed, QueueFull
+from service.errors import BadRequest, Conflict, DeadlinePassed, EngineFailure, QueueFull
 from service.metrics import Metrics
 from service.regions import find_regions
 from service.registry import Loaded, Registry
+from service.scoring import ImageBatcher, Scored
 from service.settings import Settings
 from service.store import records
 from service.store.blobs import Blobs
 from service.store.tables import Inspection
+from service.watchdog import Watchdog
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class _Scored:
-    score: float
-    heatmap: Floats
-    seconds: float  # of the run that it was part of
 
 
 @dataclass(frozen=True)
@@ -92,10 +86,14 @@ class Inspector:
         registry: Registry,
         database: Database,
         blobs: Blobs,
+        batcher: ImageBatcher,
+        watchdog: Watchdog,
         metrics: Metrics,
         settings: Settings,
     ) -> None:
         self._registry = registry
+        self._batcher = batcher
+        self._watchdog = watchdog
         self._database = database
         self._blobs = blobs
         self._metrics = metrics
@@ -104,15 +102,6 @@ class Inspector:
         self._under_way = 0
         self._bulk = asyncio.Semaphore(settings.max_batch)
         self._decoders = anyio.CapacityLimiter(os.cpu_count() or 1)
-        self._batcher: Batcher[Loaded, Pixels, _Scored] = Batcher(
-            _run,
-            max_queue=settings.max_queue,
-            max_batch=settings.max_batch,
-            linger_s=settings.batch_wait_ms / 1000,
-            observe=lambda run: metrics.batch.labels(run.reason).observe(run.size),
-        )
-        metrics.queue.set_function(lambda: self._batcher.depth)
-        metrics.queue_age.set_function(lambda: self._batcher.age)
 
     async def inspect(
         self, request: InspectionRequest, *, priority: Priority = "line"
@@ -136,11 +125,8 @@ class Inspector:
         async with self._bulk:
             return await self.inspect(request, priority="bulk")
 
-    def close(self) -> None:
-        """Answer what is in flight, refuse what is new."""
-        self._batcher.close()
-
     async def _inspect(self, request: InspectionRequest, priority: Priority) -> Inspection:
+        self._watchdog.check()
         loaded = self._registry.champion(request.recipe)
         most = self._settings.deadline_ms
         milliseconds = min(request.deadline_ms or most, most)
@@ -151,7 +137,7 @@ class Inspector:
                 # Before the queue: a broken image is one refusal and never touches its neighbours.
                 decoded = await _thread(lambda: self._decode(request, loaded), self._decoders)
                 watch.lap("decode")
-                future: Future[_Scored] = self._batcher.submit(
+                future = self._batcher.submit(
                     loaded, decoded.pixels, deadline=deadline, priority=priority
                 )
                 scored = await asyncio.wrap_future(future)
@@ -160,6 +146,10 @@ class Inspector:
                 f"There was no verdict within {milliseconds} ms.",
                 remedy="Treat the part as not inspected; send fewer images or a longer deadline.",
             ) from error
+        except EngineFailure:
+            self._watchdog.suspect()
+            raise
+        self._watchdog.check()
         watch.lap("queue", device=scored.seconds)
         row = await _thread(lambda: self._store(request, loaded, decoded, scored, watch))
         for step, milliseconds_of_step in watch.times.items():
@@ -177,7 +167,7 @@ class Inspector:
         request: InspectionRequest,
         loaded: Loaded,
         decoded: _Decoded,
-        scored: _Scored,
+        scored: Scored,
         watch: Stopwatch,
     ) -> Inspection:
         score, kept = scored.score, heatmap.keep(scored.heatmap)
@@ -269,16 +259,6 @@ class Inspector:
             yield
         finally:
             self._in_flight.discard(key)
-
-
-def _run(loaded: Loaded, images: Sequence[Pixels]) -> list[_Scored]:
-    started = time.perf_counter()
-    outputs = loaded.engine.run(np.stack(images))
-    seconds = time.perf_counter() - started
-    return [
-        _Scored(float(score), heatmap_hw, seconds)
-        for score, heatmap_hw in zip(outputs.scores, outputs.heatmaps, strict=True)
-    ]
 
 
 def _regions(

@@ -27,7 +27,9 @@ class Settings(BaseSettings):
     )
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on.")
-    device: Device = Field("auto", description="auto, cpu or cuda; it must really run.")
+    device: Device = Field(
+        "auto", description="auto, or what must really run: cpu, cuda, tensorrt, openvino."
+    )
     threads: int = Field(0, ge=0, description="CPU threads of one model run; 0 is all cores.")
     promotion: Literal["newest", "manual"] = Field(
         "newest",
@@ -42,6 +44,12 @@ class Settings(BaseSettings):
     max_batch: int = Field(8, gt=0, description="Most images in one run of the model.")
     batch_wait_ms: float = Field(
         0, ge=0, description="Longest wait of an image for others to run with it."
+    )
+    canary_seconds: float = Field(
+        30.0, gt=0, description="How often the device must score an image that it knows."
+    )
+    hang_seconds: float = Field(
+        20.0, gt=0, description="Longest run of the model before its device is given up."
     )
     deadline_ms: int = Field(10_000, gt=0, description="Longest wait for a verdict; 504 after.")
 

@@ -10,8 +10,10 @@ from service.inspector import Inspector
 from service.labels import Labels
 from service.metrics import Metrics
 from service.registry import Registry
+from service.scoring import ImageBatcher
 from service.settings import Settings
 from service.store.blobs import Blobs
+from service.watchdog import Watchdog
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,8 @@ class State:
     database: Database
     blobs: Blobs
     registry: Registry
+    batcher: ImageBatcher
+    watchdog: Watchdog
     inspector: Inspector
     labels: Labels
     metrics: Metrics

@@ -120,10 +120,12 @@ def make_client(store: Path, database_url: str, tmp_path: Path) -> Iterator[Make
     started: list[TestClient] = []
 
     def make(
-        open_engine: Callable[[Bundle], Engine] | None = None, **settings: object
+        open_engine: Callable[[Bundle], Engine] | None = None,
+        give_up: Callable[[], None] = lambda: None,
+        **settings: object,
     ) -> TestClient:
         given = {"store": store, "data": tmp_path / "data", "database": database_url, **settings}
-        client = TestClient(create_app(Settings(**given), open_engine=open_engine))
+        client = TestClient(create_app(Settings(**given), open_engine=open_engine, give_up=give_up))
         client.__enter__()
         started.append(client)
         return client

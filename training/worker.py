@@ -87,9 +87,10 @@ class Worker:
 def enlisted(device: Device = "auto") -> Iterator[Worker]:
     """This process, joined with the others that torchrun started.
 
-    `auto` is CUDA where torch was built for it. Raises TrainingError when the device is not there.
+    `auto` is CUDA where torch was built for it. What serves by TensorRT or OpenVINO learns on the
+    same GPU or CPU. Raises TrainingError when the device is not there.
     """
-    chosen = device
+    chosen = {"tensorrt": "cuda", "openvino": "cpu"}.get(device, device)
     if device == "auto":
         chosen = "cuda" if torch.version.cuda and torch.cuda.is_available() else "cpu"
     if chosen == "cuda" and not torch.cuda.is_available():

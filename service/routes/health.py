@@ -18,16 +18,17 @@ async def live() -> dict[str, str]:
 @router.get("/health/ready", operation_id="ready", responses={503: {"model": Health}})
 async def ready(response: Response, state: CurrentState) -> Health:
     """Whether images can be inspected; each recipe with the device that really runs it."""
-    champions = state.registry.champions
-    if not champions:
+    champions, lost = state.registry.champions, state.watchdog.problem
+    able = bool(champions) and not lost
+    if not able:
         response.status_code = 503
     return Health(
-        status="ready" if champions else "not ready",
+        status="ready" if able else "not ready",
         recipes={
             recipe: f"version {loaded.bundle.manifest.version} on {loaded.engine.device}"
             for recipe, loaded in champions.items()
         },
-        problems=state.registry.problems,
+        problems=[*([f"The device is lost. {lost}"] if lost else []), *state.registry.problems],
     )
 
 

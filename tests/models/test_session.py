@@ -5,7 +5,7 @@ import onnxruntime as ort
 import pytest
 
 from models.errors import DeviceError, ModelError
-from models.session import Device, open_session, provider_of
+from models.session import DEVICES, PROVIDERS, Device, open_session, provider_of
 
 HAS_CUDA = "CUDAExecutionProvider" in ort.get_available_providers()
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 6, 5, 3), np.uint8)
@@ -25,11 +25,15 @@ def test_auto_is_the_cpu_where_there_is_no_cuda(scorer: bytes) -> None:
     assert provider_of(open_session(scorer)) == "CPUExecutionProvider"
 
 
-@pytest.mark.skipif(HAS_CUDA, reason="this ONNX Runtime offers CUDA")
-def test_cuda_without_cuda_is_an_error_and_not_the_cpu(scorer: bytes) -> None:
-    with pytest.raises(DeviceError, match="'cuda' was to run") as raised:
-        open_session(scorer, device="cuda")
-    assert "kizu[gpu]" in raised.value.remedy
+@pytest.mark.parametrize("device", [d for d in DEVICES if d not in ("auto", "cpu")])
+def test_a_device_that_is_not_there_is_an_error_and_not_the_cpu(
+    scorer: bytes, device: Device
+) -> None:
+    if PROVIDERS[device][0][0] in ort.get_available_providers():
+        pytest.skip("this ONNX Runtime offers it")
+    with pytest.raises(DeviceError, match=f"'{device}' was to run") as raised:
+        open_session(scorer, device=device)
+    assert ("kizu[openvino]" if device == "openvino" else "kizu[gpu]") in raised.value.remedy
 
 
 @pytest.mark.skipif(HAS_CUDA, reason="this ONNX Runtime offers CUDA")

@@ -1,0 +1,134 @@
+"""Whether the device still does what it did when its bundles were loaded.
+
+Golden images go through the very queue that parts go through, every now and then, and at once
+when a run fails. A device that errs, hangs or answers wrong is given up: from then on nothing is
+answered but errors, until another process takes over.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as NotYet
+
+import numpy as np
+import structlog
+
+from models.bundle import GOLDEN
+from models.golden import Golden
+from service.errors import NotReady, QueueFull
+from service.registry import Loaded, Registry
+from service.scoring import ImageBatcher, Scored
+
+log = structlog.get_logger()
+
+_TICK_S = 1.0
+
+
+class Watchdog:
+    """Watches one device. `give_up` is called once, on a thread of its own, when it is lost."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        batcher: ImageBatcher,
+        *,
+        every_s: float,
+        hang_s: float,
+        give_up: Callable[[], None],
+    ) -> None:
+        self._registry = registry
+        self._batcher = batcher
+        self._every_s = every_s
+        self._hang_s = hang_s
+        self._give_up = give_up
+        self._problem: str | None = None
+        self._suspected = threading.Event()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="kizu-watchdog", daemon=True)
+
+    @property
+    def problem(self) -> str | None:
+        """Why the device is not to be trusted any more."""
+        return self._problem
+
+    def check(self) -> None:
+        """Raise NotReady once the device is lost."""
+        if self._problem:
+            raise NotReady(
+                "The device does not work properly; the service restarts.",
+                remedy="Treat the part as not inspected, and send it again soon.",
+            )
+
+    def suspect(self) -> None:
+        """Look at the device now."""
+        self._suspected.set()
+
+    def start(self) -> None:
+        """Begin to watch."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the thread."""
+        self._stop.set()
+        self._suspected.set()
+        if self._thread.is_alive() and threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def _loop(self) -> None:
+        due = time.monotonic() + self._every_s
+        while not self._stop.is_set():
+            left = max(0.0, due - time.monotonic())
+            asked = self._suspected.wait(min(_TICK_S, left))
+            problem = self._hanging()
+            if not problem and not self._stop.is_set() and (asked or time.monotonic() >= due):
+                self._suspected.clear()
+                problem = self._look()
+                due = time.monotonic() + self._every_s
+            if problem:
+                self._problem = problem
+                log.critical("the device is given up", reason=problem)
+                self._give_up()
+                return
+
+    def _hanging(self) -> str | None:
+        took = self._batcher.running_s
+        return f"A run has not ended after {took:.0f} s." if took > self._hang_s else None
+
+    def _look(self) -> str | None:
+        """What is wrong with what any champion's golden images give now."""
+        for recipe, loaded in self._registry.champions.items():
+            problem = self._look_at(loaded)
+            if problem:
+                return f"{recipe}, version {loaded.bundle.manifest.version}: {problem}"
+        return None
+
+    def _look_at(self, loaded: Loaded) -> str | None:
+        golden = Golden.from_bytes(loaded.bundle.read(GOLDEN))
+        image, score, heatmap = golden.images[:1], golden.scores[:1], golden.heatmaps[:1]
+        deadline = time.monotonic() + self._every_s + self._hang_s
+        try:
+            future = self._batcher.submit(loaded, image[0], deadline=deadline)
+        except (QueueFull, NotReady):
+            return None  # it is busy with parts, or closing
+        found = self._wait(future)
+        if isinstance(found, str) or found is None:
+            return found
+        return Golden(image, score, heatmap).disagreement(
+            np.array([found.score], np.float32), found.heatmap[None]
+        )
+
+    def _wait(self, future: "Future[Scored]") -> Scored | str | None:
+        """The result, or what is wrong; None where none is to come any more."""
+        while not self._stop.is_set():
+            try:
+                return future.result(_TICK_S)
+            except NotYet:
+                problem = self._hanging()
+                if problem:
+                    return problem
+            except QueueFull:
+                return None
+            except Exception as error:  # noqa: BLE001 - whatever it is, the device did not answer
+                return f"It failed on an image that it knows: {error}"
+        return None
