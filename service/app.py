@@ -17,7 +17,7 @@ from service.labels import Labels
 from service.metrics import Metrics
 from service.onnx_engine import OnnxEngine
 from service.registry import Registry
-from service.routes import feedback, health, inspect, inspections, recipes
+from service.routes import feedback, health, inspect, inspections, open_inference, recipes
 from service.routes.problems import PROBLEMS
 from service.scoring import image_batcher
 from service.settings import Settings
@@ -50,7 +50,7 @@ def create_app(
     )
     install_handlers(app)
     app.add_middleware(AccessMiddleware, max_body_bytes=settings.max_body_bytes)
-    for module in (inspect, inspections, feedback, recipes, health):
+    for module in (inspect, inspections, feedback, recipes, open_inference, health):
         app.include_router(module.router)
     # The short forms that cameras and operators' tools use.
     for path, endpoint, body in (

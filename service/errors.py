@@ -122,7 +122,9 @@ def problem(error: BaseException, request: Request) -> dict[str, Any]:
     state = getattr(request.state, "kizu", None)
     if state is not None:
         state.metrics.problems.labels(shown.type).inc()
-    return {
+    # Where the Open Inference Protocol's clients look for it.
+    v2 = {"error": str(shown)} if request.url.path.startswith("/v2") else {}
+    return v2 | {
         "type": f"urn:kizu:problem:{shown.type}",
         "title": shown.title,
         "status": shown.status,

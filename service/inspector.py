@@ -5,7 +5,7 @@ import contextlib
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -125,36 +125,55 @@ class Inspector:
         async with self._bulk:
             return await self.inspect(request, priority="bulk")
 
+    async def score(self, loaded: Loaded, images: Sequence[Pixels]) -> list[Scored]:
+        """Raw scores of images at the network's size; nothing is stored. Several are bulk."""
+        self._watchdog.check()
+        deadline = time.monotonic() + self._settings.deadline_ms / 1000
+
+        async def one_of_many(image: Pixels) -> Scored:
+            async with self._bulk:
+                return await self._score(loaded, image, deadline, "bulk")
+
+        async with _in_time(self._settings.deadline_ms):
+            if len(images) == 1:
+                return [await self._score(loaded, images[0], deadline, "line")]
+            tasks = [asyncio.ensure_future(one_of_many(image)) for image in images]
+            try:
+                return await asyncio.gather(*tasks)
+            finally:
+                for task in tasks:
+                    task.cancel()
+
     async def _inspect(self, request: InspectionRequest, priority: Priority) -> Inspection:
         self._watchdog.check()
         loaded = self._registry.champion(request.recipe)
         most = self._settings.deadline_ms
         milliseconds = min(request.deadline_ms or most, most)
         watch = Stopwatch()
-        try:
-            async with asyncio.timeout(milliseconds / 1000):
-                deadline = time.monotonic() + milliseconds / 1000
-                # Before the queue: a broken image is one refusal and never touches its neighbours.
-                decoded = await _thread(lambda: self._decode(request, loaded), self._decoders)
-                watch.lap("decode")
-                future = self._batcher.submit(
-                    loaded, decoded.pixels, deadline=deadline, priority=priority
-                )
-                scored = await asyncio.wrap_future(future)
-        except TimeoutError as error:
-            raise DeadlinePassed(
-                f"There was no verdict within {milliseconds} ms.",
-                remedy="Treat the part as not inspected; send fewer images or a longer deadline.",
-            ) from error
-        except EngineFailure:
-            self._watchdog.suspect()
-            raise
-        self._watchdog.check()
+        deadline = time.monotonic() + milliseconds / 1000
+        async with _in_time(milliseconds):
+            # Before the queue: a broken image is one refusal and never touches its neighbours.
+            decoded = await _thread(lambda: self._decode(request, loaded), self._decoders)
+            watch.lap("decode")
+            scored = await self._score(loaded, decoded.pixels, deadline, priority)
         watch.lap("queue", device=scored.seconds)
         row = await _thread(lambda: self._store(request, loaded, decoded, scored, watch))
         for step, milliseconds_of_step in watch.times.items():
             self._metrics.steps.labels(step).observe(milliseconds_of_step / 1000)
         return row
+
+    async def _score(
+        self, loaded: Loaded, pixels: Pixels, deadline: float, priority: Priority
+    ) -> Scored:
+        try:
+            scored = await asyncio.wrap_future(
+                self._batcher.submit(loaded, pixels, deadline=deadline, priority=priority)
+            )
+        except EngineFailure:
+            self._watchdog.suspect()
+            raise
+        self._watchdog.check()
+        return scored
 
     def _decode(self, request: InspectionRequest, loaded: Loaded) -> _Decoded:
         manifest = loaded.bundle.manifest
@@ -278,6 +297,19 @@ def _regions(
 def _percentile(score: float, quantiles: tuple[float, ...]) -> float:
     """Which share of held-out good parts scores below, in percent."""
     return round(float(np.interp(score, quantiles, np.linspace(0, 100, len(quantiles)))), 2)
+
+
+@contextlib.asynccontextmanager
+async def _in_time(milliseconds: int) -> AsyncIterator[None]:
+    """Raise DeadlinePassed where what is done within takes longer."""
+    try:
+        async with asyncio.timeout(milliseconds / 1000):
+            yield
+    except TimeoutError as error:
+        raise DeadlinePassed(
+            f"There was no verdict within {milliseconds} ms.",
+            remedy="Treat the part as not inspected; send fewer images or a longer deadline.",
+        ) from error
 
 
 async def _thread(call: Callable[[], T], limiter: anyio.CapacityLimiter | None = None) -> T:
