@@ -29,7 +29,9 @@ def test_requests_carry_an_id_back(client, good_part):
     assert given.headers["x-request-id"] == "line-7"
     assert re.fullmatch(r"[0-9a-f]{32}", made.headers["x-request-id"])
     timed = client.post("/v1/inspect", content=good_part, headers=JPEG)
-    assert re.match(r"decode;dur=[\d.]+, device;dur=", timed.headers["server-timing"])
+    assert re.match(
+        r"decode;dur=[\d.]+, queue;dur=[\d.]+, device;dur=", timed.headers["server-timing"]
+    )
 
 
 def test_many_cameras_at_once_are_all_answered_and_stored(client, good_part):

@@ -1,0 +1,121 @@
+"""Load on a server: requests as fast as it answers, or at a rate whatever it does."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Answer:
+    """`status` 0 is a connection that broke. `seconds` count from when it was to be sent."""
+
+    due: float
+    seconds: float
+    status: int
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Of answers: how many were good in a second, and their latencies in milliseconds."""
+
+    sent: int
+    good: int
+    other: dict[int, int]
+    per_second: float
+    p50: float
+    p99: float
+
+
+class Target:
+    """What is asked, again and again, with one body after the other."""
+
+    def __init__(self, port: int, path: str, bodies: Sequence[bytes], *, media: str) -> None:
+        self._port = port
+        self._requests = [
+            f"POST {path} HTTP/1.1\r\nHost: kizu\r\nContent-Type: {media}\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n".encode()
+            + body
+            for body in bodies
+        ]
+        self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+
+    async def ask(self, number: int, due: float) -> Answer:
+        """One request on a connection of its own, or one that is free."""
+        connection = None
+        try:
+            connection = (
+                self._idle.pop()
+                if self._idle
+                else await asyncio.open_connection("127.0.0.1", self._port)
+            )
+            reader, writer = connection
+            writer.write(self._requests[number % len(self._requests)])
+            head = await reader.readuntil(b"\r\n\r\n")
+            status = int(head[9:12])
+            fields = dict(
+                line.split(b":", 1) for line in head.lower().split(b"\r\n")[1:] if b":" in line
+            )
+            await reader.readexactly(int(fields[b"content-length"]))
+            if fields.get(b"connection", b"").strip() == b"close":
+                writer.close()
+            else:
+                self._idle.append(connection)
+        except (OSError, asyncio.IncompleteReadError):
+            if connection:
+                connection[1].close()
+            status = 0
+        return Answer(due, time.perf_counter() - due, status)
+
+    def close(self) -> None:
+        """Let go of all connections."""
+        for _, writer in self._idle:
+            writer.close()
+        self._idle.clear()
+
+
+async def closed_loop(target: Target, connections: int, seconds: float) -> list[Answer]:
+    """So many requests under way at any time."""
+    end = time.perf_counter() + seconds
+    answers: list[Answer] = []
+
+    async def client(first: int) -> None:
+        number = first
+        while (now := time.perf_counter()) < end:
+            answers.append(await target.ask(number, now))
+            number += connections
+
+    await asyncio.gather(*(client(i) for i in range(connections)))
+    target.close()
+    return answers
+
+
+async def open_loop(target: Target, rate: float, seconds: float) -> list[Answer]:
+    """So many requests a second, evenly, whatever becomes of those before."""
+    start = time.perf_counter()
+    under_way = []
+    for number in range(int(rate * seconds)):
+        due = start + number / rate
+        await asyncio.sleep(max(0.0, due - time.perf_counter()))
+        under_way.append(asyncio.ensure_future(target.ask(number, due)))
+    answers = await asyncio.gather(*under_way)
+    target.close()
+    return answers
+
+
+def summarise(answers: Sequence[Answer], *, within: float = np.inf) -> Summary:
+    """Good are those of status 200 that came `within` seconds."""
+    good = [a for a in answers if a.status == 200 and a.seconds <= within]
+    other: dict[int, int] = {}
+    for answer in answers:
+        if answer.status != 200:
+            other[answer.status] = other.get(answer.status, 0) + 1
+    first = min(a.due for a in answers)
+    last = max(a.due + a.seconds for a in answers)
+    latencies = [1000 * a.seconds for a in good] or [np.nan]
+    p50, p99 = np.percentile(latencies, [50, 99])
+    return Summary(
+        len(answers), len(good), other, len(good) / (last - first), float(p50), float(p99)
+    )

@@ -1,0 +1,297 @@
+"""How near the service comes to its device, and to what users would build instead.
+
+    python -m tests.benchmarks.serving --json FILE
+
+Everything runs on this machine, the client too. Ratios within one run count, since machines differ.
+"""
+
+import asyncio
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from models.bundle import MODEL, open_bundle
+from models.image import decode, resize
+from models.session import open_session
+from tests.benchmarks.load import Target, closed_loop, open_loop, summarise
+from tests.benchmarks.material import ARCHITECTURES, bundle_of, camera_images
+from tests.benchmarks.subject import PEERS, Subject, kizu, peer
+
+BATCHES = (1, 2, 4, 8)
+CONNECTIONS = 16
+PARTS = ("ceiling", "saturated", "latency", "peers", "overload", "idle")
+
+
+class Bench:
+    """One bundle's measurements, written down one by one."""
+
+    def __init__(
+        self, name: str, store: Path, images: list[bytes], work: Path, seconds: float, repeats: int
+    ) -> None:
+        self.name = name
+        self.store = store
+        self.images = images
+        self.work = work
+        self.seconds = seconds
+        self.repeats = repeats
+        self.figures: dict[str, Any] = {}
+
+    @property
+    def bundle(self) -> Path:
+        """The served bundle."""
+        return self.store / "cap" / "1"
+
+    def ceiling(self) -> None:
+        """Decode, resize and run in a tight loop: the best batch, and one image at a time."""
+        opened = open_bundle(self.bundle)
+        session = open_session(opened.read(MODEL), device="cpu")
+        manifest = opened.manifest
+
+        def read(number: int) -> np.ndarray:
+            data = self.images[number % len(self.images)]
+            return resize(decode(data, manifest.pixels), manifest.input)
+
+        found: dict[int, list[float]] = {size: [] for size in BATCHES}
+        single: list[float] = []
+        for _ in range(self.repeats):
+            for size in BATCHES:
+                done, start = 0, time.perf_counter()
+                while time.perf_counter() - start < self.seconds / len(BATCHES):
+                    began = time.perf_counter()
+                    batch = np.stack([read(done + i) for i in range(size)])
+                    session.run(["score", "heatmap"], {"image": batch})
+                    done += size
+                    if size == 1:
+                        single.append(1000 * (time.perf_counter() - began))
+                found[size].append(done / (time.perf_counter() - start))
+        rates = {size: statistics.median(values) for size, values in found.items()}
+        self.figures["ceiling"] = {
+            "per_second": rates,
+            "best": max(rates.values()),
+            "single_p50_ms": statistics.median(single),
+        }
+
+    def saturated(self) -> None:
+        """As many requests as it answers, by 16 connections of a light client."""
+        with self._kizu() as subject:
+            runs = [self._wrk(subject, CONNECTIONS) for _ in range(self.repeats)]
+        best = self.figures["ceiling"]["best"]
+        rate = statistics.median(run["per_second"] for run in runs)
+        self.figures["saturated"] = {"runs": runs, "per_second": rate, "of_ceiling": rate / best}
+
+    def latency(self) -> None:
+        """One request at a time; then at 70 % of what it answers at most."""
+        peak = self.figures["saturated"]["per_second"]
+        with self._kizu() as subject:
+            alone = self._closed(subject, 1)
+            loaded = self._open(subject, 0.7 * peak)
+        single = self.figures["ceiling"]["single_p50_ms"]
+        self.figures["latency"] = {
+            "alone": alone,
+            "above_bare_ms": alone["p50"] - single,
+            "at_70_percent": loaded,
+            "p99_of_p50": loaded["p99"] / loaded["p50"],
+        }
+
+    def peers(self) -> None:
+        """The same bundle and images behind other libraries."""
+        found = {}
+        for path in sorted(PEERS.glob("*.py")):
+            if path.stem == "handler":
+                continue
+            with peer(path.stem, self.bundle) as subject:
+                runs = [self._wrk(subject, CONNECTIONS) for _ in range(self.repeats)]
+            found[path.stem] = {
+                "per_second": statistics.median(run["per_second"] for run in runs),
+                "p99": statistics.median(run["p99"] for run in runs),
+            }
+        best = max(entry["per_second"] for entry in found.values())
+        self.figures["peers"] = {
+            **found,
+            "of_best_peer": self.figures["saturated"]["per_second"] / best,
+        }
+
+    def overload(self) -> None:
+        """Twice and ten times of what it can, for a minute; then whether it is itself again."""
+        peak = self.figures["saturated"]["per_second"]
+        with self._kizu() as subject:
+            usual = self._open(subject, 0.8 * peak)
+            found: dict[str, Any] = {"at_80_percent": usual}
+            for times in (2, 10):
+                during = self._open(subject, times * peak, seconds=60)
+                after = self._open(subject, 0.8 * peak, seconds=10)
+                found[f"{times}x"] = {
+                    **during,
+                    "goodput_of_peak": during["per_second"] / peak,
+                    "p99_of_usual": during["p99"] / usual["p99"],
+                    "after": after,
+                }
+        self.figures["overload"] = found
+
+    def idle(self) -> None:
+        """Share of a core with nothing to do."""
+        with self._kizu() as subject:
+            self._closed(subject, 2)
+            before, start = subject.cpu_s, time.monotonic()
+            time.sleep(30)
+            share = (subject.cpu_s - before) / (time.monotonic() - start)
+        self.figures["idle"] = {"of_a_core": share}
+
+    @contextmanager
+    def _kizu(self) -> Iterator[Subject]:
+        with (
+            tempfile.TemporaryDirectory(dir=self.work) as data,
+            kizu(self.store, Path(data)) as subject,
+        ):
+            self._closed(subject, 2, seconds=2)  # warm
+            yield subject
+
+    def _target(self, subject: Subject) -> Target:
+        return Target(subject.port, subject.path, self.images, media="image/jpeg")
+
+    def _closed(
+        self, subject: Subject, connections: int, *, seconds: float | None = None
+    ) -> dict[str, Any]:
+        loop = closed_loop(self._target(subject), connections, seconds or self.seconds)
+        return asdict(summarise(asyncio.run(loop)))
+
+    def _open(
+        self, subject: Subject, rate: float, *, seconds: float | None = None
+    ) -> dict[str, Any]:
+        loop = open_loop(self._target(subject), rate, seconds or self.seconds)
+        answers = asyncio.run(loop)
+        refused = [1000 * a.seconds for a in answers if a.status == 503]
+        summary: dict[str, Any] = asdict(summarise(answers))
+        if refused:
+            summary["refused_p99_ms"] = float(np.percentile(refused, 99))
+        return summary
+
+    def _wrk(self, subject: Subject, connections: int) -> dict[str, Any]:
+        """By wrk, whose threads cost next to nothing."""
+        folder = self.work / "bodies"
+        folder.mkdir(exist_ok=True)
+        for number, image in enumerate(self.images):
+            (folder / str(number)).write_bytes(image)
+        script = folder / "post.lua"
+        script.write_text(_LUA)
+        done = subprocess.run(
+            ["wrk", "-t", "1", "-c", str(connections), "-d", f"{self.seconds:.0f}s", "--latency",
+             "--timeout", "30s", "-s", str(script),
+             f"http://127.0.0.1:{subject.port}{subject.path}", str(folder), str(len(self.images))],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        report: dict[str, Any] = json.loads(done.stdout.rpartition("kizu:")[2])
+        if report["errors"]:
+            raise RuntimeError(f"{subject.name}: {report['errors']} requests failed.")
+        return report
+
+
+_LUA = """
+local requests, number = {}, 0
+function init(args)
+  for i = 0, tonumber(args[2]) - 1 do
+    local file = io.open(args[1] .. "/" .. i, "rb")
+    requests[i] = wrk.format("POST", nil, {["Content-Type"] = "image/jpeg"}, file:read("*a"))
+    file:close()
+  end
+end
+function request()
+  number = (number + 1) % (#requests + 1)
+  return requests[number]
+end
+function done(summary, latency, all)
+  local e = summary.errors
+  io.write(string.format(
+    'kizu:{"per_second": %f, "p50": %f, "p99": %f, "errors": %d}',
+    summary.requests / summary.duration * 1e6, latency:percentile(50) / 1e3,
+    latency:percentile(99) / 1e3, e.connect + e.read + e.write + e.status + e.timeout))
+end
+"""
+
+
+def _machine() -> dict[str, Any]:
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True,
+        cwd=Path(__file__).parent,
+    ).stdout.strip()  # fmt: skip
+    processor = next(
+        line.split(":")[1].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    )
+    return {
+        "cores": os.cpu_count(), "processor": processor, "python": platform.python_version(),
+        "commit": commit,
+    }  # fmt: skip
+
+
+def main(
+    *,
+    json_file: Annotated[Path, typer.Option("--json", help="All figures.")],
+    work: Annotated[Path, typer.Option(help="Bundles and images are kept here.")] = Path(
+        ".kizu/serving"
+    ),
+    bundles: Annotated[str, typer.Option(help="Sizes, comma-separated.")] = ",".join(ARCHITECTURES),
+    only: Annotated[str, typer.Option(help="Parts, comma-separated.")] = ",".join(PARTS),
+    seconds: Annotated[float, typer.Option(help="Of each measurement.")] = 10.0,
+    repeats: Annotated[int, typer.Option(help="Whose median counts.")] = 3,
+) -> None:
+    """Measure the service on this machine."""
+    if not shutil.which("wrk"):
+        raise typer.BadParameter("wrk is missing: apt-get install wrk")
+    work.mkdir(parents=True, exist_ok=True)
+    images = camera_images(work)
+    results: dict[str, Any] = {"machine": _machine(), "bundles": {}}
+    console = Console()
+    for name in bundles.split(","):
+        bench = Bench(name, bundle_of(name, work), images, work, seconds, repeats)
+        for part in only.split(","):
+            console.print(f"{name}: {part}")
+            measure: Callable[[], None] = getattr(bench, part)
+            measure()
+            results["bundles"][name] = bench.figures
+            json_file.write_text(json.dumps(results, indent=2))
+    console.print(_table(results["bundles"]))
+
+
+def _table(bundles: dict[str, dict[str, Any]]) -> Table:
+    table = Table("", *bundles)
+    rows: dict[str, Callable[[dict[str, Any]], str]] = {
+        "ceiling, images/s": lambda f: f"{f['ceiling']['best']:.1f}",
+        "saturated, images/s": lambda f: f"{f['saturated']['per_second']:.1f}",
+        "of the ceiling": lambda f: f"{f['saturated']['of_ceiling']:.2f}",
+        "alone, p50 above bare, ms": lambda f: f"{f['latency']['above_bare_ms']:.1f}",
+        "at 70 %, p99 / p50": lambda f: f"{f['latency']['p99_of_p50']:.2f}",
+        "of the best peer": lambda f: f"{f['peers']['of_best_peer']:.2f}",
+        "2x, goodput of peak": lambda f: f"{f['overload']['2x']['goodput_of_peak']:.2f}",
+        "10x, goodput of peak": lambda f: f"{f['overload']['10x']['goodput_of_peak']:.2f}",
+        "idle, of a core": lambda f: f"{f['idle']['of_a_core']:.4f}",
+    }
+    for title, shown in rows.items():
+        cells = []
+        for figures in bundles.values():
+            try:
+                cells.append(shown(figures))
+            except KeyError:  # not measured this time
+                cells.append("–")
+        table.add_row(title, *cells)
+    return table
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,91 @@
+"""Servers under test, each a process of its own that is asked over HTTP."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+PEERS = Path(__file__).parent / "peers"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A server that runs. Requests go to `path`."""
+
+    name: str
+    port: int
+    path: str
+    process: subprocess.Popen[bytes]
+
+    @property
+    def cpu_s(self) -> float:
+        """Seconds of processor time that it took so far."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    @property
+    def memory(self) -> int:
+        """Bytes that it has in memory."""
+        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+@contextmanager
+def kizu(store: Path, data: Path, **settings: object) -> Iterator[Subject]:
+    """`kizu serve` on a store."""
+    port = free_port()
+    command = [Path(sys.executable).with_name("kizu"), "serve", "--store", store, "--data", data,
+               "--port", str(port)]  # fmt: skip
+    variables = {f"KIZU_{name.upper()}": str(value) for name, value in settings.items()}
+    with _running(command, variables, f"http://127.0.0.1:{port}/health/ready") as process:
+        yield Subject("kizu", port, "/v1/inspect", process)
+
+
+@contextmanager
+def peer(name: str, bundle: Path, **variables: object) -> Iterator[Subject]:
+    """What somebody would put around the same bundle with another library."""
+    port = free_port()
+    command = [sys.executable, PEERS / f"{name}.py", str(bundle), str(port)]
+    given = {key.upper(): str(value) for key, value in variables.items()}
+    with _running(command, given, f"http://127.0.0.1:{port}/health") as process:
+        yield Subject(name, port, "/predict", process)
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def _running(
+    command: list[object], variables: dict[str, str], ready: str
+) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(
+        [str(part) for part in command], env=os.environ | variables, stdout=subprocess.DEVNULL
+    )
+    try:
+        until = time.monotonic() + 120
+        while not _answers(ready):
+            if process.poll() is not None or time.monotonic() > until:
+                raise RuntimeError(f"{command[0]} {command[1]} did not start.")
+            time.sleep(0.1)
+        yield process
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
