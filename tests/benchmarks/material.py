@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from models.backbone import MANIFEST, open_backbone
-from training.backbones import pull_backbone
+from training.backbones import _complete_torchvision, pull_backbone
 from training.data import read_mvtec
 from training.demo_data import write_demo
 from training.fit import fit
@@ -49,6 +49,7 @@ def bundle_of(name: str, work: Path) -> Path:
 
 def _random_backbone(name: str, root: Path) -> Path:
     if not (root / name / MANIFEST).exists():
+        _complete_torchvision()
         import timm
 
         torch.manual_seed(0)

@@ -69,7 +69,10 @@ def _running(
     command: list[object], variables: dict[str, str], ready: str
 ) -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen(
-        [str(part) for part in command], env=os.environ | variables, stdout=subprocess.DEVNULL
+        [str(part) for part in command],
+        env=os.environ | variables,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     try:
         until = time.monotonic() + 120
