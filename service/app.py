@@ -17,7 +17,15 @@ from service.labels import Labels
 from service.metrics import Metrics
 from service.onnx_engine import OnnxEngine
 from service.registry import Registry
-from service.routes import feedback, health, inspect, inspections, open_inference, recipes
+from service.routes import (
+    cameras,
+    feedback,
+    health,
+    inspect,
+    inspections,
+    open_inference,
+    recipes,
+)
 from service.routes.problems import PROBLEMS
 from service.scoring import image_batcher
 from service.settings import Settings
@@ -50,7 +58,7 @@ def create_app(
     )
     install_handlers(app)
     app.add_middleware(AccessMiddleware, max_body_bytes=settings.max_body_bytes)
-    for module in (inspect, inspections, feedback, recipes, open_inference, health):
+    for module in (inspect, inspections, feedback, recipes, cameras, open_inference, health):
         app.include_router(module.router)
     # The short forms that cameras and operators' tools use.
     for path, endpoint, body in (
@@ -96,7 +104,11 @@ def _open(
     database = open_database(settings.database_url)
     blobs = Blobs(settings.data / "blobs")
     metrics = Metrics()
-    registry = Registry(settings.store, database, open_engine, promotion=settings.promotion)
+    registry = Registry(
+        settings.store, database, open_engine, promotion=settings.promotion,
+        model_bytes=settings.model_mb * 1_000_000 or None,
+    )  # fmt: skip
+    metrics.models.set_function(lambda: registry.loaded_bytes)
     registry.start(settings.scan_seconds)
     batcher = image_batcher(settings, metrics)
     watchdog = Watchdog(

@@ -110,13 +110,23 @@ class Inspector:
 
         Raises ImageError or a ServiceError; then nothing is stored.
         """
-        with self._alone(request.idempotency_key), self._admitted():
-            if request.idempotency_key:
-                replayed = await _thread(lambda: self._replay(request))
-                if replayed:
-                    return replayed
-            row = await self._inspect(request, priority)
+        started = time.perf_counter()
+        outcome: str | None = "error"
+        try:
+            with self._alone(request.idempotency_key), self._admitted():
+                if request.idempotency_key:
+                    replayed = await _thread(lambda: self._replay(request))
+                    if replayed:
+                        outcome = None  # it was counted when it came first
+                        return replayed
+                row = await self._inspect(request, priority)
+                outcome = row.verdict
+        finally:
+            if outcome:
+                seconds = time.perf_counter() - started
+                self._metrics.cameras.count(request.camera, outcome, seconds)
         self._metrics.inspections.labels(row.recipe, row.verdict).inc()
+        self._metrics.scores.add(row.recipe, row.bundle_version, row.score)
         return row
 
     async def inspect_in_bulk(self, request: InspectionRequest) -> Inspection:
@@ -124,6 +134,11 @@ class Inspector:
         them is under way at a time."""
         async with self._bulk:
             return await self.inspect(request, priority="bulk")
+
+    async def loaded(self, recipe: str | None) -> Loaded:
+        """The champion of a recipe, loaded. Raises what the registry does."""
+        loaded = self._registry.ready(recipe)
+        return loaded if loaded else await _thread(lambda: self._registry.load(recipe))
 
     async def score(self, loaded: Loaded, images: Sequence[Pixels]) -> list[Scored]:
         """Raw scores of images at the network's size; nothing is stored. Several are bulk."""
@@ -146,12 +161,12 @@ class Inspector:
 
     async def _inspect(self, request: InspectionRequest, priority: Priority) -> Inspection:
         self._watchdog.check()
-        loaded = self._registry.champion(request.recipe)
         most = self._settings.deadline_ms
         milliseconds = min(request.deadline_ms or most, most)
         watch = Stopwatch()
         deadline = time.monotonic() + milliseconds / 1000
         async with _in_time(milliseconds):
+            loaded = await self.loaded(request.recipe)
             # Before the queue: a broken image is one refusal and never touches its neighbours.
             decoded = await _thread(lambda: self._decode(request, loaded), self._decoders)
             watch.lap("decode")

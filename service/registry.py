@@ -1,12 +1,15 @@
 """The bundles that decide: found in the store, verified, warmed, then swapped in whole.
 
 Which bundle of a recipe decides is the newest row of `promotions`. A request keeps the bundle
-that it started with; a replaced one is freed with its last request.
+that it started with; a replaced one is freed with its last request. Of more models than the
+budget allows for, those are let go that were asked for least recently; they are loaded again,
+beside what is being served, when a request asks for them.
 """
 
+import itertools
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +17,7 @@ import structlog
 from sqlalchemy import Engine as Database
 from sqlalchemy.orm import Session
 
-from models.bundle import Bundle, list_recipes, list_versions, open_bundle
+from models.bundle import MODEL, Bundle, list_recipes, list_versions, open_bundle
 from models.errors import BundleError
 from service.engine import Engine
 from service.errors import BadRequest, BundleRefused, NotFound, NotReady
@@ -28,14 +31,34 @@ SYSTEM = "kizu"
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """A bundle and the engine that runs it. Compared by identity: it keys a batch."""
+    """A bundle and the engine that runs it. Compared by identity: it keys a batch.
+
+    `size` is that of the model's file, in bytes.
+    """
 
     bundle: Bundle
     engine: Engine
+    size: int
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The bundle that decides, the device that runs it, and its engine while that is loaded.
+
+    `used` is larger, the later it was asked for.
+    """
+
+    bundle: Bundle
+    device: str
+    loaded: Loaded | None
+    used: int
 
 
 class Registry:
-    """Keeps one loaded champion for each recipe in the store."""
+    """Keeps one champion for each recipe in the store, loaded as far as `model_bytes` allows.
+
+    A model counts by its file's size; the one that was asked for last is always loaded.
+    """
 
     def __init__(
         self,
@@ -44,28 +67,62 @@ class Registry:
         open_engine: Callable[[Bundle], Engine],
         *,
         promotion: Literal["newest", "manual"],
+        model_bytes: int | None = None,
     ) -> None:
         self._store = store
         self._database = database
         self._open_engine = open_engine
         self._promotion = promotion
-        self._champions: dict[str, Loaded] = {}
+        self._model_bytes = model_bytes
+        self._champions: dict[str, Champion] = {}
+        self._uses = itertools.count()
+        self._changing = threading.Lock()  # of champions, held for no longer than that
+        self._loading = threading.Lock()
         self._refused: dict[Path, tuple[object, str]] = {}
         self._scanning = threading.Lock()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
     @property
-    def champions(self) -> dict[str, Loaded]:
+    def champions(self) -> dict[str, Champion]:
         """The champion of each recipe."""
         return dict(self._champions)
+
+    @property
+    def loaded_bytes(self) -> int:
+        """Size of the files of the models that are loaded."""
+        return sum(one.loaded.size for one in self._champions.values() if one.loaded)
 
     @property
     def problems(self) -> list[str]:
         """Why bundles that lie in the store are not served."""
         return [message for _, message in self._refused.values()]
 
-    def champion(self, recipe: str | None) -> Loaded:
+    def ready(self, recipe: str | None) -> Loaded | None:
+        """The champion of a recipe with its engine, at once; None where it must be loaded first.
+
+        Raises what `champion` does.
+        """
+        with self._changing:
+            champion = self.champion(recipe)
+            self._put(replace(champion, used=next(self._uses)))
+        return champion.loaded
+
+    def load(self, recipe: str | None) -> Loaded:
+        """The same, loaded where it was not. Raises what `champion` does; NotReady if it cannot."""
+        with self._loading:
+            loaded = self.ready(recipe)
+            while loaded is None:
+                bundle = self.champion(recipe).bundle
+                try:
+                    loaded = self._open(bundle)
+                except BundleError as error:
+                    raise NotReady(self._shown(error), remedy=error.remedy) from error
+                self._hold(loaded, only_of=bundle)
+                loaded = self.ready(recipe)
+        return loaded
+
+    def champion(self, recipe: str | None) -> Champion:
         """The champion of a recipe; of the only one where none is named.
 
         Raises NotFound, NotReady while nothing is loaded, or BadRequest where one must be named.
@@ -172,8 +229,15 @@ class Registry:
         return loaded
 
     def _load(self, recipe: str, version: int) -> Loaded:
-        bundle = open_bundle(self._path(recipe, version))
-        return Loaded(bundle, self._open_engine(bundle))
+        return self._open(open_bundle(self._path(recipe, version)))
+
+    def _open(self, bundle: Bundle) -> Loaded:
+        engine = self._open_engine(bundle)
+        try:
+            size = (bundle.path / MODEL).stat().st_size
+        except OSError as error:
+            raise BundleError(f"{bundle.path} is gone: {error.strerror}.") from error
+        return Loaded(bundle, engine, size)
 
     def _path(self, recipe: str, version: int) -> Path:
         return self._store / recipe / str(version)
@@ -205,9 +269,27 @@ class Registry:
             )
         self._swap_in(loaded)
 
+    def _hold(self, loaded: Loaded, *, only_of: Bundle | None = None) -> None:
+        """Let it decide, and let go of what there is no room for; not if `only_of` is replaced."""
+        recipe = loaded.bundle.manifest.recipe
+        with self._changing:
+            if only_of is not None and self._champions[recipe].bundle is not only_of:
+                return
+            self._put(Champion(loaded.bundle, loaded.engine.device, loaded, next(self._uses)))
+            if self._model_bytes is None:
+                return
+            room = self._model_bytes
+            for champion in sorted(self._champions.values(), key=lambda c: c.used, reverse=True):
+                room -= champion.loaded.size if champion.loaded else 0
+                if room < 0 and champion.loaded not in (None, loaded):
+                    self._put(replace(champion, loaded=None))
+
+    def _put(self, champion: Champion) -> None:
+        self._champions = {**self._champions, champion.bundle.manifest.recipe: champion}
+
     def _swap_in(self, loaded: Loaded) -> None:
         manifest = loaded.bundle.manifest
-        self._champions = {**self._champions, manifest.recipe: loaded}
+        self._hold(loaded)
         log.info(
             "bundle decides",
             recipe=manifest.recipe,

@@ -32,6 +32,20 @@ class FeedbackSummary(BaseModel):
     has_mask: bool
 
 
+class CameraCounts(BaseModel):
+    """What a camera's images came to; times from their arrival to the answer."""
+
+    camera: str
+    triggers: int
+    ok: int
+    review: int
+    ng: int
+    errors: int
+    min_ms: float
+    mean_ms: float
+    max_ms: float
+
+
 class InspectionResult(BaseModel):
     """One stored inspection. `score` is raw; `percentile` is its rank among good parts, 0..100."""
 

@@ -36,6 +36,12 @@ class Settings(BaseSettings):
         description="newest: a bundle decides as soon as it appears; manual: after `kizu "
         "bundle promote` only (a recipe's first bundle always decides).",
     )
+    model_mb: int = Field(
+        0,
+        ge=0,
+        description="Models that stay loaded, in MB of their files; 0 is all. Those asked for "
+        "least recently are let go, and loaded again when asked for.",
+    )
     scan_seconds: float = Field(2.0, gt=0, description="How often the store is looked through.")
     max_body_bytes: int = Field(32_000_000, gt=0, description="Largest request body; 413 above.")
     max_pixels: int = Field(64_000_000, gt=0, description="Largest image, from its header.")

@@ -96,11 +96,11 @@ class Watchdog:
         return f"A run has not ended after {took:.0f} s." if took > self._hang_s else None
 
     def _look(self) -> str | None:
-        """What is wrong with what any champion's golden images give now."""
-        for recipe, loaded in self._registry.champions.items():
-            problem = self._look_at(loaded)
+        """What is wrong with what any loaded champion's golden images give now."""
+        for recipe, champion in self._registry.champions.items():
+            problem = self._look_at(champion.loaded) if champion.loaded else None
             if problem:
-                return f"{recipe}, version {loaded.bundle.manifest.version}: {problem}"
+                return f"{recipe}, version {champion.bundle.manifest.version}: {problem}"
         return None
 
     def _look_at(self, loaded: Loaded) -> str | None:

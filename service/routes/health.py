@@ -25,8 +25,8 @@ async def ready(response: Response, state: CurrentState) -> Health:
     return Health(
         status="ready" if able else "not ready",
         recipes={
-            recipe: f"version {loaded.bundle.manifest.version} on {loaded.engine.device}"
-            for recipe, loaded in champions.items()
+            recipe: f"version {champion.bundle.manifest.version} on {champion.device}"
+            for recipe, champion in champions.items()
         },
         problems=[*([f"The device is lost. {lost}"] if lost else []), *state.registry.problems],
     )
@@ -37,6 +37,6 @@ async def metrics(state: CurrentState) -> Response:
     """The collectors in Prometheus' text format."""
     bundle = state.metrics.bundle
     bundle.clear()
-    for recipe, loaded in state.registry.champions.items():
-        bundle.labels(recipe, loaded.engine.device).set(loaded.bundle.manifest.version)
+    for recipe, champion in state.registry.champions.items():
+        bundle.labels(recipe, champion.device).set(champion.bundle.manifest.version)
     return Response(generate_latest(state.metrics.registry), media_type=CONTENT_TYPE_LATEST)

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from fastapi import APIRouter, Request, Response
 
+from models.bundle import Bundle, Manifest
 from service.engine import Outputs
 from service.errors import NotFound, UnsupportedMedia
 from service.open_inference import LENGTH_HEADER, metadata, read_request, write_response
-from service.registry import Loaded
 from service.routes.problems import PROBLEMS
-from service.state import CurrentState, State
+from service.state import CurrentState
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"], responses=PROBLEMS)
 
@@ -54,7 +54,7 @@ async def ready(response: Response, state: CurrentState) -> dict[str, bool]:
 @router.get("/models/{recipe}/versions/{version}", operation_id="model_version_metadata")
 async def model(state: CurrentState, recipe: str, version: str | None = None) -> dict[str, Any]:
     """What a model takes and gives."""
-    manifest = _loaded(state, recipe, version).bundle.manifest
+    manifest = _decides(state.registry.champion(recipe).bundle, version)
     return metadata(recipe, manifest.version, manifest.input)
 
 
@@ -65,7 +65,7 @@ async def model_ready(
 ) -> dict[str, bool | str]:
     """Whether this model can be inferred."""
     state.watchdog.check()
-    _loaded(state, recipe, version)
+    _decides(state.registry.champion(recipe).bundle, version)
     return {"name": recipe, "ready": True}
 
 
@@ -80,8 +80,8 @@ async def infer(
     """Raw scores and heatmaps of images at the network's size."""
     if request.headers.get("content-encoding", "identity") != "identity":
         raise UnsupportedMedia("Compressed bodies are not read.", remedy="Send it as it is.")
-    loaded = _loaded(state, recipe, version)
-    manifest = loaded.bundle.manifest
+    loaded = await state.inspector.loaded(recipe)
+    manifest = _decides(loaded.bundle, version)
     asked = read_request(
         await request.body(), request.headers.get(LENGTH_HEADER), manifest.input,
         state.settings.max_batch_images,
@@ -99,9 +99,11 @@ async def infer(
     )
 
 
-def _loaded(state: State, recipe: str, version: str | None) -> Loaded:
-    loaded = state.registry.champion(recipe)
-    decides = str(loaded.bundle.manifest.version)
-    if version not in (None, decides):
-        raise NotFound(f"Version {version} of {recipe!r} is not loaded; {decides} decides.")
-    return loaded
+def _decides(bundle: Bundle, version: str | None) -> Manifest:
+    """The manifest, where this version was asked for or none."""
+    manifest = bundle.manifest
+    if version not in (None, str(manifest.version)):
+        raise NotFound(
+            f"Version {version} of {manifest.recipe!r} is not loaded; {manifest.version} decides."
+        )
+    return manifest

@@ -6,7 +6,7 @@ from sqlalchemy.orm import Session
 
 from models.bundle import list_versions
 from service.errors import Superseded
-from service.registry import Loaded
+from service.registry import Champion
 from service.routes.problems import PROBLEMS
 from service.schemas import (
     PromotionRecord,
@@ -27,7 +27,7 @@ async def list_recipes(state: CurrentState) -> list[RecipeStatus]:
     """All recipes that can be inspected."""
 
     def read() -> list[RecipeStatus]:
-        return [_status(state, loaded) for loaded in state.registry.champions.values()]
+        return [_status(state, champion) for champion in state.registry.champions.values()]
 
     return await to_thread.run_sync(read)
 
@@ -101,15 +101,15 @@ async def promote(state: CurrentState, recipe: str, asked: PromotionRequest) -> 
     return await to_thread.run_sync(write)
 
 
-def _status(state: State, loaded: Loaded) -> RecipeStatus:
-    manifest = loaded.bundle.manifest
+def _status(state: State, champion: Champion) -> RecipeStatus:
+    manifest = champion.bundle.manifest
     with Session(state.database) as session:
-        thresholds = records.thresholds_in_force(session, loaded.bundle)
+        thresholds = records.thresholds_in_force(session, champion.bundle)
     return RecipeStatus(
         recipe_id=manifest.recipe,
         bundle_version=manifest.version,
-        bundle_digest=loaded.bundle.digest,
-        device=loaded.engine.device,
+        bundle_digest=champion.bundle.digest,
+        device=champion.device,
         versions=list_versions(state.settings.store, manifest.recipe),
         thresholds=thresholds,
         input=manifest.input.model_dump() | manifest.pixels.model_dump(),

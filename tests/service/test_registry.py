@@ -1,3 +1,4 @@
+import re
 import shutil
 import threading
 
@@ -161,6 +162,62 @@ def test_a_decision_that_came_while_a_bundle_was_loading_stands(store, database_
     service.scan()
     assert service.champion("cap").bundle.manifest.version == 1
     database.dispose()
+
+
+def add_recipe(store, name):
+    """The same model for another product."""
+    source = open_bundle(store / "cap" / "1")
+    files = {file: source.read(file) for file in FILES}
+    write_bundle(store, source.manifest.model_copy(update={"recipe": name}), files)
+
+
+def test_models_above_the_budget_are_let_go_and_come_back_when_asked_for(
+    make_client, store, good_part
+):
+    for name in ("lid", "pin"):
+        add_recipe(store, name)
+    size = (store / "cap" / "1" / MODEL).stat().st_size
+    client = make_client(model_mb=int(2.5 * size / 1e6))
+    for recipe in ("cap", "lid", "pin", "cap", "cap", "lid"):
+        answer = client.post(f"/v1/inspect?recipe={recipe}", content=good_part, headers=JPEG)
+        assert (answer.status_code, answer.json()["recipe_id"]) == (200, recipe)
+        loaded = re.search(r"^kizu_models_loaded_bytes (.+)$", client.get("/metrics").text, re.M)
+        assert float(loaded[1]) == 2 * size
+    assert set(client.get("/health/ready").json()["recipes"]) == {"cap", "lid", "pin"}
+
+
+def test_what_was_asked_for_least_recently_is_let_go(store, database_url):
+    for name in ("lid", "pin"):
+        add_recipe(store, name)
+    database = open_database(database_url)
+    opened = []
+
+    def open_engine(bundle):
+        opened.append(bundle.manifest.recipe)
+        return FakeEngine()
+
+    size = (store / "cap" / "1" / MODEL).stat().st_size
+    registry = Registry(store, database, open_engine, promotion="newest", model_bytes=2 * size)
+    registry.scan()
+    assert opened == ["cap", "lid", "pin"]
+    assert registry.ready("cap") is None
+    assert registry.ready("lid") is not None
+    held = registry.load("pin")
+    assert registry.load("cap").bundle.manifest.recipe == "cap"
+    assert opened == ["cap", "lid", "pin", "cap"]
+    assert registry.ready("lid") is None
+    assert registry.ready("pin") is held
+    database.dispose()
+
+
+def test_a_model_that_was_spoilt_while_it_was_not_loaded_is_refused(make_client, store, good_part):
+    add_recipe(store, "lid")
+    size = (store / "cap" / "1" / MODEL).stat().st_size
+    client = make_client(model_mb=int(1.5 * size / 1e6))
+    (store / "cap" / "1" / MODEL).write_bytes(b"broken")
+    answer = client.post("/v1/inspect?recipe=cap", content=good_part, headers=JPEG)
+    assert (answer.status_code, answer.json()["verdict"]) == (503, "error")
+    assert client.post("/v1/inspect?recipe=lid", content=good_part, headers=JPEG).is_success
 
 
 @pytest.mark.parametrize("asked", [9, 0])
