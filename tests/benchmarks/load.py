@@ -29,17 +29,29 @@ class Summary:
     p99: float
 
 
-class Target:
-    """What is asked, again and again, with one body after the other."""
+@dataclass(frozen=True)
+class Question:
+    """One kind of request."""
 
-    def __init__(self, port: int, path: str, bodies: Sequence[bytes], *, media: str) -> None:
+    path: str
+    body: bytes
+    media: str
+
+    def encode(self) -> bytes:
+        """As it goes over the wire."""
+        head = (
+            f"POST {self.path} HTTP/1.1\r\nHost: kizu\r\nContent-Type: {self.media}\r\n"
+            f"Content-Length: {len(self.body)}\r\n\r\n"
+        )
+        return head.encode() + self.body
+
+
+class Target:
+    """What is asked, again and again, one question after the other."""
+
+    def __init__(self, port: int, questions: Sequence[Question]) -> None:
         self._port = port
-        self._requests = [
-            f"POST {path} HTTP/1.1\r\nHost: kizu\r\nContent-Type: {media}\r\n"
-            f"Content-Length: {len(body)}\r\n\r\n".encode()
-            + body
-            for body in bodies
-        ]
+        self._requests = [question.encode() for question in questions]
         self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
 
     async def ask(self, number: int, due: float) -> Answer:
@@ -76,14 +88,16 @@ class Target:
         self._idle.clear()
 
 
-async def closed_loop(target: Target, connections: int, seconds: float) -> list[Answer]:
-    """So many requests under way at any time."""
+async def closed_loop(
+    target: Target, connections: int, seconds: float = np.inf, *, most: float = np.inf
+) -> list[Answer]:
+    """So many requests under way at any time, until it is time or `most` were sent."""
     end = time.perf_counter() + seconds
     answers: list[Answer] = []
 
     async def client(first: int) -> None:
         number = first
-        while (now := time.perf_counter()) < end:
+        while (now := time.perf_counter()) < end and number < most:
             answers.append(await target.ask(number, now))
             number += connections
 

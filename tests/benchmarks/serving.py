@@ -6,6 +6,7 @@ Everything runs on this machine, the client too. Ratios within one run count, si
 """
 
 import asyncio
+import io
 import json
 import os
 import platform
@@ -13,8 +14,11 @@ import shutil
 import statistics
 import subprocess
 import tempfile
+import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -22,26 +26,35 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
+from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from models.bundle import MODEL, open_bundle
+from models.bundle import FILES, MODEL, open_bundle, write_bundle
 from models.image import decode, resize
 from models.session import open_session
-from tests.benchmarks.load import Target, closed_loop, open_loop, summarise
+from tests.benchmarks.load import Question, Target, closed_loop, open_loop, summarise
 from tests.benchmarks.material import ARCHITECTURES, bundle_of, camera_images
 from tests.benchmarks.subject import PEERS, Subject, kizu, peer
 
 BATCHES = (1, 2, 4, 8)
 CONNECTIONS = 16
-PARTS = ("ceiling", "saturated", "latency", "peers", "overload", "idle")
+SWAPS = 200
+PARTS = ("ceiling", "saturated", "latency", "peers", "overload", "swap", "idle", "memory")
 
 
 class Bench:
     """One bundle's measurements, written down one by one."""
 
     def __init__(
-        self, name: str, store: Path, images: list[bytes], work: Path, seconds: float, repeats: int
+        self,
+        name: str,
+        store: Path,
+        images: list[bytes],
+        work: Path,
+        seconds: float,
+        repeats: int,
+        requests: int,
     ) -> None:
         self.name = name
         self.store = store
@@ -49,6 +62,7 @@ class Bench:
         self.work = work
         self.seconds = seconds
         self.repeats = repeats
+        self.requests = requests
         self.figures: dict[str, Any] = {}
 
     @property
@@ -111,12 +125,11 @@ class Bench:
     def peers(self) -> None:
         """The same bundle and images behind other libraries."""
         found = {}
-        for path in sorted(PEERS.glob("*.py")):
-            if path.stem == "handler":
-                continue
-            with peer(path.stem, self.bundle) as subject:
+        for name in PEERS:
+            with peer(name, self.bundle) as subject:
+                self._closed(subject, 2, seconds=2)  # warm
                 runs = [self._wrk(subject, CONNECTIONS) for _ in range(self.repeats)]
-            found[path.stem] = {
+            found[name] = {
                 "per_second": statistics.median(run["per_second"] for run in runs),
                 "p99": statistics.median(run["p99"] for run in runs),
             }
@@ -152,17 +165,108 @@ class Bench:
             share = (subject.cpu_s - before) / (time.monotonic() - start)
         self.figures["idle"] = {"of_a_core": share}
 
+    def swap(self) -> None:
+        """Another version decides, 200 times, at half of what it can answer."""
+        store = self.work / "swapped"
+        shutil.rmtree(store, ignore_errors=True)
+        shutil.copytree(self.store, store)
+        bundle = open_bundle(self.bundle)
+        files = {name: bundle.read(name) for name in FILES}
+        write_bundle(store, bundle.manifest.model_copy(update={"version": 2}), files)
+        peak = self.figures["saturated"]["per_second"]
+        with self._kizu(store) as subject:
+            address = f"http://127.0.0.1:{subject.port}/v1/recipes/cap/promotions"
+            done = threading.Event()
+
+            def promote() -> list[float]:
+                took = []
+                for number in range(SWAPS):
+                    asked = {"version": 1 + number % 2, "by": "benchmark", "reason": "swap"}
+                    started = time.perf_counter()
+                    request = urllib.request.Request(
+                        address, json.dumps(asked).encode(), {"Content-Type": "application/json"}
+                    )
+                    with urllib.request.urlopen(request, timeout=60):
+                        took.append(time.perf_counter() - started)
+                done.set()
+                return took
+
+            with ThreadPoolExecutor(1) as pool:
+                swaps = pool.submit(promote)
+                answers = []
+                while not done.is_set() and not swaps.done():
+                    answers += asyncio.run(open_loop(self._target(subject), 0.5 * peak, 10))
+                took = swaps.result()
+        summary = summarise(answers)
+        self.figures["swap"] = {
+            "swaps": len(took),
+            "median_s": statistics.median(took),
+            "requests": summary.sent,
+            "failed": summary.sent - summary.good,
+            "p50": summary.p50,
+            "p99": summary.p99,
+        }
+
+    def memory(self) -> None:
+        """How much more it holds after mixed requests than after a tenth of them."""
+        small = [self._smaller(image) for image in self.images]
+        grey = np.random.default_rng(0).integers(0, 256, (512, 640), np.uint8).tobytes()
+        path, raw = "/v1/inspect", "/v1/inspect?width=640&height=512&pixel_format=Mono8"
+        questions = [
+            Question(path, self.images[0], "image/jpeg"),
+            *(Question(path, image, "image/jpeg") for image in small),
+            *(Question(f"{path}?heatmap=overlay", image, "image/jpeg") for image in small[:4]),
+            *[Question(raw, grey, "application/octet-stream")] * 4,
+            Question(raw, grey[:-1], "application/octet-stream"),
+            Question(path, self.images[0][:50_000], "image/jpeg"),
+            Question(path, small[0], "text/plain"),
+            Question(f"{path}?recipe=none", small[0], "image/jpeg"),
+            Question(f"{path}?deadline_ms=1", small[0], "image/jpeg"),
+        ]
+        with self._kizu() as subject:
+            held = []
+            answers: dict[int, int] = {}
+            for _ in range(10):
+                target = Target(subject.port, questions)
+                loop = closed_loop(target, CONNECTIONS, most=self.requests // 10)
+                for answer in asyncio.run(loop):
+                    answers[answer.status] = answers.get(answer.status, 0) + 1
+                held.append(subject.memory)
+        self.figures["memory"] = {
+            "requests": sum(answers.values()),
+            "answers": answers,
+            "megabytes": [round(one / 1e6, 1) for one in held],
+            "growth": held[-1] / held[0] - 1,
+        }
+
+    @staticmethod
+    def _smaller(image: bytes) -> bytes:
+        buffer = io.BytesIO()
+        Image.open(io.BytesIO(image)).resize((320, 256)).save(buffer, "JPEG", quality=90)
+        return buffer.getvalue()
+
     @contextmanager
-    def _kizu(self) -> Iterator[Subject]:
+    def _kizu(self, store: Path | None = None) -> Iterator[Subject]:
         with (
             tempfile.TemporaryDirectory(dir=self.work) as data,
-            kizu(self.store, Path(data)) as subject,
+            kizu(store or self.store, Path(data)) as subject,
         ):
             self._closed(subject, 2, seconds=2)  # warm
             yield subject
 
     def _target(self, subject: Subject) -> Target:
-        return Target(subject.port, subject.path, self.images, media="image/jpeg")
+        media, bodies = self._bodies(subject)
+        return Target(subject.port, [Question(subject.path, body, media) for body in bodies])
+
+    def _bodies(self, subject: Subject) -> tuple[str, list[bytes]]:
+        if not subject.form:
+            return "image/jpeg", self.images
+        head = (
+            f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="image"; filename="i.jpg"\r\n'
+            "Content-Type: image/jpeg\r\n\r\n"
+        )
+        bodies = [head.encode() + one + f"\r\n--{_BOUNDARY}--\r\n".encode() for one in self.images]
+        return f"multipart/form-data; boundary={_BOUNDARY}", bodies
 
     def _closed(
         self, subject: Subject, connections: int, *, seconds: float | None = None
@@ -185,14 +289,16 @@ class Bench:
         """By wrk, whose threads cost next to nothing."""
         folder = self.work / "bodies"
         folder.mkdir(exist_ok=True)
-        for number, image in enumerate(self.images):
-            (folder / str(number)).write_bytes(image)
+        media, bodies = self._bodies(subject)
+        for number, body in enumerate(bodies):
+            (folder / str(number)).write_bytes(body)
         script = folder / "post.lua"
         script.write_text(_LUA)
         done = subprocess.run(
             ["wrk", "-t", "1", "-c", str(connections), "-d", f"{self.seconds:.0f}s", "--latency",
              "--timeout", "30s", "-s", str(script),
-             f"http://127.0.0.1:{subject.port}{subject.path}", str(folder), str(len(self.images))],
+             f"http://127.0.0.1:{subject.port}{subject.path}", str(folder),
+             str(len(bodies)), media],
             capture_output=True, text=True, check=True,
         )  # fmt: skip
         report: dict[str, Any] = json.loads(done.stdout.rpartition("kizu:")[2])
@@ -201,12 +307,13 @@ class Bench:
         return report
 
 
+_BOUNDARY = "kizu-benchmark"
 _LUA = """
 local requests, number = {}, 0
 function init(args)
   for i = 0, tonumber(args[2]) - 1 do
     local file = io.open(args[1] .. "/" .. i, "rb")
-    requests[i] = wrk.format("POST", nil, {["Content-Type"] = "image/jpeg"}, file:read("*a"))
+    requests[i] = wrk.format("POST", nil, {["Content-Type"] = args[3]}, file:read("*a"))
     file:close()
   end
 end
@@ -250,6 +357,7 @@ def main(
     only: Annotated[str, typer.Option(help="Parts, comma-separated.")] = ",".join(PARTS),
     seconds: Annotated[float, typer.Option(help="Of each measurement.")] = 10.0,
     repeats: Annotated[int, typer.Option(help="Whose median counts.")] = 3,
+    requests: Annotated[int, typer.Option(help="Of the part that watches memory.")] = 100_000,
 ) -> None:
     """Measure the service on this machine."""
     if not shutil.which("wrk"):
@@ -259,7 +367,7 @@ def main(
     results: dict[str, Any] = {"machine": _machine(), "bundles": {}}
     console = Console()
     for name in bundles.split(","):
-        bench = Bench(name, bundle_of(name, work), images, work, seconds, repeats)
+        bench = Bench(name, bundle_of(name, work), images, work, seconds, repeats, requests)
         for part in only.split(","):
             console.print(f"{name}: {part}")
             measure: Callable[[], None] = getattr(bench, part)
@@ -280,6 +388,8 @@ def _table(bundles: dict[str, dict[str, Any]]) -> Table:
         "of the best peer": lambda f: f"{f['peers']['of_best_peer']:.2f}",
         "2x, goodput of peak": lambda f: f"{f['overload']['2x']['goodput_of_peak']:.2f}",
         "10x, goodput of peak": lambda f: f"{f['overload']['10x']['goodput_of_peak']:.2f}",
+        "failed of requests beside swaps": lambda f: f"{f['swap']['failed']}",
+        "memory, growth": lambda f: f"{f['memory']['growth']:.1%}",
         "idle, of a core": lambda f: f"{f['idle']['of_a_core']:.4f}",
     }
     for title, shown in rows.items():

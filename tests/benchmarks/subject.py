@@ -1,6 +1,8 @@
 """Servers under test, each a process of its own that is asked over HTTP."""
 
+import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -11,17 +13,34 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-PEERS = Path(__file__).parent / "peers"
+FOLDER = Path(__file__).parent / "peers"
+
+
+@dataclass(frozen=True)
+class Peer:
+    """How another library is asked: whether it is up, and for images as a form's file or plain."""
+
+    ready: str = "/health"
+    form: bool = False
+
+
+PEERS = {
+    "fastapi_plain": Peer(),
+    "litserve_batched": Peer(form=True),
+    "bentoml_batched": Peer(ready="/livez", form=True),
+    "ray_batched": Peer(),
+}
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A server that runs. Requests go to `path`."""
+    """A server that runs. Requests go to `path`, with a `form` or the image as it is."""
 
     name: str
     port: int
     path: str
     process: subprocess.Popen[bytes]
+    form: bool = False
 
     @property
     def cpu_s(self) -> float:
@@ -48,13 +67,13 @@ def kizu(store: Path, data: Path, **settings: object) -> Iterator[Subject]:
 
 
 @contextmanager
-def peer(name: str, bundle: Path, **variables: object) -> Iterator[Subject]:
+def peer(name: str, bundle: Path) -> Iterator[Subject]:
     """What somebody would put around the same bundle with another library."""
     port = free_port()
-    command = [sys.executable, PEERS / f"{name}.py", str(bundle), str(port)]
-    given = {key.upper(): str(value) for key, value in variables.items()}
-    with _running(command, given, f"http://127.0.0.1:{port}/health") as process:
-        yield Subject(name, port, "/predict", process)
+    known = PEERS[name]
+    command = [sys.executable, FOLDER / f"{name}.py", str(bundle), str(port)]
+    with _running(command, {}, f"http://127.0.0.1:{port}{known.ready}") as process:
+        yield Subject(name, port, "/predict", process, known.form)
 
 
 def free_port() -> int:
@@ -73,6 +92,7 @@ def _running(
         env=os.environ | variables,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        start_new_session=True,  # with the processes that it starts
     )
     try:
         until = time.monotonic() + 120
@@ -82,8 +102,10 @@ def _running(
             time.sleep(0.1)
         yield process
     finally:
-        process.terminate()
+        os.killpg(process.pid, signal.SIGTERM)
         process.wait(60)
+        with contextlib.suppress(ProcessLookupError):  # what did not end with its parent
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def _answers(url: str) -> bool:
