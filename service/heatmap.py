@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from models.bundle import Thresholds
@@ -28,7 +29,17 @@ def keep(heatmap: Floats) -> KeptHeatmap:
     low, high = float(heatmap.min()), float(heatmap.max())
     span = (high - low) or 1.0
     levels = np.rint((heatmap.astype(np.float64) - low) * (STEPS / span)).astype(np.uint16)
-    return KeptHeatmap(encode_png(levels), low, high)
+    return KeptHeatmap(_encode(levels), low, high)
+
+
+def _encode(levels: NDArray[np.uint16]) -> bytes:
+    """16-bit PNG. Huffman codes alone: as small as with a search for matches, of which smooth
+    heatmaps have none, in a quarter of the time."""
+    choices = [
+        cv2.IMWRITE_PNG_COMPRESSION, 1,
+        cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY,
+    ]  # fmt: skip
+    return cv2.imencode(".png", levels, choices)[1].tobytes()
 
 
 def restore(kept: KeptHeatmap) -> Floats:
