@@ -7,6 +7,7 @@ import onnxruntime as ort
 from models.errors import DeviceError, ModelError
 
 Device = Literal["auto", "cpu", "cuda", "tensorrt", "openvino"]
+Precision = Literal["fp32", "fp16"]
 DEVICES: tuple[Device, ...] = get_args(Device)
 
 # HEURISTIC: the exhaustive search costs about 0.6 s for every new shape. No TF32: its 10 bits of
@@ -28,22 +29,31 @@ PROVIDERS: dict[str, list[tuple[str, dict[str, str]]]] = {
     "openvino": [("OpenVINOExecutionProvider", {"device_type": "CPU", "precision": "FP32"})],
 }
 _NVIDIA = ("cuda", "tensorrt")
+# What lets a device compute in half precision. The others take a graph as it is written.
+_HALF = {"tensorrt": {"trt_fp16_enable": "1"}}
 
 
 def open_session(
-    model: bytes, *, device: Device = "auto", threads: int = 0
+    model: bytes, *, device: Device = "auto", threads: int = 0, precision: Precision = "fp32"
 ) -> ort.InferenceSession:
     """Load an ONNX model onto a device; `threads` bounds the CPU threads of one run, 0 is all.
 
     `auto` is CUDA or OpenVINO where the installed runtime was built for it, else the CPU. Raises
-    ModelError, or DeviceError when the device does not really run: ONNX Runtime falls back to the
-    CPU without a word, and lists providers that cannot load.
+    ModelError, or DeviceError when the device does not really run, or not in that precision: ONNX
+    Runtime falls back to the CPU without a word, and lists providers that cannot load.
     """
     chosen = _built_for() if device == "auto" else device
+    if precision == "fp16" and chosen not in _HALF:
+        raise DeviceError(
+            f"The device {chosen!r} computes in fp32 alone.",
+            remedy=f"Set the precision to fp32, or the device to {' or '.join(_HALF)}.",
+        )
     if chosen in _NVIDIA:
         ort.preload_dlls()  # CUDA and cuDNN from their wheels, which the loader would not find
-    providers: list[Any] = PROVIDERS[chosen]
-    provider = providers[0][0]
+    (provider, choices), *others = PROVIDERS[chosen]
+    if precision == "fp16":
+        choices = choices | _HALF[chosen]
+    providers: list[Any] = [(provider, choices), *others]
     if provider not in ort.get_available_providers():
         raise _not_running(chosen, f"this ONNX Runtime has no {provider}")
     options = ort.SessionOptions()

@@ -131,5 +131,9 @@ def _close(state: State) -> None:
 def onnx_engine(settings: Settings) -> Callable[[Bundle], Engine]:
     """What opens a bundle on the device of the settings."""
     return lambda bundle: OnnxEngine(
-        bundle, device=settings.device, threads=settings.threads, max_batch=settings.max_batch
+        bundle,
+        device=settings.device,
+        threads=settings.threads,
+        max_batch=settings.max_batch,
+        precision=settings.precision,
     )

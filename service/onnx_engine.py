@@ -10,7 +10,7 @@ from models.bundle import GOLDEN, MODEL, Bundle
 from models.errors import BundleError, ModelError
 from models.golden import Golden
 from models.image import Pixels
-from models.session import Device, is_accelerator, open_session, provider_of
+from models.session import Device, Precision, is_accelerator, open_session, provider_of
 from service.engine import Outputs
 from service.errors import EngineFailure
 
@@ -25,6 +25,7 @@ class OnnxEngine:
         device: Device,
         threads: int,
         max_batch: int,
+        precision: Precision = "fp32",
         buckets: Sequence[int] | None = None,
     ) -> None:
         """Load, warm and check. Raises BundleError, or DeviceError where a named device does not
@@ -35,7 +36,9 @@ class OnnxEngine:
         """
         # The session is made from the very bytes that were hashed: a file read twice could change.
         try:
-            self._session = open_session(bundle.read(MODEL), device=device, threads=threads)
+            self._session = open_session(
+                bundle.read(MODEL), device=device, threads=threads, precision=precision
+            )
             self.device = provider_of(self._session)
             golden = Golden.from_bytes(bundle.read(GOLDEN))
             if buckets is None:

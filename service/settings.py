@@ -7,7 +7,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from models.errors import KizuError
-from models.session import Device
+from models.session import Device, Precision
 
 
 class SettingsError(KizuError):
@@ -29,6 +29,11 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on.")
     device: Device = Field(
         "auto", description="auto, or what must really run: cpu, cuda, tensorrt, openvino."
+    )
+    precision: Precision = Field(
+        "fp32",
+        description="fp16 lets TensorRT compute in half precision; a bundle whose "
+        "golden vectors it misses is refused.",
     )
     threads: int = Field(0, ge=0, description="CPU threads of one model run; 0 is all cores.")
     promotion: Literal["newest", "manual"] = Field(

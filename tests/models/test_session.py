@@ -36,6 +36,11 @@ def test_a_device_that_is_not_there_is_an_error_and_not_the_cpu(
     assert ("kizu[openvino]" if device == "openvino" else "kizu[gpu]") in raised.value.remedy
 
 
+def test_half_precision_is_refused_where_it_would_not_be_used(scorer: bytes) -> None:
+    with pytest.raises(DeviceError, match="'cpu' computes in fp32 alone"):
+        open_session(scorer, device="cpu", precision="fp16")
+
+
 @pytest.mark.skipif(HAS_CUDA, reason="this ONNX Runtime offers CUDA")
 @pytest.mark.filterwarnings("ignore:Specified provider")
 def test_auto_does_not_fall_back_to_the_cpu_without_a_word(
