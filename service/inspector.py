@@ -135,6 +135,16 @@ class Inspector:
         async with self._bulk:
             return await self.inspect(request, priority="bulk")
 
+    def check_room(self) -> None:
+        """Raise NotReady or QueueFull where an image would only be refused: before it is read."""
+        self._watchdog.check()
+        most = self._settings.max_queue + self._settings.max_batch
+        if self._under_way >= most:
+            raise QueueFull(
+                f"{self._under_way} images are being inspected already.",
+                remedy="Send it again a little later, or send fewer at once.",
+            )
+
     async def loaded(self, recipe: str | None) -> Loaded:
         """The champion of a recipe, loaded. Raises what the registry does."""
         loaded = self._registry.ready(recipe)
@@ -160,7 +170,6 @@ class Inspector:
                     task.cancel()
 
     async def _inspect(self, request: InspectionRequest, priority: Priority) -> Inspection:
-        self._watchdog.check()
         most = self._settings.deadline_ms
         milliseconds = min(request.deadline_ms or most, most)
         watch = Stopwatch()
@@ -265,13 +274,8 @@ class Inspector:
 
     @contextlib.contextmanager
     def _admitted(self) -> Iterator[None]:
-        """Bound what is under way with its body in memory, before anything is spent on it."""
-        most = self._settings.max_queue + self._settings.max_batch
-        if self._under_way >= most:
-            raise QueueFull(
-                f"{self._under_way} images are being inspected already.",
-                remedy="Send it again a little later, or send fewer at once.",
-            )
+        """Bound what is under way with its body in memory."""
+        self.check_room()
         self._under_way += 1
         try:
             yield

@@ -1,18 +1,15 @@
 """The Open Inference Protocol, by Triton's own client and by hand."""
 
-import socket
-import threading
-
 import numpy as np
 import pytest
 import tritonclient.http as triton
-import uvicorn
 from tritonclient.utils import InferenceServerException
 
 from models.bundle import GOLDEN
 from models.golden import Golden
 from service.app import create_app
 from service.settings import Settings
+from tests.listening import listening
 
 
 @pytest.fixture(scope="module")
@@ -25,14 +22,8 @@ def address(fitted, tmp_path_factory):
     """Where a service listens."""
     data = tmp_path_factory.mktemp("data")
     app = create_app(Settings(store=fitted.path.parent.parent, data=data, max_batch_images=5))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
-    listener = socket.create_server(("127.0.0.1", 0))
-    thread = threading.Thread(target=server.run, args=([listener],))
-    thread.start()
-    host, port = listener.getsockname()
-    yield f"{host}:{port}"
-    server.should_exit = True
-    thread.join(30)
+    with listening(app) as (host, port):
+        yield f"{host}:{port}"
 
 
 @pytest.fixture

@@ -1,8 +1,6 @@
 """The operators' page, in a real browser against a real service."""
 
 import io
-import socket
-import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,7 +8,6 @@ from typing import Any
 
 import httpx2 as httpx
 import pytest
-import uvicorn
 from PIL import Image
 from structlog.testing import capture_logs
 
@@ -26,6 +23,7 @@ from models.image import InputSize, PixelContract
 from service.app import create_app
 from service.engine import FakeEngine
 from service.settings import Settings
+from tests.listening import listening
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: [test] extra")
 expect = playwright.expect
@@ -87,20 +85,13 @@ def api(store: Path, tmp_path: Path) -> Iterator[httpx.Client]:
     app = create_app(
         Settings(store=store, data=tmp_path / "data"), open_engine=lambda bundle: FakeEngine()
     )
-    config = uvicorn.Config(app, access_log=False, log_level="warning", ws="none")
-    server = uvicorn.Server(config)
-    # It listens from here on: a request waits for the service to start, so nobody has to poll.
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=server.run, args=([listener],))
-        thread.start()
-        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        try:
-            # Logged from another thread, lines would slip past pytest's capture.
-            with capture_logs(), httpx.Client(base_url=address, timeout=30) as client:
-                yield client
-        finally:
-            server.should_exit = True
-            thread.join()
+    # Logged from another thread, lines would slip past pytest's capture.
+    with (
+        listening(app) as (host, port),
+        capture_logs(),
+        httpx.Client(base_url=f"http://{host}:{port}", timeout=30) as client,
+    ):
+        yield client
 
 
 @pytest.fixture(scope="module")

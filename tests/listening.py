@@ -1,0 +1,26 @@
+"""An application behind a real server, for what no test client shows."""
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+from fastapi import FastAPI
+
+
+@contextmanager
+def listening(app: FastAPI) -> Iterator[tuple[str, int]]:
+    """Serve on a free port; its host and port.
+
+    It listens from here on: a request waits for the service to start, so nobody has to poll.
+    """
+    server = uvicorn.Server(uvicorn.Config(app, access_log=False, log_level="critical", ws="none"))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        try:
+            yield listener.getsockname()
+        finally:
+            server.should_exit = True
+            thread.join()
