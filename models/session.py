@@ -29,6 +29,8 @@ PROVIDERS: dict[str, list[tuple[str, dict[str, str]]]] = {
     "openvino": [("OpenVINOExecutionProvider", {"device_type": "CPU", "precision": "FP32"})],
 }
 _NVIDIA = ("cuda", "tensorrt")
+# Devices whose runs share the processor's cores.
+ON_CORES = ("cpu", "openvino")
 # What lets a device compute in half precision. The others take a graph as it is written.
 _HALF = {"tensorrt": {"trt_fp16_enable": "1"}}
 
@@ -42,7 +44,7 @@ def open_session(
     ModelError, or DeviceError when the device does not really run, or not in that precision: ONNX
     Runtime falls back to the CPU without a word, and lists providers that cannot load.
     """
-    chosen = _built_for() if device == "auto" else device
+    chosen = resolved(device)
     if precision == "fp16" and chosen not in _HALF:
         raise DeviceError(
             f"The device {chosen!r} computes in fp32 alone.",
@@ -79,7 +81,10 @@ def is_accelerator(session: ort.InferenceSession) -> bool:
     return provider_of(session) in [PROVIDERS[device][0][0] for device in _NVIDIA]
 
 
-def _built_for() -> Device:
+def resolved(device: Device) -> Device:
+    """Which device a session would be opened on."""
+    if device != "auto":
+        return device
     available = ort.get_available_providers()
     for device in ("cuda", "openvino"):
         if PROVIDERS[device][0][0] in available:

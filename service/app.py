@@ -15,7 +15,7 @@ from service.errors import install_handlers
 from service.inspector import Inspector
 from service.labels import Labels
 from service.metrics import Metrics
-from service.onnx_engine import OnnxEngine
+from service.onnx_engine import OnnxDevice
 from service.registry import Registry
 from service.routes import (
     cameras,
@@ -53,7 +53,7 @@ def create_app(
         title="Kizu",
         summary="Visual inspection that learns from good parts.",
         version="1",
-        lifespan=_lifespan(settings, open_engine or onnx_engine(settings), give_up),
+        lifespan=_lifespan(settings, open_engine, give_up),
         telemetry={"tracing": False},
     )
     install_handlers(app)
@@ -80,7 +80,9 @@ def create_app(
 
 
 def _lifespan(
-    settings: Settings, open_engine: Callable[[Bundle], Engine], give_up: Callable[[], None]
+    settings: Settings,
+    open_engine: Callable[[Bundle], Engine] | None,
+    give_up: Callable[[], None],
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[dict[str, State]]]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, State]]:
@@ -98,19 +100,24 @@ def _lifespan(
 
 
 def _open(
-    settings: Settings, open_engine: Callable[[Bundle], Engine], give_up: Callable[[], None]
+    settings: Settings,
+    open_engine: Callable[[Bundle], Engine] | None,
+    give_up: Callable[[], None],
 ) -> State:
     settings.data.mkdir(parents=True, exist_ok=True)
     database = open_database(settings.database_url)
     blobs = Blobs(settings.data / "blobs")
     metrics = Metrics()
+    device = OnnxDevice(settings)
     registry = Registry(
-        settings.store, database, open_engine, promotion=settings.promotion,
+        settings.store, database, open_engine or device.open, promotion=settings.promotion,
         model_bytes=settings.model_mb * 1_000_000 or None,
     )  # fmt: skip
     metrics.models.set_function(lambda: registry.loaded_bytes)
     registry.start(settings.scan_seconds)
-    batcher = image_batcher(settings, metrics)
+    # Of another engine nothing is known: it runs one batch at a time.
+    lanes, max_batch = (1, settings.max_batch or 8) if open_engine else device.limits
+    batcher = image_batcher(settings, metrics, lanes=lanes, max_batch=max_batch)
     watchdog = Watchdog(
         registry, batcher, every_s=settings.canary_seconds, hang_s=settings.hang_seconds,
         give_up=give_up,
@@ -126,14 +133,3 @@ def _close(state: State) -> None:
     state.batcher.close()  # answers what is in flight
     state.registry.close()
     state.database.dispose()
-
-
-def onnx_engine(settings: Settings) -> Callable[[Bundle], Engine]:
-    """What opens a bundle on the device of the settings."""
-    return lambda bundle: OnnxEngine(
-        bundle,
-        device=settings.device,
-        threads=settings.threads,
-        max_batch=settings.max_batch,
-        precision=settings.precision,
-    )

@@ -1,8 +1,9 @@
 """Gathers items into batches for one device; knows no image, HTTP or ONNX.
 
 Work-conserving: a free device takes what waits, at once, and a batch is never closed before the
-device is free. One thread owns the device. A future travels with its item, so that whoever
-stops waiting only cancels its own.
+device is free. A device has one lane, with a thread of its own, or several that run at the same
+time, as a processor with its cores. A future travels with its item, so that whoever stops
+waiting only cancels its own.
 """
 
 import bisect
@@ -38,6 +39,12 @@ class Run:
     waited_s: float
 
 
+@dataclass(frozen=True)
+class _UnderWay:
+    since: float
+    until: float  # as far as is known
+
+
 @dataclass
 class _Job(Generic[Key, Item, Result]):
     key: Key
@@ -58,8 +65,8 @@ class Batcher(Generic[Key, Item, Result]):
     oldest item is that old.
 
     `run(key, items)` gives a result for each item, in order; it is called on the batcher's own
-    thread alone. When it raises, its items are run one by one, so that one item's failure is
-    not its neighbours'. Keys are held weakly.
+    threads, one for each of `lanes`. When it raises, its items are run one by one, so that one
+    item's failure is not its neighbours'. Keys are held weakly.
     """
 
     def __init__(
@@ -68,24 +75,35 @@ class Batcher(Generic[Key, Item, Result]):
         *,
         max_queue: int,
         max_batch: int,
+        lanes: int = 1,
         bulk_age_s: float = 1.0,
         linger_s: float = 0.0,
         observe: Callable[[Run], None] = lambda run: None,
     ) -> None:
         self._run = run
         self._max_queue = max_queue
-        self._max_batch = max_batch
+        self.max_batch = max_batch
         self._bulk_age_s = bulk_age_s
         self._linger_s = linger_s
         self._observe = observe
         self._jobs: list[_Job[Key, Item, Result]] = []  # by turn
         self._times: WeakKeyDictionary[Key, ServiceTime] = WeakKeyDictionary()
-        self._busy_until: float | None = None  # as far as is known
-        self._running_since: float | None = None
+        self._under_way: dict[int, _UnderWay] = {}  # by lane
         self._changed = threading.Condition()
         self._closing = False
-        self._thread = threading.Thread(target=self._loop, name="kizu-device", daemon=True)
-        self._thread.start()
+        self._lanes = [
+            threading.Thread(
+                target=self._loop, args=(lane,), name=f"kizu-device-{lane}", daemon=True
+            )
+            for lane in range(lanes)
+        ]
+        for thread in self._lanes:
+            thread.start()
+
+    @property
+    def at_once(self) -> int:
+        """How many items can be run at the same time."""
+        return len(self._lanes) * self.max_batch
 
     @property
     def depth(self) -> int:
@@ -102,9 +120,10 @@ class Batcher(Generic[Key, Item, Result]):
 
     @property
     def running_s(self) -> float:
-        """Seconds that the run under way has taken; 0 where there is none."""
-        since = self._running_since
-        return 0.0 if since is None else time.monotonic() - since
+        """Seconds that the oldest run under way has taken; 0 where there is none."""
+        with self._changed:
+            oldest = min((run.since for run in self._under_way.values()), default=math.inf)
+        return max(0.0, time.monotonic() - oldest)
 
     def submit(
         self, key: Key, item: Item, *, deadline: float, priority: Priority = "line"
@@ -135,11 +154,12 @@ class Batcher(Generic[Key, Item, Result]):
         return job.future
 
     def close(self) -> None:
-        """Refuse what is new, finish what waits, and end the thread."""
+        """Refuse what is new, finish what waits, and end the threads."""
         with self._changed:
             self._closing = True
-            self._changed.notify()
-        self._thread.join()
+            self._changed.notify_all()
+        for thread in self._lanes:
+            thread.join()
 
     def learn(self, key: Key, count: int, seconds: float) -> None:
         """Take note of how long a run takes that was not the batcher's own, as a warm-up."""
@@ -147,13 +167,14 @@ class Batcher(Generic[Key, Item, Result]):
             self._times.setdefault(key, ServiceTime()).learn(count, seconds)
 
     def _expected_wait(self, keys: Sequence[Key], now: float) -> float:
-        """Seconds until items of these keys were run, each key's as full batches."""
-        wait = max(0.0, (self._busy_until or now) - now)
+        """Seconds until items of these keys were run, each key's as full batches; the last is one's
+        own, which no other lane makes shorter."""
+        work = sum(max(0.0, run.until - now) for run in self._under_way.values())
         for key, count in Counter(keys).items():
-            batches, rest = divmod(count, self._max_batch)
-            wait += batches * self._time_of(key, self._max_batch)
-            wait += self._time_of(key, rest) if rest else 0.0
-        return wait
+            batches, rest = divmod(count, self.max_batch)
+            work += batches * self._time_of(key, self.max_batch)
+            work += self._time_of(key, rest) if rest else 0.0
+        return max(work / len(self._lanes), self._time_of(keys[-1], 1))
 
     def _time_of(self, key: Key, count: int) -> float:
         known = self._times.get(key)
@@ -169,7 +190,7 @@ class Batcher(Generic[Key, Item, Result]):
             given_up.future.set_exception(_full(len(self._jobs), wait))
         return True
 
-    def _loop(self) -> None:
+    def _loop(self, lane: int) -> None:
         while True:
             with self._changed:
                 idle = not self._jobs
@@ -179,15 +200,17 @@ class Batcher(Generic[Key, Item, Result]):
                 aged = self._linger()
                 batch = self._take()
                 if batch:
-                    self._running_since = time.monotonic()
+                    now = time.monotonic()
                     expected = self._time_of(batch[0].key, len(batch))
-                    self._busy_until = self._running_since + expected
+                    self._under_way[lane] = _UnderWay(now, now + expected)
+                    if self._jobs:
+                        self._changed.notify()  # another lane
             if batch:
-                full = len(batch) == self._max_batch
+                full = len(batch) == self.max_batch
                 reason: Reason = "full" if full else "aged" if aged else "idle" if idle else "free"
                 self._dispatch(batch, reason)
             with self._changed:
-                self._running_since = self._busy_until = None
+                self._under_way.pop(lane, None)
 
     def _linger(self) -> bool:
         """Wait for company, if any is allowed for; whether the oldest item's age ended it."""
@@ -195,7 +218,7 @@ class Batcher(Generic[Key, Item, Result]):
             return False
 
         def enough() -> bool:
-            return self._closing or not self._jobs or len(self._alike()) >= self._max_batch
+            return self._closing or not self._jobs or len(self._alike()) >= self.max_batch
 
         while not enough():
             # Half of what a deadline leaves beside the run, since the run may take longer.
@@ -222,9 +245,13 @@ class Batcher(Generic[Key, Item, Result]):
             return []
         batch: list[_Job[Key, Item, Result]] = []
         earliest = math.inf
-        for job in self._alike():
+        alike = self._alike()
+        # Lanes that are free, too, have their share.
+        share = math.ceil(len(alike) / (len(self._lanes) - len(self._under_way)))
+        most = min(share, self.max_batch)
+        for job in alike:
             ends = now + self._time_of(job.key, len(batch) + 1)
-            if len(batch) == self._max_batch or (batch and ends > min(earliest, job.deadline)):
+            if len(batch) == most or (batch and ends > min(earliest, job.deadline)):
                 continue
             if job.future.set_running_or_notify_cancel():
                 batch.append(job)

@@ -18,8 +18,9 @@ from rich.table import Table
 from models.bundle import list_recipes, list_versions, open_bundle
 from models.command import run
 from models.errors import BundleError
-from service.app import create_app, onnx_engine
+from service.app import create_app
 from service.logs import configure_logging
+from service.onnx_engine import OnnxDevice
 from service.registry import Registry
 from service.settings import Settings, SettingsError
 from service.store.blobs import Blobs
@@ -110,7 +111,7 @@ def verify_command(
 ) -> None:
     """Check every hash, and replay the golden vectors on this machine's device."""
     opened = open_bundle(bundle)
-    engine = onnx_engine(_settings(device=device))(opened)
+    engine = OnnxDevice(_settings(device=device)).open(opened)
     typer.echo(f"ok: {opened.digest} agrees with its training on {engine.device}")
 
 
@@ -140,7 +141,7 @@ def promote_command(
     registry = Registry(
         settings.store,
         open_database(settings.database_url),
-        onnx_engine(settings),
+        OnnxDevice(settings).open,
         promotion=settings.promotion,
     )
     registry.promote(recipe, version, by=by, reason=reason)

@@ -100,7 +100,7 @@ class Inspector:
         self._settings = settings
         self._in_flight: set[str] = set()
         self._under_way = 0
-        self._bulk = asyncio.Semaphore(settings.max_batch)
+        self._bulk = asyncio.Semaphore(batcher.at_once)
         self._decoders = anyio.CapacityLimiter(os.cpu_count() or 1)
 
     async def inspect(
@@ -138,7 +138,7 @@ class Inspector:
     def check_room(self) -> None:
         """Raise NotReady or QueueFull where an image would only be refused: before it is read."""
         self._watchdog.check()
-        most = self._settings.max_queue + self._settings.max_batch
+        most = self._settings.max_queue + self._batcher.at_once
         if self._under_way >= most:
             raise QueueFull(
                 f"{self._under_way} images are being inspected already.",

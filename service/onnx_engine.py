@@ -1,6 +1,9 @@
 """A bundle in ONNX Runtime: loaded, warmed, and held to what training saw."""
 
-from collections.abc import Sequence
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -10,48 +13,98 @@ from models.bundle import GOLDEN, MODEL, Bundle
 from models.errors import BundleError, ModelError
 from models.golden import Golden
 from models.image import Pixels
-from models.session import Device, Precision, is_accelerator, open_session, provider_of
+from models.session import ON_CORES, is_accelerator, open_session, provider_of, resolved
 from service.engine import Outputs
 from service.errors import EngineFailure
+from service.settings import Settings
+
+
+class OnnxDevice:
+    """What the settings ask for, and how much it does at once: `lanes` runs of `max_batch` images.
+
+    On a CPU, a run that is alone is over soonest with all cores. Runs beside each other have a
+    part of them each: threads of one run wait for each other, longest where others are on their
+    cores. Larger batches gain nothing there.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.on_cores = resolved(settings.device) in ON_CORES
+        self.threads = settings.threads or os.cpu_count() or 1
+        self.lanes = min(self.threads, 4) if self.on_cores else 1
+        self.max_batch = settings.max_batch or (2 if self.on_cores else 8)
+        self._running = 0
+        self._lock = threading.Lock()
+
+    @property
+    def limits(self) -> tuple[int, int]:
+        """Lanes, and images in a run."""
+        return self.lanes, self.max_batch
+
+    def open(self, bundle: Bundle) -> "OnnxEngine":
+        """Load a bundle. Raises BundleError or DeviceError."""
+        return OnnxEngine(bundle, self)
+
+    def session(self, model: bytes, threads: int) -> ort.InferenceSession:
+        """A session of a model by the settings. Raises ModelError or DeviceError."""
+        return open_session(
+            model, device=self._settings.device, threads=threads,
+            precision=self._settings.precision,
+        )  # fmt: skip
+
+    @contextmanager
+    def run(self) -> Iterator[bool]:
+        """Around a run; whether it is alone when it begins."""
+        with self._lock:
+            self._running += 1
+            alone = self._running == 1
+        try:
+            yield alone
+        finally:
+            with self._lock:
+                self._running -= 1
 
 
 class OnnxEngine:
-    """Runs a bundle's graph on the device where its golden vectors were just replayed."""
+    """Runs a bundle's graph on the device where its golden vectors were just replayed.
+
+    On a CPU, `run` may be called by several threads at once.
+    """
 
     def __init__(
-        self,
-        bundle: Bundle,
-        *,
-        device: Device,
-        threads: int,
-        max_batch: int,
-        precision: Precision = "fp32",
-        buckets: Sequence[int] | None = None,
+        self, bundle: Bundle, device: OnnxDevice, *, buckets: Sequence[int] | None = None
     ) -> None:
         """Load, warm and check. Raises BundleError, or DeviceError where a named device does not
         run.
 
         `buckets` are the only sizes of batches that the device sees; by default 1, 2, 4 … up to
-        `max_batch` where a new size costs time, and any size on a CPU.
+        the device's most where a new size costs time, and any size on a CPU.
         """
         # The session is made from the very bytes that were hashed: a file read twice could change.
         try:
-            self._session = open_session(
-                bundle.read(MODEL), device=device, threads=threads, precision=precision
-            )
+            model = bundle.read(MODEL)
+            self._session = device.session(model, device.threads)
             self.device = provider_of(self._session)
+            self._shared = device
+            self._narrow = self._session
+            if device.lanes > 1:
+                self._narrow = device.session(model, device.threads // device.lanes)
             golden = Golden.from_bytes(bundle.read(GOLDEN))
             if buckets is None:
-                buckets = powers_of_two(max_batch) if is_accelerator(self._session) else ()
+                buckets = () if device.on_cores else powers_of_two(device.max_batch)
             # The largest first: memory that was taken is never given back, and the smaller fit in.
             self._buckets = [
                 _Bucket(self._session, size, golden.images[0])
                 for size in sorted(buckets, reverse=True)
             ]
             replayed = self.run(golden.images)
+            with device.run():  # as if another was under way
+                beside = self.run(golden.images)
         except (ModelError, ValueError, KeyError, EngineFailure) as error:
             raise BundleError(f"{bundle.path} cannot be replayed: {error}") from error
-        difference = golden.disagreement(replayed.scores, replayed.heatmaps)
+        difference = golden.disagreement(replayed.scores, replayed.heatmaps) or golden.disagreement(
+            beside.scores, beside.heatmaps
+        )
         if difference:
             raise BundleError(
                 f"{bundle.path} disagrees on {self.device} with what training saw: its "
@@ -71,7 +124,9 @@ class OnnxEngine:
 
     def _run(self, images: Pixels) -> Outputs:
         if not self._buckets:
-            results: list[Any] = self._session.run(_OUTPUTS, {"image": images})
+            with self._shared.run() as alone:
+                session = self._session if alone else self._narrow
+                results: list[Any] = session.run(_OUTPUTS, {"image": images})
             return Outputs(results[0], results[1])
         most = self._buckets[0].size
         parts = [self._fit(images[i : i + most]) for i in range(0, len(images), most)]

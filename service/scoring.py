@@ -26,12 +26,15 @@ class Scored:
 ImageBatcher = Batcher[Loaded, Pixels, Scored]
 
 
-def image_batcher(settings: Settings, metrics: Metrics) -> ImageBatcher:
+def image_batcher(
+    settings: Settings, metrics: Metrics, *, lanes: int, max_batch: int
+) -> ImageBatcher:
     """A running batcher for this process's device."""
     batcher: ImageBatcher = Batcher(
         score_images,
         max_queue=settings.max_queue,
-        max_batch=settings.max_batch,
+        max_batch=max_batch,
+        lanes=lanes,
         linger_s=settings.batch_wait_ms / 1000,
         observe=lambda run: metrics.batch.labels(run.reason).observe(run.size),
     )

@@ -52,7 +52,12 @@ class Settings(BaseSettings):
     max_pixels: int = Field(64_000_000, gt=0, description="Largest image, from its header.")
     max_batch_images: int = Field(64, gt=0, description="Most images in one batch request.")
     max_queue: int = Field(64, gt=0, description="Images waiting for the device; 503 above.")
-    max_batch: int = Field(8, gt=0, description="Most images in one run of the model.")
+    max_batch: int = Field(
+        0,
+        ge=0,
+        description="Most images in one run of the model; 0 is 8, and 2 on a CPU, where more gain "
+        "nothing.",
+    )
     batch_wait_ms: float = Field(
         0, ge=0, description="Longest wait of an image for others to run with it."
     )

@@ -271,3 +271,35 @@ def test_a_fit_never_says_that_more_is_cheaper_or_that_nothing_costs():
     times.learn(2, 0.01)
     times.learn(8, 0.1)
     assert times.of(1) > 0
+
+
+def test_lanes_run_at_the_same_time_and_share_what_waits():
+    both = threading.Barrier(2, timeout=10)
+    batches = []
+
+    def run(key, items):
+        both.wait()  # passes only where two runs are under way at once
+        batches.append(list(items))
+        return items
+
+    batcher = Batcher(run, max_queue=9, max_batch=4, lanes=2)
+    futures = [batcher.submit(A, item, deadline=FAR) for item in range(2)]
+    assert [future.result(10) for future in futures] == [0, 1]
+    assert sorted(batches) == [[0], [1]]
+    assert batcher.at_once == 8
+    batcher.close()
+
+
+def test_several_lanes_are_expected_to_be_through_sooner(device):
+    batcher = Batcher(device.run, max_queue=9, max_batch=1, lanes=2)
+    batcher.learn(A, 1, 10.0)
+    futures = [batcher.submit(A, item, deadline=FAR) for item in range(4)]
+    for _ in range(2):
+        assert device.entered.acquire(timeout=10)
+    now = time.monotonic()
+    with pytest.raises(QueueFull):  # 20 s of work are under way, 20 wait, and 10 are its own
+        batcher.submit(A, 4, deadline=now + 24)
+    futures.append(batcher.submit(A, 4, deadline=now + 26))
+    device.free.set()
+    assert [future.result(10) for future in futures] == [0, 2, 4, 6, 8]
+    batcher.close()

@@ -1,11 +1,14 @@
 """Batches in sizes that a device was warmed for give what they give in any size."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
 from models.bundle import GOLDEN
 from models.golden import Golden
-from service.onnx_engine import OnnxEngine, powers_of_two
+from service.onnx_engine import OnnxDevice, OnnxEngine, powers_of_two
+from service.settings import Settings
 
 
 @pytest.fixture(scope="module")
@@ -17,9 +20,9 @@ def images(bundle):
 
 @pytest.mark.parametrize("count", range(1, 10))
 def test_buckets_change_no_result(bundle, images, count):
-    given = {"device": "cpu", "threads": 1, "max_batch": 4}
-    plain = OnnxEngine(bundle, **given).run(images[:count])
-    engine = OnnxEngine(bundle, **given, buckets=(1, 2, 4))
+    device = OnnxDevice(Settings(device="cpu", threads=1))
+    plain = device.open(bundle).run(images[:count])
+    engine = OnnxEngine(bundle, device, buckets=(1, 2, 4))
     engine.run(images[::-1])  # what is left there must not be seen
     outputs = engine.run(images[:count])
     assert outputs.scores.shape == (count,)
@@ -28,12 +31,24 @@ def test_buckets_change_no_result(bundle, images, count):
 
 
 def test_results_are_not_overwritten_by_the_next_run(bundle, images):
-    engine = OnnxEngine(bundle, device="cpu", threads=1, max_batch=2, buckets=(2,))
+    engine = OnnxEngine(bundle, OnnxDevice(Settings(device="cpu", threads=1)), buckets=(2,))
     first = engine.run(images[:2])
     kept = first.scores.copy(), first.heatmaps.copy()
     engine.run(images[2:4])
     np.testing.assert_array_equal(first.scores, kept[0])
     np.testing.assert_array_equal(first.heatmaps, kept[1])
+
+
+def test_runs_beside_each_other_give_what_each_gives_alone(bundle, images):
+    device = OnnxDevice(Settings(device="cpu", threads=4))
+    assert (device.lanes, device.max_batch) == (4, 2)
+    engine = device.open(bundle)
+    alone = [engine.run(images[i : i + 1]) for i in range(8)]
+    with ThreadPoolExecutor(4) as lanes:
+        beside = list(lanes.map(lambda i: engine.run(images[i : i + 1]), range(8)))
+    for one, other in zip(alone, beside, strict=True):
+        np.testing.assert_allclose(one.scores, other.scores, rtol=1e-4)
+        np.testing.assert_allclose(one.heatmaps, other.heatmaps, atol=1e-3)
 
 
 @pytest.mark.parametrize(("most", "sizes"), [(1, [1]), (2, [1, 2]), (6, [1, 2, 4, 6])])

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from models.image import encode_png
-from service.app import onnx_engine
 from service.engine import Outputs
 from service.errors import EngineFailure
+from service.onnx_engine import OnnxDevice
 from service.settings import Settings
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -51,7 +51,7 @@ def watched(make_client, lost):
     engines = []
 
     def open_engine(bundle):
-        engines.append(Failing(onnx_engine(Settings(threads=1))(bundle)))
+        engines.append(Failing(OnnxDevice(Settings(threads=1)).open(bundle)))
         return engines[-1]
 
     client = make_client(
@@ -80,7 +80,7 @@ def test_a_failed_part_has_the_device_looked_at_at_once(make_client, lost, good_
     engine = []
 
     def open_engine(bundle):
-        engine.append(Failing(onnx_engine(Settings(threads=1))(bundle)))
+        engine.append(Failing(OnnxDevice(Settings(threads=1)).open(bundle)))
         return engine[-1]
 
     client = make_client(open_engine=open_engine, give_up=lost.set, canary_seconds=1000)
@@ -107,7 +107,7 @@ def test_an_image_that_breaks_the_model_does_not_cost_the_device(make_client, lo
             return super().run(images)
 
     client = make_client(
-        open_engine=lambda bundle: Picky(onnx_engine(Settings(threads=1))(bundle)),
+        open_engine=lambda bundle: Picky(OnnxDevice(Settings(threads=1)).open(bundle)),
         give_up=lost.set,
         canary_seconds=0.2,
     )
@@ -121,11 +121,12 @@ def test_an_image_that_breaks_the_model_does_not_cost_the_device(make_client, lo
 SERVE = """
 import sys, threading, time
 import service.cli
-from service.app import create_app, onnx_engine
+from service.app import create_app
+from service.onnx_engine import OnnxDevice
 
 def hanging(settings, *, give_up):
     def open_engine(bundle):
-        engine = onnx_engine(settings)(bundle)
+        engine = OnnxDevice(settings).open(bundle)
         run = engine.run
         def slow(images):
             time.sleep(0 if time.monotonic() < ready + 2 else 1000)
