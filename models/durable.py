@@ -9,21 +9,40 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
+class Draft:
+    """A file whose content is durable already, under a temporary name beside its own."""
+
+    def __init__(self, path: Path, data: bytes) -> None:
+        self._path = path
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
+        self._temporary = Path(name)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fchmod(descriptor, 0o644)  # mkstemp gives 0600; others of the plant read these
+                os.fsync(descriptor)
+        except BaseException:
+            self.discard()
+            raise
+
+    def publish(self) -> None:
+        """Give it its name, atomically and durably."""
+        try:
+            self._temporary.replace(self._path)
+        except BaseException:
+            self.discard()
+            raise
+        sync_directory(self._path.parent)
+
+    def discard(self) -> None:
+        """Leave nothing of it, unless it was published."""
+        self._temporary.unlink(missing_ok=True)
+
+
 def write_file(path: Path, data: bytes) -> None:
     """Write `data` to `path` atomically and durably: temporary name, fsync, rename, fsync."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)  # mkstemp gives 0600; other processes of the plant read these
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_directory(path.parent)
+    Draft(path, data).publish()
 
 
 @contextmanager
@@ -60,6 +79,8 @@ def rename_directory(source: Path, target: Path) -> None:
 
 def make_directory(path: Path) -> None:
     """Make a directory with its missing parents, each of their names durable."""
+    if path.is_dir():
+        return
     missing = [directory for directory in (path, *path.parents) if not directory.exists()]
     path.mkdir(parents=True, exist_ok=True)
     for directory in missing:

@@ -10,12 +10,14 @@ from fastapi_offline import FastAPIOffline
 
 from models.bundle import Bundle
 from service.access import AccessMiddleware
+from service.admission import AdmissionMiddleware
 from service.engine import Engine
 from service.errors import install_handlers
 from service.inspector import Inspector
 from service.labels import Labels
 from service.metrics import Metrics
 from service.onnx_engine import OnnxDevice
+from service.pace import Pace
 from service.registry import Registry
 from service.routes import (
     cameras,
@@ -57,6 +59,7 @@ def create_app(
         telemetry={"tracing": False},
     )
     install_handlers(app)
+    app.add_middleware(AdmissionMiddleware, paths=("/inspect", "/v1/inspect"))
     app.add_middleware(AccessMiddleware, max_body_bytes=settings.max_body_bytes)
     for module in (inspect, inspections, feedback, recipes, cameras, open_inference, health):
         app.include_router(module.router)
@@ -108,22 +111,23 @@ def _open(
     database = open_database(settings.database_url)
     blobs = Blobs(settings.data / "blobs")
     metrics = Metrics()
-    device = OnnxDevice(settings)
+    device = OnnxDevice(settings, under_way=lambda: pace.under_way)
+    # Of another engine nothing is known: it runs one batch at a time.
+    lanes, max_batch = (1, settings.max_batch or 8) if open_engine else device.limits
+    pace = Pace(lanes * max_batch)
     registry = Registry(
         settings.store, database, open_engine or device.open, promotion=settings.promotion,
         model_bytes=settings.model_mb * 1_000_000 or None,
     )  # fmt: skip
     metrics.models.set_function(lambda: registry.loaded_bytes)
     registry.start(settings.scan_seconds)
-    # Of another engine nothing is known: it runs one batch at a time.
-    lanes, max_batch = (1, settings.max_batch or 8) if open_engine else device.limits
     batcher = image_batcher(settings, metrics, lanes=lanes, max_batch=max_batch)
     watchdog = Watchdog(
         registry, batcher, every_s=settings.canary_seconds, hang_s=settings.hang_seconds,
         give_up=give_up,
     )  # fmt: skip
     watchdog.start()
-    inspector = Inspector(registry, database, blobs, batcher, watchdog, metrics, settings)
+    inspector = Inspector(registry, database, blobs, batcher, watchdog, pace, metrics, settings)
     labels = Labels(database, blobs, settings)
     return State(settings, database, blobs, registry, batcher, watchdog, inspector, labels, metrics)
 

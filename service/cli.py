@@ -1,5 +1,6 @@
 """`kizu`: serve, bundle, snapshot."""
 
+import gc
 import os
 import socket
 import threading
@@ -62,6 +63,10 @@ class _Server(uvicorn.Server):
             await super().startup(sockets=[self._listener])
         except SystemExit as error:
             raise self._service.state.startup_error from error
+        # What is here by now stays: to look through it for garbage, again and again, would halt
+        # the service for a tenth of a second each time.
+        gc.collect()
+        gc.freeze()
         host, port = self._listener.getsockname()[:2]
         log.info("listening", url=f"http://{host}:{port}/")
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import hashlib
+import math
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -22,12 +23,13 @@ from service.batcher import Priority
 from service.engine import Floats
 from service.errors import BadRequest, Conflict, DeadlinePassed, EngineFailure, QueueFull
 from service.metrics import Metrics
+from service.pace import Pace
 from service.regions import find_regions
 from service.registry import Loaded, Registry
 from service.scoring import ImageBatcher, Scored
 from service.settings import Settings
 from service.store import records
-from service.store.blobs import Blobs
+from service.store.blobs import BlobDraft, Blobs
 from service.store.tables import Inspection
 from service.watchdog import Watchdog
 
@@ -62,6 +64,15 @@ class _Decoded:
     pixels: Pixels  # at the network's size
 
 
+@dataclass(frozen=True)
+class _Prepared:
+    """What a row needs beside the score."""
+
+    image_sha256: str
+    request_sha256: str
+    thresholds: Thresholds
+
+
 class Stopwatch:
     """Milliseconds by step, each from the end of the one before."""
 
@@ -88,6 +99,7 @@ class Inspector:
         blobs: Blobs,
         batcher: ImageBatcher,
         watchdog: Watchdog,
+        pace: Pace,
         metrics: Metrics,
         settings: Settings,
     ) -> None:
@@ -99,7 +111,7 @@ class Inspector:
         self._metrics = metrics
         self._settings = settings
         self._in_flight: set[str] = set()
-        self._under_way = 0
+        self._pace = pace
         self._bulk = asyncio.Semaphore(batcher.at_once)
         self._decoders = anyio.CapacityLimiter(os.cpu_count() or 1)
 
@@ -113,13 +125,15 @@ class Inspector:
         started = time.perf_counter()
         outcome: str | None = "error"
         try:
-            with self._alone(request.idempotency_key), self._admitted():
+            self.check_room(request.deadline_ms)
+            with self._alone(request.idempotency_key), self._pace.one() as way:
                 if request.idempotency_key:
                     replayed = await _thread(lambda: self._replay(request))
                     if replayed:
                         outcome = None  # it was counted when it came first
                         return replayed
                 row = await self._inspect(request, priority)
+                self._pace.done(way)
                 outcome = row.verdict
         finally:
             if outcome:
@@ -135,15 +149,18 @@ class Inspector:
         async with self._bulk:
             return await self.inspect(request, priority="bulk")
 
-    def check_room(self) -> None:
+    def check_room(self, deadline_ms: int | None = None) -> None:
         """Raise NotReady or QueueFull where an image would only be refused: before it is read."""
         self._watchdog.check()
-        most = self._settings.max_queue + self._batcher.at_once
-        if self._under_way >= most:
-            raise QueueFull(
-                f"{self._under_way} images are being inspected already.",
+        waiting, within_s = self._pace.under_way, self._pace.within_s
+        full = waiting >= self._settings.max_queue + self._batcher.at_once
+        if full or 1000 * within_s > self._milliseconds(deadline_ms):
+            refused = QueueFull(
+                f"{waiting} images are being inspected already.",
                 remedy="Send it again a little later, or send fewer at once.",
             )
+            refused.retry_after_s = max(1, math.ceil(within_s))
+            raise refused
 
     async def loaded(self, recipe: str | None) -> Loaded:
         """The champion of a recipe, loaded. Raises what the registry does."""
@@ -157,11 +174,13 @@ class Inspector:
 
         async def one_of_many(image: Pixels) -> Scored:
             async with self._bulk:
-                return await self._score(loaded, image, deadline, "bulk")
+                with self._pace.one():
+                    return await self._score(loaded, image, deadline, "bulk")
 
         async with _in_time(self._settings.deadline_ms):
             if len(images) == 1:
-                return [await self._score(loaded, images[0], deadline, "line")]
+                with self._pace.one():
+                    return [await self._score(loaded, images[0], deadline, "line")]
             tasks = [asyncio.ensure_future(one_of_many(image)) for image in images]
             try:
                 return await asyncio.gather(*tasks)
@@ -170,18 +189,27 @@ class Inspector:
                     task.cancel()
 
     async def _inspect(self, request: InspectionRequest, priority: Priority) -> Inspection:
-        most = self._settings.deadline_ms
-        milliseconds = min(request.deadline_ms or most, most)
+        milliseconds = self._milliseconds(request.deadline_ms)
         watch = Stopwatch()
         deadline = time.monotonic() + milliseconds / 1000
-        async with _in_time(milliseconds):
-            loaded = await self.loaded(request.recipe)
-            # Before the queue: a broken image is one refusal and never touches its neighbours.
-            decoded = await _thread(lambda: self._decode(request, loaded), self._decoders)
-            watch.lap("decode")
-            scored = await self._score(loaded, decoded.pixels, deadline, priority)
-        watch.lap("queue", device=scored.seconds)
-        row = await _thread(lambda: self._store(request, loaded, decoded, scored, watch))
+        image = self._blobs.draft(request.image)
+        try:
+            async with _in_time(milliseconds):
+                loaded = await self.loaded(request.recipe)
+                # Before the queue: a broken image is one refusal and never touches its neighbours.
+                decoded = await _thread(lambda: self._decode(request, loaded), self._decoders)
+                watch.lap("decode")
+                waiting = self._submit(loaded, decoded.pixels, deadline, priority)
+                # While the device is at work.
+                prepared, scored = await asyncio.gather(
+                    _thread(lambda: self._prepare(request, loaded, image)), self._scored(waiting)
+                )
+            watch.lap("queue", device=scored.seconds)
+            row = await _thread(
+                lambda: self._store(request, loaded, decoded, image, prepared, scored, watch)
+            )
+        finally:
+            image.discard()
         for step, milliseconds_of_step in watch.times.items():
             self._metrics.steps.labels(step).observe(milliseconds_of_step / 1000)
         return row
@@ -189,10 +217,17 @@ class Inspector:
     async def _score(
         self, loaded: Loaded, pixels: Pixels, deadline: float, priority: Priority
     ) -> Scored:
+        return await self._scored(self._submit(loaded, pixels, deadline, priority))
+
+    def _submit(
+        self, loaded: Loaded, pixels: Pixels, deadline: float, priority: Priority
+    ) -> "asyncio.Future[Scored]":
+        queued = self._batcher.submit(loaded, pixels, deadline=deadline, priority=priority)
+        return asyncio.wrap_future(queued)
+
+    async def _scored(self, waiting: "asyncio.Future[Scored]") -> Scored:
         try:
-            scored = await asyncio.wrap_future(
-                self._batcher.submit(loaded, pixels, deadline=deadline, priority=priority)
-            )
+            scored = await waiting
         except EngineFailure:
             self._watchdog.suspect()
             raise
@@ -205,48 +240,56 @@ class Inspector:
         height, width = image.shape[:2]
         return _Decoded(width, height, resize(image, manifest.input))
 
+    def _prepare(self, request: InspectionRequest, loaded: Loaded, image: BlobDraft) -> _Prepared:
+        image_sha256 = image.write()
+        with Session(self._database) as session:
+            thresholds = records.thresholds_in_force(session, loaded.bundle)
+        return _Prepared(image_sha256, request.digest, thresholds)
+
     def _store(
         self,
         request: InspectionRequest,
         loaded: Loaded,
         decoded: _Decoded,
+        image: BlobDraft,
+        prepared: _Prepared,
         scored: Scored,
         watch: Stopwatch,
     ) -> Inspection:
         score, kept = scored.score, heatmap.keep(scored.heatmap)
-        image_sha256, heatmap_sha256 = self._blobs.put(request.image), self._blobs.put(kept.png)
+        image.keep()
+        heatmap_sha256 = self._blobs.put(kept.png)
         watch.lap("files")
-        manifest = loaded.bundle.manifest
+        manifest, thresholds = loaded.bundle.manifest, prepared.thresholds
+        row = Inspection(
+            id=records.new_id(),
+            created_at=records.now(),
+            recipe=manifest.recipe,
+            part_id=request.part_id,
+            camera=request.camera,
+            simulated=request.simulated,
+            idempotency_key=request.idempotency_key,
+            request_sha256=prepared.request_sha256,
+            image_sha256=prepared.image_sha256,
+            image_type=request.image_type,
+            width=decoded.width,
+            height=decoded.height,
+            pixels=manifest.pixels.model_dump(),
+            bundle_version=manifest.version,
+            bundle_digest=loaded.bundle.digest,
+            device=loaded.engine.device,
+            verdict=thresholds.verdict(score),
+            score=score,
+            percentile=_percentile(score, manifest.calibration.quantiles),
+            review_threshold=thresholds.review,
+            ng_threshold=thresholds.ng,
+            regions=_regions(score, scored.heatmap, thresholds, decoded),
+            heatmap_sha256=heatmap_sha256,
+            heatmap_low=kept.low,
+            heatmap_high=kept.high,
+            processing_times=dict(watch.times),
+        )
         with Session(self._database, expire_on_commit=False) as session:
-            thresholds = records.thresholds_in_force(session, loaded.bundle)
-            row = Inspection(
-                id=records.new_id(),
-                created_at=records.now(),
-                recipe=manifest.recipe,
-                part_id=request.part_id,
-                camera=request.camera,
-                simulated=request.simulated,
-                idempotency_key=request.idempotency_key,
-                request_sha256=request.digest,
-                image_sha256=image_sha256,
-                image_type=request.image_type,
-                width=decoded.width,
-                height=decoded.height,
-                pixels=manifest.pixels.model_dump(),
-                bundle_version=manifest.version,
-                bundle_digest=loaded.bundle.digest,
-                device=loaded.engine.device,
-                verdict=thresholds.verdict(score),
-                score=score,
-                percentile=_percentile(score, manifest.calibration.quantiles),
-                review_threshold=thresholds.review,
-                ng_threshold=thresholds.ng,
-                regions=_regions(score, scored.heatmap, thresholds, decoded),
-                heatmap_sha256=heatmap_sha256,
-                heatmap_low=kept.low,
-                heatmap_high=kept.high,
-                processing_times=dict(watch.times),
-            )
             session.add(row)
             try:
                 session.commit()
@@ -272,15 +315,9 @@ class Inspector:
             )
         return row
 
-    @contextlib.contextmanager
-    def _admitted(self) -> Iterator[None]:
-        """Bound what is under way with its body in memory."""
-        self.check_room()
-        self._under_way += 1
-        try:
-            yield
-        finally:
-            self._under_way -= 1
+    def _milliseconds(self, asked: int | None) -> int:
+        most = self._settings.deadline_ms
+        return min(asked or most, most)
 
     @contextlib.contextmanager
     def _alone(self, key: str | None) -> Iterator[None]:

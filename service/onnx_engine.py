@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,15 +24,17 @@ class OnnxDevice:
 
     On a CPU, a run that is alone is over soonest with all cores. Runs beside each other have a
     part of them each: threads of one run wait for each other, longest where others are on their
-    cores. Larger batches gain nothing there.
+    cores, and spin for a while when it is over. `under_way` says how many images are anywhere
+    between arrival and answer: they need the cores, too. Larger batches gain nothing there.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, under_way: Callable[[], int] = lambda: 0) -> None:
         self._settings = settings
+        self._under_way = under_way
         self.on_cores = resolved(settings.device) in ON_CORES
         self.threads = settings.threads or os.cpu_count() or 1
         self.lanes = min(self.threads, 4) if self.on_cores else 1
-        self.max_batch = settings.max_batch or (2 if self.on_cores else 8)
+        self.max_batch = settings.max_batch or (1 if self.on_cores else 8)
         self._running = 0
         self._lock = threading.Lock()
 
@@ -53,11 +55,11 @@ class OnnxDevice:
         )  # fmt: skip
 
     @contextmanager
-    def run(self) -> Iterator[bool]:
-        """Around a run; whether it is alone when it begins."""
+    def run(self, count: int) -> Iterator[bool]:
+        """Around a run of so many images; whether they are alone when it begins."""
         with self._lock:
             self._running += 1
-            alone = self._running == 1
+            alone = self._running == 1 and self._under_way() <= count
         try:
             yield alone
         finally:
@@ -98,7 +100,7 @@ class OnnxEngine:
                 for size in sorted(buckets, reverse=True)
             ]
             replayed = self.run(golden.images)
-            with device.run():  # as if another was under way
+            with device.run(1):  # as if another was under way
                 beside = self.run(golden.images)
         except (ModelError, ValueError, KeyError, EngineFailure) as error:
             raise BundleError(f"{bundle.path} cannot be replayed: {error}") from error
@@ -124,7 +126,7 @@ class OnnxEngine:
 
     def _run(self, images: Pixels) -> Outputs:
         if not self._buckets:
-            with self._shared.run() as alone:
+            with self._shared.run(len(images)) as alone:
                 session = self._session if alone else self._narrow
                 results: list[Any] = session.run(_OUTPUTS, {"image": images})
             return Outputs(results[0], results[1])

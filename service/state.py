@@ -31,7 +31,7 @@ class State:
     metrics: Metrics
 
 
-def _state(request: Request) -> State:
+async def _state(request: Request) -> State:  # a plain function would be called in a thread
     state: State = request.state.kizu
     return state
 

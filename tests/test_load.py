@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import pytest
 from fastapi import FastAPI, Request, Response
+from fastapi.responses import StreamingResponse
 
 from tests.benchmarks.load import Answer, Question, Target, closed_loop, open_loop, summarise
 from tests.listening import listening
@@ -54,3 +55,25 @@ def test_what_came_too_late_is_not_good():
     summary = summarise(answers, within=0.2)
     assert (summary.good, summary.other) == (1, {503: 1})
     assert summary.per_second == 1.0
+
+
+def test_a_body_of_chunks_is_read_to_its_end():
+    app = FastAPI()
+
+    @app.post("/")
+    async def answer() -> StreamingResponse:
+        return StreamingResponse(iter([b"one", b"two"]))
+
+    with listening(app) as (_, port):
+        target = Target(port, [Question("/", b"", "a/b")])
+        answers = asyncio.run(closed_loop(target, 1, most=3))
+    assert [answer.status for answer in answers] == [200, 200, 200]
+
+
+def test_no_two_bodies_are_the_same(served):
+    port, seen = served
+    target = Target(port, [Question("/200", b"<....>", "a/b", varied=1)])
+    asyncio.run(closed_loop(target, 2, most=500))
+    bodies = [body for _, _, body in seen]
+    assert len(set(bodies)) == 500
+    assert all((body[:1], body[5:]) == (b"<", b">") for body in bodies)

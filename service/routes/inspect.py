@@ -90,7 +90,6 @@ async def inspect(
 
     A camera's buffer is `application/octet-stream` with its `width`, `height` and `pixel_format`.
     """
-    state.inspector.check_room()
     image, media = await _read(*await _single(request), query, state)
     row = await state.inspector.inspect(_asked(query, image, media, idempotency_key))
     response.headers["Server-Timing"] = ", ".join(

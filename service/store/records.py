@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, select
 from sqlalchemy.orm import Session
 
 from models.bundle import Bundle, Thresholds, Verdict
@@ -91,17 +91,22 @@ def labelled(session: Session, recipe: str | None) -> Iterator[tuple[Inspection,
     yield from newest.values()
 
 
+# Made once: to put it together takes longer than to carry it out, and each image asks.
+_THRESHOLDS = (
+    select(ThresholdRevision.review, ThresholdRevision.ng)
+    .where(
+        ThresholdRevision.recipe == bindparam("recipe"),
+        ThresholdRevision.bundle_digest == bindparam("digest"),
+    )
+    .order_by(ThresholdRevision.id.desc())
+    .limit(1)
+)
+
+
 def thresholds_in_force(session: Session, bundle: Bundle) -> Thresholds:
     """The newest revision for this very bundle, else the bundle's own."""
-    revision = session.scalar(
-        select(ThresholdRevision)
-        .where(
-            ThresholdRevision.recipe == bundle.manifest.recipe,
-            ThresholdRevision.bundle_digest == bundle.digest,
-        )
-        .order_by(ThresholdRevision.id.desc())
-        .limit(1)
-    )
+    wanted = {"recipe": bundle.manifest.recipe, "digest": bundle.digest}
+    revision = session.execute(_THRESHOLDS, wanted).first()
     if revision is None:
         return bundle.manifest.thresholds
     return Thresholds(review=revision.review, ng=revision.ng)

@@ -90,6 +90,7 @@ def _running(
     process = subprocess.Popen(
         [str(part) for part in command],
         env=os.environ | variables,
+        cwd=FOLDER,  # where BentoML looks for the modules that it is to load
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,  # with the processes that it starts
