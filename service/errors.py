@@ -123,7 +123,7 @@ def problem(error: BaseException, request: Request) -> dict[str, Any]:
     if state is not None:
         state.metrics.problems.labels(shown.type).inc()
     # Where the Open Inference Protocol's clients look for it.
-    v2 = {"error": str(shown)} if request.url.path.startswith("/v2") else {}
+    v2 = {"error": str(shown)} if request.scope["path"].startswith("/v2") else {}
     return v2 | {
         "type": f"urn:kizu:problem:{shown.type}",
         "title": shown.title,

@@ -67,12 +67,14 @@ def kizu(store: Path, data: Path, **settings: object) -> Iterator[Subject]:
 
 
 @contextmanager
-def peer(name: str, bundle: Path) -> Iterator[Subject]:
-    """What somebody would put around the same bundle with another library."""
+def peer(name: str, bundle: Path, keep_in: Path | None) -> Iterator[Subject]:
+    """What somebody would put around the same bundle with another library; it keeps its results
+    in a directory, or not at all."""
     port = free_port()
     known = PEERS[name]
     command = [sys.executable, FOLDER / f"{name}.py", str(bundle), str(port)]
-    with _running(command, {}, f"http://127.0.0.1:{port}{known.ready}") as process:
+    variables = {"KEEP_IN": str(keep_in)} if keep_in else {}
+    with _running(command, variables, f"http://127.0.0.1:{port}{known.ready}") as process:
         yield Subject(name, port, "/predict", process, known.form)
 
 

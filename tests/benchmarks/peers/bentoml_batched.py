@@ -23,7 +23,8 @@ class Scorer:
     @bentoml.api(route="/predict", batchable=True, max_batch_size=8, max_latency_ms=10_000)
     def predict(self, image: list[Annotated[Path, ContentType("image/jpeg")]]) -> list[float]:
         """Of a batch."""
-        return self._handler.score([self._handler.read(path.read_bytes()) for path in image])
+        bodies = [path.read_bytes() for path in image]
+        return self._handler.score([self._handler.read(body) for body in bodies], bodies)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ app = FastAPI()
 @app.post("/predict")
 def predict(image: bytes = Body(media_type="image/jpeg")) -> dict[str, float]:
     """The score of one image."""
-    return {"score": handler.score([handler.read(image)])[0]}
+    return {"score": handler.score([handler.read(image)], [image])[0]}
 
 
 @app.get("/health")

@@ -9,6 +9,8 @@ from handler import Handler
 
 from models.image import Pixels
 
+Read = tuple[Pixels, bytes]
+
 
 class Scorer(ls.LitAPI):
     """The handler's steps as LitServe's."""
@@ -21,17 +23,18 @@ class Scorer(ls.LitAPI):
         """In the process that runs the model."""
         self._handler = Handler(self._bundle)
 
-    def decode_request(self, request: Request, **kwargs: Any) -> Pixels:
+    def decode_request(self, request: Request, **kwargs: Any) -> Read:
         """A form's file."""
-        return self._handler.read(request["image"].file.read())
+        body = request["image"].file.read()
+        return self._handler.read(body), body
 
-    def batch(self, inputs: list[Pixels]) -> list[Pixels]:
+    def batch(self, inputs: list[Read]) -> list[Read]:
         """As they are."""
         return inputs
 
-    def predict(self, images: list[Pixels], **kwargs: Any) -> list[float]:
+    def predict(self, inputs: list[Read], **kwargs: Any) -> list[float]:
         """Scores."""
-        return self._handler.score(images)
+        return self._handler.score([pixels for pixels, _ in inputs], [body for _, body in inputs])
 
     def unbatch(self, output: list[float]) -> list[float]:
         """As they are."""

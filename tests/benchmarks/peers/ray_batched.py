@@ -20,9 +20,9 @@ class Scorer:
         self._handler = Handler(bundle)
 
     @serve.batch(max_batch_size=8, batch_wait_timeout_s=0.01)
-    async def score(self, images: list[Pixels]) -> list[float]:
+    async def score(self, images: list[Pixels], bodies: list[bytes]) -> list[float]:
         """Of a batch; the loop goes on reading meanwhile."""
-        return await asyncio.to_thread(self._handler.score, images)
+        return await asyncio.to_thread(self._handler.score, images, bodies)
 
     async def __call__(self, request: Request) -> dict[str, float]:
         """One image."""
@@ -30,7 +30,7 @@ class Scorer:
             return {}
         body = await request.body()
         image = await asyncio.to_thread(self._handler.read, body)
-        return {"score": await self.score(image)}
+        return {"score": await self.score(image, body)}
 
 
 if __name__ == "__main__":
