@@ -197,13 +197,13 @@ class Inspector:
             async with _in_time(milliseconds):
                 loaded = await self.loaded(request.recipe)
                 # Before the queue: a broken image is one refusal and never touches its neighbours.
-                decoded = await _thread(lambda: self._decode(request, loaded), self._decoders)
-                watch.lap("decode")
-                waiting = self._submit(loaded, decoded.pixels, deadline, priority)
-                # While the device is at work.
-                prepared, scored = await asyncio.gather(
-                    _thread(lambda: self._prepare(request, loaded, image)), self._scored(waiting)
+                # Decoding takes one core, so there is another for the disk.
+                decoded, prepared = await asyncio.gather(
+                    _thread(lambda: self._decode(request, loaded), self._decoders),
+                    _thread(lambda: self._prepare(request, loaded, image)),
                 )
+                watch.lap("decode")
+                scored = await self._score(loaded, decoded.pixels, deadline, priority)
             watch.lap("queue", device=scored.seconds)
             row = await _thread(
                 lambda: self._store(request, loaded, decoded, image, prepared, scored, watch)
@@ -217,17 +217,10 @@ class Inspector:
     async def _score(
         self, loaded: Loaded, pixels: Pixels, deadline: float, priority: Priority
     ) -> Scored:
-        return await self._scored(self._submit(loaded, pixels, deadline, priority))
-
-    def _submit(
-        self, loaded: Loaded, pixels: Pixels, deadline: float, priority: Priority
-    ) -> "asyncio.Future[Scored]":
-        queued = self._batcher.submit(loaded, pixels, deadline=deadline, priority=priority)
-        return asyncio.wrap_future(queued)
-
-    async def _scored(self, waiting: "asyncio.Future[Scored]") -> Scored:
         try:
-            scored = await waiting
+            scored = await asyncio.wrap_future(
+                self._batcher.submit(loaded, pixels, deadline=deadline, priority=priority)
+            )
         except EngineFailure:
             self._watchdog.suspect()
             raise

@@ -1,7 +1,7 @@
 """How many images are under way, and how fast they are done when many are."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -26,9 +26,10 @@ class Pace:
     intervals between verdicts tell what an image costs.
     """
 
-    def __init__(self, at_once: int) -> None:
+    def __init__(self, at_once: int, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.under_way = 0
         self._at_once = at_once
+        self._clock = clock
         self._interval_s = 0.0
         self._deviation_s = 0.0
         self._last: float | None = None  # verdict, if it has been busy since
@@ -48,7 +49,7 @@ class Pace:
     @contextmanager
     def one(self) -> Iterator[Way]:
         """Around the whole of an image's way."""
-        way = Way(time.monotonic(), self._expected_s)
+        way = Way(self._clock(), self._expected_s)
         self.under_way += 1
         try:
             yield way
@@ -61,7 +62,7 @@ class Pace:
         """One of those under way has its verdict."""
         if self.under_way <= self._at_once:
             return
-        now = time.monotonic()
+        now = self._clock()
         if way.expected_s:
             missed = abs(now - way.began - way.expected_s)
             self._deviation_s = _KEPT * self._deviation_s + (1 - _KEPT) * missed

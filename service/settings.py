@@ -55,7 +55,7 @@ class Settings(BaseSettings):
     max_batch: int = Field(
         0,
         ge=0,
-        description="Most images in one run of the model; 0 is 8, and 2 on a CPU, where more gain "
+        description="Most images in one run of the model; 0 is 8, and 1 on a CPU, where more gain "
         "nothing.",
     )
     batch_wait_ms: float = Field(

@@ -262,6 +262,22 @@ def test_a_failing_engine_is_a_500_that_tells_nothing_and_stores_nothing(
     assert client.get("/v1/inspections").json()["items"] == []
 
 
+def test_of_broken_images_nothing_stays_on_the_disk(make_client, tmp_path, good_part):
+    client = make_client()
+    for length in range(1, 2000, 100):
+        broken = client.post("/v1/inspect", content=good_part[:length], headers=JPEG)
+        assert broken.status_code == 422
+    client.post("/v1/inspect", content=good_part, headers=JPEG)
+
+    def files():
+        return [path for path in (tmp_path / "data" / "blobs").rglob("*") if path.is_file()]
+
+    until = time.monotonic() + 30
+    while len(files()) != 2 and time.monotonic() < until:  # what threads still had in hand
+        pass
+    assert len(files()) == 2  # the good part and its heatmap
+
+
 def test_pages_go_on_where_they_end(client, good_part):
     ids = [
         client.post("/v1/inspect", content=good_part, headers=JPEG).json()["id"] for _ in range(5)

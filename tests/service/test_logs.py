@@ -1,0 +1,45 @@
+"""Who logs never waits for who reads."""
+
+import os
+import threading
+
+from service.logs import LineWriter
+
+LINES = 30_000
+
+
+def test_a_reader_that_sleeps_stops_nobody_and_is_told_what_it_missed():
+    read, write = os.pipe()
+    with os.fdopen(read) as reader:
+        seen = []
+        stream = os.fdopen(write, "w")
+        writer = LineWriter(stream)
+        for number in range(LINES):  # far more than a pipe holds: this would never end
+            writer.msg(f"line {number}")
+        reading = threading.Thread(target=lambda: seen.extend(reader))
+        reading.start()
+        writer.close()
+        stream.close()
+        reading.join(30)
+    assert seen[0] == "line 0\n"
+    (dropped,) = (line for line in seen if "dropped" in line)
+    assert len(seen) - 1 + int(dropped.split()[0]) == LINES
+
+
+def test_what_was_logged_is_written_at_the_end(tmp_path):
+    with (tmp_path / "log").open("w") as stream:
+        writer = LineWriter(stream)
+        for number in range(100):
+            writer.msg(f"line {number}")
+        writer.close()
+    assert (tmp_path / "log").read_text().splitlines() == [f"line {i}" for i in range(100)]
+
+
+def test_a_reader_that_is_gone_harms_nobody():
+    read, write = os.pipe()
+    os.close(read)
+    stream = os.fdopen(write, "w")
+    writer = LineWriter(stream)
+    writer.msg("line")
+    writer.close()
+    writer.msg("another")
