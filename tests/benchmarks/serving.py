@@ -75,21 +75,18 @@ class Bench:
         return self.store / "cap" / "1"
 
     def ceiling(self) -> None:
-        """Decode, resize and run in a tight loop: by the best batch, by one image at a time, and
-        by as many loops beside each other as there are cores, of one thread each."""
+        """Decode, resize and run in a tight loop, by the best batch, and by as many loops beside
+        each other as there are cores, of one thread each."""
         cores = os.cpu_count() or 1
         whole = _Loop(self.bundle, self.images)
         parts = [_Loop(self.bundle, self.images, threads=1) for _ in range(cores)]
         found: dict[int, list[float]] = {size: [] for size in BATCHES}
-        single: list[float] = []
         beside: list[float] = []
         seconds = self.seconds / len(BATCHES)
         for _ in range(self.repeats):
             for size in BATCHES:
                 took = whole.run(size, seconds)
                 found[size].append(size * len(took) / sum(took))
-                if size == 1:
-                    single.append(1000 * statistics.median(took))
             with ThreadPoolExecutor(cores) as pool:
                 counts = [pool.submit(part.run, 1, seconds) for part in parts]
                 beside.append(sum(len(c.result()) / sum(c.result()) for c in counts))
@@ -98,7 +95,6 @@ class Bench:
             "per_second": rates,
             "best": max(rates.values()),
             "beside_each_other": statistics.median(beside),
-            "single_p50_ms": statistics.median(single),
         }
 
     def saturated(self) -> None:
@@ -116,17 +112,21 @@ class Bench:
         }
 
     def latency(self) -> None:
-        """One request at a time; then at 70 % of what it answers at most."""
+        """One request at a time, each time after a tight loop of the same; then at 70 % of what it
+        answers at most."""
         peak = self.figures["saturated"]["per_second"]
+        loop = _Loop(self.bundle, self.images)
+        bare, alone = [], []
         with self._kizu() as subject:
-            alone = [self._closed(subject, 1) for _ in range(self.repeats)]
+            for _ in range(self.repeats):
+                bare.append(1000 * statistics.median(loop.run(1, self.seconds)))
+                alone.append(self._closed(subject, 1))
             loaded = [self._open(subject, 0.7 * peak) for _ in range(self.repeats)]
-        single = self.figures["ceiling"]["single_p50_ms"]
-        p50 = statistics.median(run["p50"] for run in alone)
+        above = [run["p50"] - p50 for run, p50 in zip(alone, bare, strict=True)]
         self.figures["latency"] = {
+            "bare_p50_ms": bare,
             "alone": alone,
-            "p50": p50,
-            "above_bare_ms": p50 - single,
+            "above_bare_ms": statistics.median(above),
             "at_70_percent": loaded,
             "p99_of_p50": statistics.median(run["p99"] / run["p50"] for run in loaded),
         }
