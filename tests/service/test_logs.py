@@ -1,5 +1,6 @@
 """Who logs never waits for who reads."""
 
+import contextlib
 import os
 import threading
 
@@ -21,9 +22,11 @@ def test_a_reader_that_sleeps_stops_nobody_and_is_told_what_it_missed():
         writer.close()
         stream.close()
         reading.join(30)
-    assert seen[0] == "line 0\n"
-    (dropped,) = (line for line in seen if "dropped" in line)
-    assert len(seen) - 1 + int(dropped.split()[0]) == LINES
+    dropped = [int(line.split()[0]) for line in seen if "dropped" in line]
+    written = [line for line in seen if "dropped" not in line]
+    assert written[0] == "line 0\n"
+    assert sum(dropped) > 0
+    assert len(written) + sum(dropped) == LINES
 
 
 def test_what_was_logged_is_written_at_the_end(tmp_path):
@@ -43,3 +46,5 @@ def test_a_reader_that_is_gone_harms_nobody():
     writer.msg("line")
     writer.close()
     writer.msg("another")
+    with contextlib.suppress(BrokenPipeError):  # of what was left in its buffer
+        stream.close()
