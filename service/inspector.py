@@ -70,7 +70,6 @@ class _Prepared:
 
     image_sha256: str
     request_sha256: str
-    thresholds: Thresholds
 
 
 class Stopwatch:
@@ -200,7 +199,7 @@ class Inspector:
                 # Decoding takes one core, so there is another for the disk.
                 decoded, prepared = await asyncio.gather(
                     _thread(lambda: self._decode(request, loaded), self._decoders),
-                    _thread(lambda: self._prepare(request, loaded, image)),
+                    _thread(lambda: self._prepare(request, image)),
                 )
                 watch.lap("decode")
                 scored = await self._score(loaded, decoded.pixels, deadline, priority)
@@ -233,11 +232,8 @@ class Inspector:
         height, width = image.shape[:2]
         return _Decoded(width, height, resize(image, manifest.input))
 
-    def _prepare(self, request: InspectionRequest, loaded: Loaded, image: BlobDraft) -> _Prepared:
-        image_sha256 = image.write()
-        with Session(self._database) as session:
-            thresholds = records.thresholds_in_force(session, loaded.bundle)
-        return _Prepared(image_sha256, request.digest, thresholds)
+    def _prepare(self, request: InspectionRequest, image: BlobDraft) -> _Prepared:
+        return _Prepared(image.write(), request.digest)
 
     def _store(
         self,
@@ -253,36 +249,37 @@ class Inspector:
         image.keep()
         heatmap_sha256 = self._blobs.put(kept.png)
         watch.lap("files")
-        manifest, thresholds = loaded.bundle.manifest, prepared.thresholds
-        row = Inspection(
-            id=records.new_id(),
-            created_at=records.now(),
-            recipe=manifest.recipe,
-            part_id=request.part_id,
-            camera=request.camera,
-            simulated=request.simulated,
-            idempotency_key=request.idempotency_key,
-            request_sha256=prepared.request_sha256,
-            image_sha256=prepared.image_sha256,
-            image_type=request.image_type,
-            width=decoded.width,
-            height=decoded.height,
-            pixels=manifest.pixels.model_dump(),
-            bundle_version=manifest.version,
-            bundle_digest=loaded.bundle.digest,
-            device=loaded.engine.device,
-            verdict=thresholds.verdict(score),
-            score=score,
-            percentile=_percentile(score, manifest.calibration.quantiles),
-            review_threshold=thresholds.review,
-            ng_threshold=thresholds.ng,
-            regions=_regions(score, scored.heatmap, thresholds, decoded),
-            heatmap_sha256=heatmap_sha256,
-            heatmap_low=kept.low,
-            heatmap_high=kept.high,
-            processing_times=dict(watch.times),
-        )
+        manifest = loaded.bundle.manifest
         with Session(self._database, expire_on_commit=False) as session:
+            thresholds = records.thresholds_in_force(session, loaded.bundle)
+            row = Inspection(
+                id=records.new_id(),
+                created_at=records.now(),
+                recipe=manifest.recipe,
+                part_id=request.part_id,
+                camera=request.camera,
+                simulated=request.simulated,
+                idempotency_key=request.idempotency_key,
+                request_sha256=prepared.request_sha256,
+                image_sha256=prepared.image_sha256,
+                image_type=request.image_type,
+                width=decoded.width,
+                height=decoded.height,
+                pixels=manifest.pixels.model_dump(),
+                bundle_version=manifest.version,
+                bundle_digest=loaded.bundle.digest,
+                device=loaded.engine.device,
+                verdict=thresholds.verdict(score),
+                score=score,
+                percentile=_percentile(score, manifest.calibration.quantiles),
+                review_threshold=thresholds.review,
+                ng_threshold=thresholds.ng,
+                regions=_regions(score, scored.heatmap, thresholds, decoded),
+                heatmap_sha256=heatmap_sha256,
+                heatmap_low=kept.low,
+                heatmap_high=kept.high,
+                processing_times=dict(watch.times),
+            )
             session.add(row)
             try:
                 session.commit()
