@@ -1,6 +1,7 @@
 """Structured logs: one JSON object a line on standard error, readable columns on a terminal."""
 
 import atexit
+import json
 import logging
 import queue
 import sys
@@ -45,7 +46,7 @@ class LineWriter:
                 lines.append(self._lines.get())
             dropped, self._dropped = self._dropped, 0
             if dropped:
-                lines.insert(0, f"{dropped} lines were dropped: they are read too slowly")
+                lines.insert(0, json.dumps({"event": "log lines dropped", "number": dropped}))
             text = "".join(f"{line}\n" for line in lines if line is not None)
             try:
                 self._stream.write(text)

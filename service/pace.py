@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 # What a figure still counts for after the next one: some twenty are remembered.
 _KEPT = 0.95
+# Without a new interval for so long, or for so many intervals, nothing is known any more. Else an
+# estimate that is too high would keep out those who could mend it.
+_OLD_S, _OLD_INTERVALS = 1.0, 10
 # Waits that are so many mean deviations longer than expected are rare.
 _DEVIATIONS = 2
 
@@ -32,19 +35,25 @@ class Pace:
         self._clock = clock
         self._interval_s = 0.0
         self._deviation_s = 0.0
+        self._learned = 0.0
         self._last: float | None = None  # verdict, if it has been busy since
 
     @property
     def within_s(self) -> float:
         """Seconds within which one more would have its verdict, most likely; 0 where it need not
         wait, or before anything is known."""
-        if self.under_way < self._at_once:
+        if self.under_way < self._at_once or self._is_old:
             return 0.0
         return self._expected_s + _DEVIATIONS * self._deviation_s
 
     @property
     def _expected_s(self) -> float:
-        return (self.under_way + 1) * self._interval_s
+        return 0.0 if self._is_old else (self.under_way + 1) * self._interval_s
+
+    @property
+    def _is_old(self) -> bool:
+        old_s = max(_OLD_S, _OLD_INTERVALS * self._interval_s)
+        return self._clock() - self._learned > old_s
 
     @contextmanager
     def one(self) -> Iterator[Way]:
@@ -63,10 +72,13 @@ class Pace:
         if self.under_way <= self._at_once:
             return
         now = self._clock()
+        if self._is_old:
+            self._interval_s = self._deviation_s = 0.0
         if way.expected_s:
             missed = abs(now - way.began - way.expected_s)
             self._deviation_s = _KEPT * self._deviation_s + (1 - _KEPT) * missed
         if self._last is not None:
             kept = _KEPT if self._interval_s else 0.0
             self._interval_s = kept * self._interval_s + (1 - kept) * (now - self._last)
+            self._learned = now
         self._last = now

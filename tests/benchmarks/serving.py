@@ -13,7 +13,6 @@ import shutil
 import statistics
 import subprocess
 import tempfile
-import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -203,7 +202,6 @@ class Bench:
         peak = self.figures["saturated"]["per_second"]
         with self._kizu(store) as subject:
             address = f"http://127.0.0.1:{subject.port}/v1/recipes/cap/promotions"
-            done = threading.Event()
 
             def promote() -> list[float]:
                 took = []
@@ -215,13 +213,12 @@ class Bench:
                     )
                     with urllib.request.urlopen(request, timeout=60):
                         took.append(time.perf_counter() - started)
-                done.set()
                 return took
 
             with ThreadPoolExecutor(1) as pool:
                 swaps = pool.submit(promote)
                 answers = []
-                while not done.is_set() and not swaps.done():
+                while not swaps.done():
                     answers += uvloop.run(open_loop(self._target(subject), 0.5 * peak, 10))
                 took = swaps.result()
         summary = summarise(answers)

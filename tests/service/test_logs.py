@@ -1,6 +1,7 @@
 """Who logs never waits for who reads."""
 
 import contextlib
+import json
 import os
 import threading
 
@@ -22,7 +23,7 @@ def test_a_reader_that_sleeps_stops_nobody_and_is_told_what_it_missed():
         writer.close()
         stream.close()
         reading.join(30)
-    dropped = [int(line.split()[0]) for line in seen if "dropped" in line]
+    dropped = [json.loads(line)["number"] for line in seen if "dropped" in line]
     written = [line for line in seen if "dropped" not in line]
     assert written[0] == "line 0\n"
     assert sum(dropped) > 0

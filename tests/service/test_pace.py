@@ -98,3 +98,18 @@ def test_what_fails_ends_its_way_and_tells_nothing(line):
     assert line.pace.under_way == 3
     line.keep_busy([0.02])
     assert line.pace.within_s == pytest.approx(4 * 0.02)
+
+
+def test_an_estimate_that_keeps_everybody_out_is_forgotten(line):
+    line.send(8)
+    line.keep_busy([0.5])  # something else had the cores
+    for _ in range(6):
+        line.finish(0.02)
+    assert line.pace.within_s > 1  # of two, which never tell how fast a third would be
+    for _ in range(500):
+        line.finish(0.02)
+        line.send()
+    assert line.pace.within_s == 0
+    line.send(6)
+    line.keep_busy([0.02])
+    assert line.pace.within_s == pytest.approx(9 * 0.02)
