@@ -27,6 +27,7 @@ from service.routes import (
     inspections,
     open_inference,
     recipes,
+    review,
 )
 from service.routes.problems import PROBLEMS
 from service.scoring import image_batcher
@@ -61,7 +62,9 @@ def create_app(
     install_handlers(app)
     app.add_middleware(AdmissionMiddleware, paths=("/inspect", "/v1/inspect"))
     app.add_middleware(AccessMiddleware, max_body_bytes=settings.max_body_bytes)
-    for module in (inspect, inspections, feedback, recipes, cameras, open_inference, health):
+    for module in (
+        inspect, inspections, feedback, review, recipes, cameras, open_inference, health,
+    ):  # fmt: skip
         app.include_router(module.router)
     # The short forms that cameras and operators' tools use.
     for path, endpoint, body in (

@@ -69,7 +69,7 @@ class Conflict(ServiceError):
 
 
 class Superseded(ServiceError):
-    """The request was made for a bundle that no longer decides."""
+    """The request was made for a bundle that no longer decides, or a label that was replaced."""
 
     status, type, title = 409, "superseded", "Superseded"
 

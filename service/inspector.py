@@ -28,7 +28,7 @@ from service.regions import find_regions
 from service.registry import Loaded, Registry
 from service.scoring import ImageBatcher, Scored
 from service.settings import Settings
-from service.store import records
+from service.store import records, review_queue
 from service.store.blobs import BlobDraft, Blobs
 from service.store.tables import Inspection
 from service.watchdog import Watchdog
@@ -44,6 +44,7 @@ class InspectionRequest:
     image_type: str
     recipe: str | None = None
     part_id: str | None = None
+    lot: str | None = None
     camera: str | None = None
     simulated: bool = False
     idempotency_key: str | None = None
@@ -53,7 +54,11 @@ class InspectionRequest:
     @property
     def digest(self) -> str:
         """Equal for requests that ask for the same thing."""
-        facts = (self.recipe, self.part_id, self.camera, self.simulated, self.batch)
+        facts: tuple[object, ...] = (
+            self.recipe, self.part_id, self.camera, self.simulated, self.batch,
+        )  # fmt: skip
+        if self.lot is not None:  # keys that were given before there were lots stay good
+            facts += (self.lot,)
         return hashlib.sha256(self.image + repr(facts).encode()).hexdigest()
 
 
@@ -257,6 +262,7 @@ class Inspector:
                 created_at=records.now(),
                 recipe=manifest.recipe,
                 part_id=request.part_id,
+                lot=request.lot,
                 camera=request.camera,
                 simulated=request.simulated,
                 idempotency_key=request.idempotency_key,
@@ -282,6 +288,8 @@ class Inspector:
             )
             session.add(row)
             try:
+                session.flush()
+                review_queue.consider(session, row)
                 session.commit()
             except IntegrityError:
                 # Another process has stored the same key in the meantime: its result counts.

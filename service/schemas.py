@@ -7,7 +7,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from models.bundle import Thresholds, Verdict
 from service.regions import Box, Region
+from service.review import ReviewReason
 
+# `withdrawn` takes back what was said before: the inspection counts as never labelled.
+LabelVerdict = Literal["ok", "ng", "unsure", "withdrawn"]
+# Who is asked: an operator first, an engineer where operators do not know or do not agree.
+Desk = Literal["operator", "engineer"]
 HeatmapFormat = Literal["png8", "png16", "npy", "overlay"]
 # Without control characters: a NUL byte is a row on SQLite and an error on PostgreSQL.
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
@@ -20,13 +25,15 @@ class Closed(BaseModel):
 
 
 class FeedbackSummary(BaseModel):
-    """The newest label of an inspection."""
+    """One label of an inspection."""
 
     id: str
     creation_time: datetime
-    verdict: Literal["ok", "ng", "unsure"]
+    verdict: LabelVerdict
+    withdraws: str | None = Field(description="The label that this one takes back.")
     defect_class: str | None
     operator: str
+    desk: Desk
     comment: str
     boxes: list[Box]
     has_mask: bool
@@ -52,6 +59,7 @@ class InspectionResult(BaseModel):
     id: str = Field(description="resultId")
     recipe_id: str
     part_id: str | None
+    lot: str | None
     camera: str | None
     is_simulated: bool
     result_state: Literal["completed"]
@@ -116,17 +124,29 @@ class FeedbackRequest(Closed):
     """An operator's word. A mask is a base64 PNG of the image's size, 255 where it is defective."""
 
     inspection_id: Name
-    verdict: Literal["ok", "ng", "unsure"]
+    verdict: LabelVerdict
     defect_class: Name | None = None
     mask: str | None = None
     boxes: list[Box] = Field(default_factory=list, max_length=100)
     operator: Name
     comment: Annotated[str, Field(max_length=2000, pattern=r"^[^\x00]*$")] = ""
+    desk: Desk = Field("operator", description="engineer: this word settles a disagreement.")
+    supersedes: Name | None = Field(
+        None,
+        description="The label that the operator saw, or null where there was none: refused with "
+        "409 where another has come since. Leave it out to label in any case.",
+    )
 
     @model_validator(mode="after")
     def _marks_belong_to_ng(self) -> "FeedbackRequest":
         if self.verdict != "ng" and (self.mask or self.boxes or self.defect_class):
             raise ValueError("a defect class, mask or boxes go with the verdict ng only")
+        return self
+
+    @model_validator(mode="after")
+    def _withdrawn_is_a_label(self) -> "FeedbackRequest":
+        if self.verdict == "withdrawn" and self.supersedes is None:
+            raise ValueError("withdrawn takes back the label that supersedes names")
         return self
 
 
@@ -136,6 +156,44 @@ class FeedbackResult(BaseModel):
     id: str
     inspection_id: str
     creation_time: datetime
+
+
+class ReviewEntry(BaseModel):
+    """An inspection that a person is to look at, and why."""
+
+    inspection: InspectionResult
+    desk: Desk
+    reason: ReviewReason
+    priority: float
+    claimed_until: datetime | None = Field(description="Until then nobody else is given it.")
+
+
+class ReviewPage(BaseModel):
+    """What waits, the most informative first; `next` continues where this page ends."""
+
+    items: list[ReviewEntry]
+    waiting: int = Field(description="All that wait at this desk.")
+    next: str | None
+
+
+class ClaimRequest(Closed):
+    """Who asks for work: `session` is one screen's own random name, so that two screens of one
+    operator are two."""
+
+    session: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{8,64}$")]
+    desk: Desk = "operator"
+    recipe: Name | None = None
+    count: Annotated[int, Field(ge=1, le=20)] = 1
+    skip: list[Name] = Field(
+        default_factory=list, max_length=500, description="Inspections not to be given."
+    )
+
+
+class ReleaseRequest(Closed):
+    """Whose claims to give back; all, or those on `inspections`."""
+
+    session: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{8,64}$")]
+    inspections: list[Name] | None = Field(None, max_length=500)
 
 
 class RecipeStatus(BaseModel):

@@ -1,11 +1,15 @@
-"""`POST /v1/feedback`: an operator's label, on disk before the answer."""
+"""`/v1/feedback`: operators' labels, on disk before the answer, and their masks."""
 
 from anyio import to_thread
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
+from sqlalchemy.orm import Session
 
+from service.errors import NotFound
 from service.routes.problems import PROBLEMS, IdempotencyKey
+from service.routes.results import FOREVER, kept
 from service.schemas import FeedbackRequest, FeedbackResult
 from service.state import CurrentState
+from service.store import records
 
 router = APIRouter(prefix="/v1", tags=["feedback"])
 
@@ -18,3 +22,18 @@ async def give_feedback(
     row = await to_thread.run_sync(state.labels.add, label, idempotency_key)
     state.metrics.feedback.labels(row.verdict).inc()
     return FeedbackResult(id=row.id, inspection_id=row.inspection_id, creation_time=row.created_at)
+
+
+@router.get("/feedback/{id}/mask", operation_id="get_mask", responses=PROBLEMS)
+async def get_mask(state: CurrentState, id: str) -> Response:
+    """The mask that was drawn with a label: a PNG, 255 where the part is defective."""
+
+    def read() -> Response:
+        with Session(state.database) as session:
+            label = records.feedback(session, id)
+        if label is None or label.mask_sha256 is None:
+            raise NotFound(f"There is no label {id!r} with a mask.")
+        mask = kept(state, label.mask_sha256)
+        return Response(mask, media_type="image/png", headers=FOREVER)
+
+    return await to_thread.run_sync(read)

@@ -68,6 +68,7 @@ class InspectQuery(BaseModel):
 
     recipe: Name | None = None
     part_id: Name | None = None
+    lot: Name | None = None
     camera: Name | None = None
     simulated: bool = False
     deadline_ms: Annotated[int, Query(ge=1)] | None = None
@@ -148,6 +149,7 @@ def _asked(
         image_type=media,
         recipe=query.recipe,
         part_id=query.part_id,
+        lot=query.lot,
         camera=query.camera,
         simulated=query.simulated,
         idempotency_key=key,

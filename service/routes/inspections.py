@@ -1,49 +1,60 @@
 """What inspections left behind: results, images, heatmaps."""
 
 from collections.abc import Callable
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from anyio import to_thread
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 from sqlalchemy.orm import Session
 
-from models.bundle import Verdict
 from service.errors import NotFound
 from service.routes.problems import PROBLEMS
-from service.routes.results import HEATMAP_TYPES, kept, render, result_of
-from service.schemas import HeatmapFormat, InspectionPage, InspectionResult, Name
+from service.routes.results import FOREVER, HEATMAP_TYPES, kept, render, result_of, summary_of
+from service.schemas import (
+    FeedbackSummary,
+    HeatmapFormat,
+    InspectionPage,
+    InspectionResult,
+    Name,
+)
 from service.state import CurrentState, State
-from service.store import records
+from service.store import drafts, records
 from service.store.tables import Inspection
+from service.store.wanted import Wanted
 
 T = TypeVar("T")
 
 router = APIRouter(prefix="/v1/inspections", tags=["inspection"])
 
-# An image or a heatmap of an inspection never changes.
-FOREVER = {"Cache-Control": "private, max-age=31536000, immutable"}
+DRAFT_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {"image/png": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+
+
+class InspectionQuery(Wanted):
+    """A page of what is wanted."""
+
+    before: Name | None = None
+    limit: Annotated[int, Query(ge=1, le=records.PAGE)] = 50
 
 
 @router.get("", operation_id="list_inspections")
 async def list_inspections(
     state: CurrentState,
-    recipe: Name | None = None,
-    verdict: Verdict | None = None,
-    part_id: Name | None = None,
-    before: str | None = None,
-    limit: Annotated[int, Query(ge=1, le=records.PAGE)] = 50,
+    wanted: Annotated[InspectionQuery, Query()],
 ) -> InspectionPage:
     """Inspections, the newest first; `before` is the `next` of the page before."""
 
     def read(session: Session) -> InspectionPage:
-        last = _found(session, before) if before else None
-        rows = records.inspections(
-            session, recipe=recipe, verdict=verdict, part_id=part_id, before=last, limit=limit
-        )
+        last = _found(session, wanted.before) if wanted.before else None
+        rows = records.inspections(session, wanted, before=last, limit=wanted.limit)
         feedback = records.latest_feedback(session, [row.id for row in rows])
         return InspectionPage(
             items=[result_of(row, feedback.get(row.id)) for row in rows],
-            next=rows[-1].id if len(rows) == limit else None,
+            next=rows[-1].id if len(rows) == wanted.limit else None,
         )
 
     return await _reading(state, read)
@@ -83,6 +94,54 @@ async def get_heatmap(state: CurrentState, id: str, format: HeatmapFormat = "png
         )
 
     return await _reading(state, read)
+
+
+@router.get("/{id}/feedback", operation_id="list_feedback", responses=PROBLEMS)
+async def list_feedback(state: CurrentState, id: str) -> list[FeedbackSummary]:
+    """All that was ever said of an inspection, the newest first; what was taken back, too."""
+
+    def read(session: Session) -> list[FeedbackSummary]:
+        _found(session, id)
+        return [summary_of(row) for row in records.labels_of(session, id, standing=False)]
+
+    return await _reading(state, read)
+
+
+@router.get("/{id}/draft", operation_id="get_draft", responses=PROBLEMS)
+async def get_draft(state: CurrentState, id: str, operator: Name) -> Response:
+    """The mask that an operator is drawing, as PNG."""
+
+    def read(session: Session) -> Response:
+        png = drafts.find(session, id, operator)
+        if png is None:
+            raise NotFound(f"{operator} has begun no mask of this inspection.")
+        return Response(png, media_type="image/png")
+
+    return await _reading(state, read)
+
+
+@router.put(
+    "/{id}/draft",
+    operation_id="keep_draft",
+    status_code=204,
+    openapi_extra=DRAFT_BODY,
+    responses=PROBLEMS,
+)
+async def keep_draft(request: Request, state: CurrentState, id: str, operator: Name) -> None:
+    """Keep a mask while it is drawn: a PNG of the image's size. A label takes its place."""
+    png = await request.body()
+    await to_thread.run_sync(state.labels.keep_draft, id, operator, png)
+
+
+@router.delete("/{id}/draft", operation_id="remove_draft", status_code=204, responses=PROBLEMS)
+async def remove_draft(state: CurrentState, id: str, operator: Name) -> None:
+    """Let go of a mask that was begun."""
+
+    def remove(session: Session) -> None:
+        drafts.remove(session, id, operator)
+        session.commit()
+
+    await _reading(state, remove)
 
 
 async def _reading(state: State, read: Callable[[Session], T]) -> T:

@@ -12,6 +12,8 @@ from service.schemas import FeedbackSummary, HeatmapFormat, InspectionResult
 from service.state import State
 from service.store.tables import Feedback, Inspection
 
+# An image, a heatmap or a mask never changes.
+FOREVER = {"Cache-Control": "private, max-age=31536000, immutable"}
 HEATMAP_TYPES: dict[HeatmapFormat, str] = {
     "png8": "image/png",
     "png16": "image/png",
@@ -27,6 +29,7 @@ def result_of(row: Inspection, feedback: Feedback | None = None) -> InspectionRe
         id=row.id,
         recipe_id=row.recipe,
         part_id=row.part_id,
+        lot=row.lot,
         camera=row.camera,
         is_simulated=row.simulated,
         result_state="completed",
@@ -57,8 +60,10 @@ def summary_of(row: Feedback) -> FeedbackSummary:
             "id": row.id,
             "creation_time": row.created_at,
             "verdict": row.verdict,
+            "withdraws": row.withdraws,
             "defect_class": row.defect_class,
             "operator": row.operator,
+            "desk": row.desk,
             "comment": row.comment,
             "boxes": row.boxes,
             "has_mask": row.mask_sha256 is not None,

@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 from sqlalchemy import bindparam, func, select
 from sqlalchemy.orm import Session
 
-from models.bundle import Bundle, Thresholds, Verdict
-from service.store.tables import Feedback, Inspection, Promotion, ThresholdRevision
+from models.bundle import Bundle, Thresholds
+from service.store.tables import Feedback, Inspection, Promotion, ReviewItem, ThresholdRevision
+from service.store.wanted import Wanted, stands
 
 PAGE = 100
 
@@ -34,9 +35,19 @@ def inspection(session: Session, id: str) -> Inspection | None:
     return session.get(Inspection, id)
 
 
+def inspections_of(session: Session, ids: list[str]) -> Iterator[Inspection]:
+    """These inspections, in any order."""
+    yield from session.scalars(select(Inspection).where(Inspection.id.in_(ids)))
+
+
 def inspection_by_key(session: Session, key: str) -> Inspection | None:
     """The inspection that a request with this idempotency key made."""
     return session.scalar(select(Inspection).where(Inspection.idempotency_key == key))
+
+
+def feedback(session: Session, id: str) -> Feedback | None:
+    """One label."""
+    return session.scalar(select(Feedback).where(Feedback.id == id))
 
 
 def feedback_by_key(session: Session, key: str) -> Feedback | None:
@@ -45,42 +56,53 @@ def feedback_by_key(session: Session, key: str) -> Feedback | None:
 
 
 def inspections(
-    session: Session,
-    *,
-    recipe: str | None = None,
-    verdict: Verdict | None = None,
-    part_id: str | None = None,
-    before: Inspection | None = None,
-    limit: int = PAGE,
+    session: Session, wanted: Wanted, *, before: Inspection | None = None, limit: int = PAGE
 ) -> list[Inspection]:
     """The newest first; `before` goes on from the last one of a page."""
-    query = select(Inspection).order_by(Inspection.created_at.desc(), Inspection.id.desc())
-    if recipe:
-        query = query.where(Inspection.recipe == recipe)
-    if verdict:
-        query = query.where(Inspection.verdict == verdict)
-    if part_id:
-        query = query.where(Inspection.part_id == part_id)
+    query = select(Inspection).where(*wanted.conditions())
     if before:
         query = query.where(
             (Inspection.created_at < before.created_at)
             | ((Inspection.created_at == before.created_at) & (Inspection.id < before.id))
         )
+    query = query.order_by(Inspection.created_at.desc(), Inspection.id.desc())
     return list(session.scalars(query.limit(limit)))
 
 
 def latest_feedback(session: Session, ids: list[str]) -> dict[str, Feedback]:
-    """The newest feedback of each of these inspections, by inspection."""
-    query = select(Feedback).where(Feedback.inspection_id.in_(ids)).order_by(Feedback.number)
-    return {row.inspection_id: row for row in session.scalars(query)}
+    """The label that counts of each of these inspections, by inspection."""
+    query = select(Feedback).where(Feedback.inspection_id.in_(ids), stands())
+    return {row.inspection_id: row for row in session.scalars(query.order_by(Feedback.number))}
+
+
+def hold(session: Session, inspection: Inspection) -> None:
+    """Keep others from labelling an inspection until the transaction ends."""
+    connection = session.connection()
+    if connection.dialect.name == "sqlite":
+        # Python's driver has not begun yet: so far the session has only read.
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    else:
+        session.refresh(inspection, with_for_update=True)
+
+
+def labels_of(session: Session, inspection_id: str, *, standing: bool = True) -> list[Feedback]:
+    """The labels of an inspection, the newest first, without those that were taken back or all."""
+    query = select(Feedback).where(Feedback.inspection_id == inspection_id)
+    if standing:
+        query = query.where(stands())
+    return list(session.scalars(query.order_by(Feedback.number.desc())))
 
 
 def labelled(session: Session, recipe: str | None) -> Iterator[tuple[Inspection, Feedback]]:
-    """Every real inspection with its newest feedback, oldest feedback first."""
+    """Every real inspection with the label that counts, oldest label first.
+
+    What waits for an engineer's word is left out: nobody knows yet.
+    """
+    unsettled = select(ReviewItem.inspection_id).where(ReviewItem.desk == "engineer")
     query = (
         select(Inspection, Feedback)
         .join(Feedback, Feedback.inspection_id == Inspection.id)
-        .where(Inspection.simulated.is_(False))
+        .where(Inspection.simulated.is_(False), stands(), Inspection.id.not_in(unsettled))
         .order_by(Feedback.number)
     )
     if recipe:

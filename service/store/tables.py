@@ -1,4 +1,5 @@
-"""The tables. Rows are appended; none of them is ever changed."""
+"""The tables. Rows are appended and never changed, but for those of work that is not done yet:
+what waits for review, and masks that are being drawn."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -48,6 +49,7 @@ class Inspection(Base):
     created_at: Mapped[datetime]
     recipe: Mapped[str]
     part_id: Mapped[str | None] = mapped_column(index=True)
+    lot: Mapped[str | None] = mapped_column(index=True)
     camera: Mapped[str | None]
     simulated: Mapped[bool]
     idempotency_key: Mapped[str | None] = mapped_column(unique=True)
@@ -75,7 +77,10 @@ class Inspection(Base):
 
 
 class Feedback(Base):
-    """One operator's word on one inspection; the newest counts, all are kept."""
+    """One operator's word on one inspection; the newest counts, all are kept.
+
+    A row that `withdraws` another one takes it back; neither of them counts.
+    """
 
     __tablename__ = "feedback"
 
@@ -85,13 +90,47 @@ class Feedback(Base):
     created_at: Mapped[datetime]
     inspection_id: Mapped[str] = mapped_column(ForeignKey("inspections.id"), index=True)
     verdict: Mapped[str]
+    withdraws: Mapped[str | None] = mapped_column(index=True)
     defect_class: Mapped[str | None]
     mask_sha256: Mapped[str | None]
     boxes: Mapped[list[Any]]
     operator: Mapped[str]
+    desk: Mapped[str]
     comment: Mapped[str]
     idempotency_key: Mapped[str | None] = mapped_column(unique=True)
     request_sha256: Mapped[str]
+
+
+class ReviewItem(Base):
+    """An inspection that a person is to look at; gone once it is labelled.
+
+    The larger its priority, the sooner. While it is claimed, nobody else is given it.
+    """
+
+    __tablename__ = "review_items"
+    __table_args__ = (
+        Index(None, "desk", "priority", "inspection_id"),
+        Index(None, "desk", "recipe", "priority", "inspection_id"),
+    )
+
+    inspection_id: Mapped[str] = mapped_column(ForeignKey("inspections.id"), primary_key=True)
+    recipe: Mapped[str]
+    desk: Mapped[str]
+    priority: Mapped[float]
+    reason: Mapped[str]
+    claimed_by: Mapped[str | None]
+    claimed_until: Mapped[datetime | None]
+
+
+class MaskDraft(Base):
+    """A mask that an operator is drawing, kept until it goes into a label."""
+
+    __tablename__ = "mask_drafts"
+
+    inspection_id: Mapped[str] = mapped_column(ForeignKey("inspections.id"), primary_key=True)
+    operator: Mapped[str] = mapped_column(primary_key=True)
+    updated_at: Mapped[datetime]
+    png: Mapped[bytes]
 
 
 class ThresholdRevision(Base):

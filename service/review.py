@@ -1,0 +1,52 @@
+"""Which inspections a person should look at, and which of them first."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from models.bundle import Thresholds
+
+ReviewReason = Literal["near", "review", "ng", "sampled", "unsure", "disagreement"]
+REASONS: tuple[ReviewReason, ...] = get_args(ReviewReason)
+
+# Of the parts that pass far from every line: training would learn from alarms alone.
+SAMPLED = 0.02
+# What operators left to an engineer goes before all that no one has looked at.
+UNSETTLED = 10.0
+
+_NEAR = 0.5
+
+
+@dataclass(frozen=True)
+class Interest:
+    """Why an inspection is worth a look, and how much; what is worth more comes first."""
+
+    priority: float
+    reason: ReviewReason
+
+
+def interest(id: str, score: float, thresholds: Thresholds) -> Interest | None:
+    """What is to be learned from a label of this inspection; None where it can be left alone.
+
+    A label says most where the score is nearest to a line. Parts in review come before alarms,
+    both before passes; of those, only what is near to a line is shown, and a sample of the rest,
+    drawn by `id` and spread among all the others.
+    """
+    verdict = thresholds.verdict(score)
+    nearness = _nearness(score, thresholds)
+    if verdict == "review":
+        return Interest(2 + nearness, "near" if nearness > _NEAR else "review")
+    if verdict == "ng":
+        return Interest(1 + nearness, "near" if nearness > _NEAR else "ng")
+    if nearness > _NEAR:
+        return Interest(nearness, "near")
+    drawn = int(id[:8], 16) / 16**8
+    if drawn < SAMPLED:
+        return Interest(3 * drawn / SAMPLED, "sampled")
+    return None
+
+
+def _nearness(score: float, thresholds: Thresholds) -> float:
+    """1 on a line, 0 as far from both as they are from each other."""
+    between = thresholds.ng - thresholds.review or 0.1 * abs(thresholds.ng) or 1.0
+    distance = min(abs(score - thresholds.review), abs(score - thresholds.ng))
+    return max(0.0, 1 - distance / between)
