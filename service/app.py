@@ -7,6 +7,8 @@ from pathlib import Path
 from anyio import to_thread
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
+from sqlalchemy import Engine as Database
+from sqlalchemy.orm import Session
 
 from models.bundle import Bundle
 from service.access import AccessMiddleware
@@ -15,6 +17,7 @@ from service.engine import Engine
 from service.errors import install_handlers
 from service.inspector import Inspector
 from service.labels import Labels
+from service.live import Event, Live
 from service.metrics import Metrics
 from service.onnx_engine import OnnxDevice
 from service.pace import Pace
@@ -25,6 +28,7 @@ from service.routes import (
     health,
     inspect,
     inspections,
+    live,
     open_inference,
     recipes,
     review,
@@ -32,9 +36,12 @@ from service.routes import (
 from service.routes.problems import PROBLEMS
 from service.scoring import image_batcher
 from service.settings import Settings
+from service.shifts import Shifts
 from service.state import State
+from service.store import records
 from service.store.blobs import Blobs
 from service.store.database import open_database
+from service.store.wanted import Wanted
 from service.watchdog import Watchdog
 from service.web_files import WebFiles
 
@@ -59,11 +66,12 @@ def create_app(
         lifespan=_lifespan(settings, open_engine, give_up),
         telemetry={"tracing": False},
     )
+    app.state.live = Live()  # whoever serves it must end the watching before the connections
     install_handlers(app)
     app.add_middleware(AdmissionMiddleware, paths=("/inspect", "/v1/inspect"))
     app.add_middleware(AccessMiddleware, max_body_bytes=settings.max_body_bytes)
     for module in (
-        inspect, inspections, feedback, review, recipes, cameras, open_inference, health,
+        inspect, inspections, feedback, review, live, recipes, cameras, open_inference, health,
     ):  # fmt: skip
         app.include_router(module.router)
     # The short forms that cameras and operators' tools use.
@@ -93,7 +101,7 @@ def _lifespan(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, State]]:
         try:
-            state = await to_thread.run_sync(_open, settings, open_engine, give_up)
+            state = await to_thread.run_sync(_open, settings, open_engine, give_up, app.state.live)
         except Exception as error:
             app.state.startup_error = error  # for whoever started the server to show
             raise
@@ -109,7 +117,9 @@ def _open(
     settings: Settings,
     open_engine: Callable[[Bundle], Engine] | None,
     give_up: Callable[[], None],
+    live: Live,
 ) -> State:
+    shifts = Shifts(settings.shifts)
     settings.data.mkdir(parents=True, exist_ok=True)
     database = open_database(settings.database_url)
     blobs = Blobs(settings.data / "blobs")
@@ -130,9 +140,23 @@ def _open(
         give_up=give_up,
     )  # fmt: skip
     watchdog.start()
-    inspector = Inspector(registry, database, blobs, batcher, watchdog, pace, metrics, settings)
+    live.begin(_newest(database))
+    inspector = Inspector(
+        registry, database, blobs, batcher, watchdog, pace, metrics, live, settings
+    )
     labels = Labels(database, blobs, settings)
-    return State(settings, database, blobs, registry, batcher, watchdog, inspector, labels, metrics)
+    return State(
+        settings, database, blobs, registry, batcher, watchdog, inspector, labels, metrics, live,
+        shifts,
+    )  # fmt: skip
+
+
+def _newest(database: Database) -> list[Event]:
+    """So that who watched before a restart goes on where that was."""
+    with Session(database) as session:
+        rows = records.inspections(session, Wanted())
+        session.expunge_all()
+    return [Event(row.id, row.recipe, row) for row in reversed(rows)]
 
 
 def _close(state: State) -> None:

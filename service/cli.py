@@ -72,6 +72,10 @@ class _Server(uvicorn.Server):
         host, port = self._listener.getsockname()[:2]
         log.info("listening", url=f"http://{host}:{port}/")
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._service.state.live.close()  # or each watcher would be waited for
+        await super().shutdown(sockets)
+
 
 @app.command()
 def serve(

@@ -21,11 +21,20 @@ from models.image import Pixels, decode, resize
 from service import heatmap
 from service.batcher import Priority
 from service.engine import Floats
-from service.errors import BadRequest, Conflict, DeadlinePassed, EngineFailure, QueueFull
+from service.errors import (
+    BadRequest,
+    Conflict,
+    DeadlinePassed,
+    EngineFailure,
+    QueueFull,
+    as_service_error,
+)
+from service.live import Event, Live
 from service.metrics import Metrics
 from service.pace import Pace
 from service.regions import find_regions
 from service.registry import Loaded, Registry
+from service.schemas import LineError
 from service.scoring import ImageBatcher, Scored
 from service.settings import Settings
 from service.store import records, review_queue
@@ -105,6 +114,7 @@ class Inspector:
         watchdog: Watchdog,
         pace: Pace,
         metrics: Metrics,
+        live: Live,
         settings: Settings,
     ) -> None:
         self._registry = registry
@@ -113,6 +123,7 @@ class Inspector:
         self._database = database
         self._blobs = blobs
         self._metrics = metrics
+        self._live = live
         self._settings = settings
         self._in_flight: set[str] = set()
         self._pace = pace
@@ -139,12 +150,16 @@ class Inspector:
                 row = await self._inspect(request, priority)
                 self._pace.done(way)
                 outcome = row.verdict
+        except Exception as error:
+            self._live.tell(_failure(request, error))
+            raise
         finally:
             if outcome:
                 seconds = time.perf_counter() - started
                 self._metrics.cameras.count(request.camera, outcome, seconds)
         self._metrics.inspections.labels(row.recipe, row.verdict).inc()
         self._metrics.scores.add(row.recipe, row.bundle_version, row.score)
+        self._live.tell(Event(row.id, row.recipe, row))
         return row
 
     async def inspect_in_bulk(self, request: InspectionRequest) -> Inspection:
@@ -332,6 +347,15 @@ class Inspector:
             yield
         finally:
             self._in_flight.discard(key)
+
+
+def _failure(request: InspectionRequest, error: Exception) -> Event:
+    shown = as_service_error(error)
+    content = LineError(
+        recipe=request.recipe, part_id=request.part_id, camera=request.camera,
+        creation_time=records.now(), title=shown.title, detail=str(shown),
+    )  # fmt: skip
+    return Event(f"error-{records.new_id()}", request.recipe, content)
 
 
 def _regions(

@@ -158,6 +158,28 @@ class FeedbackResult(BaseModel):
     creation_time: datetime
 
 
+class ShiftCounts(BaseModel):
+    """What was inspected since the shift began."""
+
+    since: datetime
+    until: datetime
+    ok: int
+    review: int
+    ng: int
+
+
+class LineError(BaseModel):
+    """An image that came to no verdict: its part was not inspected."""
+
+    recipe: str | None
+    part_id: str | None
+    camera: str | None
+    creation_time: datetime
+    title: str
+    detail: str
+    verdict: Literal["error"] = "error"
+
+
 class ReviewEntry(BaseModel):
     """An inspection that a person is to look at, and why."""
 

@@ -67,6 +67,9 @@ class Settings(BaseSettings):
     hang_seconds: float = Field(
         20.0, gt=0, description="Longest run of the model before its device is given up."
     )
+    shifts: str = Field(
+        "06:00,14:00,22:00", description="When shifts begin, by the clock of the machine."
+    )
     deadline_ms: int = Field(10_000, gt=0, description="Longest wait for a verdict; 504 after.")
 
     @property

@@ -8,10 +8,12 @@ from sqlalchemy import Engine as Database
 
 from service.inspector import Inspector
 from service.labels import Labels
+from service.live import Live
 from service.metrics import Metrics
 from service.registry import Registry
 from service.scoring import ImageBatcher
 from service.settings import Settings
+from service.shifts import Shifts
 from service.store.blobs import Blobs
 from service.watchdog import Watchdog
 
@@ -29,6 +31,8 @@ class State:
     inspector: Inspector
     labels: Labels
     metrics: Metrics
+    live: Live
+    shifts: Shifts
 
 
 async def _state(request: Request) -> State:  # a plain function would be called in a thread

@@ -69,6 +69,18 @@ def inspections(
     return list(session.scalars(query.limit(limit)))
 
 
+def verdicts_since(session: Session, since: datetime, recipe: str | None) -> dict[str, int]:
+    """How many inspections had which verdict; those of a drill do not count."""
+    query = (
+        select(Inspection.verdict, func.count())
+        .where(Inspection.created_at >= since, Inspection.simulated.is_(False))
+        .group_by(Inspection.verdict)
+    )
+    if recipe:
+        query = query.where(Inspection.recipe == recipe)
+    return {row[0]: row[1] for row in session.execute(query)}
+
+
 def latest_feedback(session: Session, ids: list[str]) -> dict[str, Feedback]:
     """The label that counts of each of these inspections, by inspection."""
     query = select(Feedback).where(Feedback.inspection_id.in_(ids), stands())

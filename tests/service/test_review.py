@@ -1,4 +1,4 @@
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 
 import numpy as np
 import pytest
@@ -209,7 +209,8 @@ def test_a_draft_that_fits_nothing_is_refused(client, inspect, content):
 def test_history_is_searched_by_what_is_known(client, inspect):
     a = inspect(part_id="a", lot="17", camera="left")["id"]
     b = inspect(part_id="b", lot="18", camera="left")["id"]
-    made = client.get(f"/v1/inspections/{b}").json()["creation_time"]
+    made = datetime.fromisoformat(client.get(f"/v1/inspections/{b}").json()["creation_time"])
+    made = made.astimezone(timezone(timedelta(hours=9))).isoformat()  # asked for from Japan
     wrong = "ok" if client.get(f"/v1/inspections/{a}").json()["verdict"] == "ng" else "ng"
     client.post("/v1/feedback", json=label(a, wrong))
 

@@ -1,0 +1,84 @@
+"""What is inspected, as it happens: the newest results, and everybody who watches them."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
+
+from service.schemas import LineError
+from service.store.tables import Inspection
+
+KEPT = 1000  # events; who has been away for more of them begins anew
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing that happened; `id` is where a watcher who lost the connection goes on."""
+
+    id: str
+    recipe: str | None
+    content: Inspection | LineError | None  # None: some events are missing here
+
+
+class Live:
+    """The newest events in the order in which they happened.
+
+    A watcher reads from what is kept, at its own pace: one that is too slow, or was away for too
+    long, is told so and goes on with what is newest. All on the event loop.
+    """
+
+    def __init__(self) -> None:
+        self._events: deque[Event] = deque(maxlen=KEPT)
+        self._total = 0  # events so far, and so the number of the next one
+        self._news = asyncio.Event()
+        self._closed = False
+
+    def begin(self, events: Iterable[Event]) -> None:
+        """Start with what happened before, the oldest first."""
+        for event in events:
+            self._events.append(event)
+            self._total += 1
+
+    def tell(self, event: Event) -> None:
+        """One more has happened."""
+        self.begin([event])
+        self._wake()
+
+    def close(self) -> None:
+        """End all watching, so that a server can end."""
+        self._closed = True
+        self._wake()
+
+    async def follow(self, after: str | None) -> AsyncIterator[Event]:
+        """Every event from now on, or after the one with the id `after`.
+
+        One without content stands where some are missing.
+        """
+        number = self._total if after is None else self._number_after(after)
+        if number is None:
+            yield self._reset()
+            number = self._total
+        while not self._closed:
+            first = self._total - len(self._events)
+            if number < first:
+                yield self._reset()
+                number = self._total
+            if number < self._total:
+                event = self._events[number - first]
+                number += 1
+                yield event
+            else:
+                await self._news.wait()
+
+    def _number_after(self, id: str) -> int | None:
+        for back, event in enumerate(reversed(self._events)):
+            if event.id == id:
+                return self._total - back
+        return None
+
+    def _reset(self) -> Event:
+        return Event(self._events[-1].id if self._events else "", None, None)
+
+    def _wake(self) -> None:
+        waiting, self._news = self._news, asyncio.Event()
+        waiting.set()

@@ -1,0 +1,63 @@
+"""`/v1/events`, `/v1/shift`: the line as it runs."""
+
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import Annotated
+
+from anyio import to_thread
+from fastapi import APIRouter, Header
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+from sqlalchemy.orm import Session
+
+from service.live import Event
+from service.routes.problems import PROBLEMS
+from service.routes.results import result_of
+from service.schemas import Name, ShiftCounts
+from service.state import CurrentState
+from service.store import records
+from service.store.tables import Inspection
+
+router = APIRouter(prefix="/v1", tags=["live"])
+
+
+@router.get("/events", operation_id="follow_events", response_class=EventSourceResponse)
+async def follow_events(
+    state: CurrentState,
+    recipe: Name | None = None,
+    last_event_id: Annotated[str | None, Header()] = None,
+) -> AsyncIterator[ServerSentEvent]:
+    """Server-sent events: each `inspection` as its result, each `error` as its problem.
+
+    `Last-Event-ID` goes on where a connection was lost; `reset` says that some are missing.
+    """
+    async for event in state.live.follow(last_event_id):
+        if recipe is None or event.recipe in (recipe, None):
+            kind, content = _shown(event)
+            yield ServerSentEvent(raw_data=content, event=kind, id=event.id)
+
+
+@router.get("/shift", operation_id="count_shift", responses=PROBLEMS)
+async def count_shift(state: CurrentState, recipe: Name | None = None) -> ShiftCounts:
+    """What has been inspected since the shift began."""
+    shift = state.shifts.at(datetime.now().astimezone())
+
+    def read() -> ShiftCounts:
+        with Session(state.database) as session:
+            verdicts = records.verdicts_since(session, shift.since, recipe)
+        return ShiftCounts(
+            since=shift.since,
+            until=shift.until,
+            ok=verdicts.get("ok", 0),
+            review=verdicts.get("review", 0),
+            ng=verdicts.get("ng", 0),
+        )
+
+    return await to_thread.run_sync(read)
+
+
+def _shown(event: Event) -> tuple[str, str]:
+    if isinstance(event.content, Inspection):
+        return "inspection", result_of(event.content).model_dump_json()
+    if event.content:
+        return "error", event.content.model_dump_json()
+    return "reset", "{}"
