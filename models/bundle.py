@@ -16,6 +16,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from models.appearance import Appearances
 from models.contract import Contract
 from models.durable import new_directory, write_file
 from models.errors import BundleError
@@ -78,6 +79,15 @@ class BackboneReference(Contract):
     licence: str
 
 
+class Effort(Contract):
+    """What training took where the bundle was made; `retrain_seconds` is what learning labels
+    takes once features are there, measured or foreseen."""
+
+    seconds_per_image: float
+    retrain_seconds: float
+    peak_mb: float
+
+
 class Manifest(Contract):
     """All that is known of a bundle, and the sha256 of each of its other files."""
 
@@ -96,6 +106,8 @@ class Manifest(Contract):
     snapshot: str | None = None
     git_commit: str | None = None
     metrics: dict[str, float]
+    appearance: Appearances | None = None  # of the good parts
+    effort: Effort | None = None
     sha256: dict[str, str]
 
 
@@ -126,6 +138,17 @@ class Bundle:
 
 def open_bundle(path: Path) -> Bundle:
     """Open `<store>/<recipe>/<version>` and verify every hash. Raises BundleError."""
+    bundle = look_into_bundle(path)
+    for name in FILES:
+        bundle.read(name)
+    return bundle
+
+
+def look_into_bundle(path: Path) -> Bundle:
+    """The same by its manifest alone, which is quick: each file is verified when it is read.
+
+    Raises BundleError.
+    """
     path = path.absolute()  # its last two names say which bundle it must be
     try:
         raw = _read_plain(path / MANIFEST)
@@ -144,10 +167,7 @@ def open_bundle(path: Path) -> Bundle:
             f"{path} holds version {manifest.version} of {manifest.recipe!r}.",
             remedy="Keep bundles under the recipe and version that they were written as.",
         )
-    bundle = Bundle(path, manifest, hashlib.sha256(raw).hexdigest())
-    for name in FILES:
-        bundle.read(name)
-    return bundle
+    return Bundle(path, manifest, hashlib.sha256(raw).hexdigest())
 
 
 def write_bundle(store: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Path:

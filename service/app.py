@@ -13,35 +13,47 @@ from sqlalchemy.orm import Session
 from models.bundle import Bundle
 from service.access import AccessMiddleware
 from service.admission import AdmissionMiddleware
+from service.candidates import Candidates
+from service.drift import Drift
 from service.engine import Engine
 from service.errors import install_handlers
 from service.inspector import Inspector
 from service.labels import Labels
-from service.live import Event, Live
+from service.live import KEPT, Event, Live
 from service.metrics import Metrics
 from service.onnx_engine import OnnxDevice
 from service.pace import Pace
+from service.recipes import Recipes
 from service.registry import Registry
 from service.routes import (
+    bundles,
     cameras,
+    drift,
+    exports,
     feedback,
     health,
     inspect,
     inspections,
     live,
     open_inference,
+    parts,
     recipes,
     review,
+    thresholds,
+    trainings,
 )
 from service.routes.problems import PROBLEMS
 from service.scoring import image_batcher
 from service.settings import Settings
+from service.shadow import Shadow
 from service.shifts import Shifts
 from service.state import State
 from service.store import records
 from service.store.blobs import Blobs
 from service.store.database import open_database
+from service.store.tables import Inspection
 from service.store.wanted import Wanted
+from service.trainings import Trainings
 from service.watchdog import Watchdog
 from service.web_files import WebFiles
 
@@ -71,7 +83,8 @@ def create_app(
     app.add_middleware(AdmissionMiddleware, paths=("/inspect", "/v1/inspect"))
     app.add_middleware(AccessMiddleware, max_body_bytes=settings.max_body_bytes)
     for module in (
-        inspect, inspections, feedback, review, live, recipes, cameras, open_inference, health,
+        inspect, inspections, parts, feedback, review, live, exports, recipes, thresholds, bundles,
+        trainings, cameras, drift, open_inference, health,
     ):  # fmt: skip
         app.include_router(module.router)
     # The short forms that cameras and operators' tools use.
@@ -108,6 +121,7 @@ def _lifespan(
         try:
             yield {"kizu": state}
         finally:
+            await state.shadow.close()
             await to_thread.run_sync(_close, state)
 
     return lifespan
@@ -119,7 +133,6 @@ def _open(
     give_up: Callable[[], None],
     live: Live,
 ) -> State:
-    shifts = Shifts(settings.shifts)
     settings.data.mkdir(parents=True, exist_ok=True)
     database = open_database(settings.database_url)
     blobs = Blobs(settings.data / "blobs")
@@ -132,31 +145,51 @@ def _open(
         settings.store, database, open_engine or device.open, promotion=settings.promotion,
         model_bytes=settings.model_mb * 1_000_000 or None,
     )  # fmt: skip
-    metrics.models.set_function(lambda: registry.loaded_bytes)
-    registry.start(settings.scan_seconds)
+    candidates = Candidates(registry, database, promotion=settings.promotion)
+    metrics.models.set_function(lambda: registry.loaded_bytes + candidates.loaded_bytes)
+    registry.start(settings.scan_seconds, candidates.scan)
     batcher = image_batcher(settings, metrics, lanes=lanes, max_batch=max_batch)
     watchdog = Watchdog(
         registry, batcher, every_s=settings.canary_seconds, hang_s=settings.hang_seconds,
         give_up=give_up,
     )  # fmt: skip
     watchdog.start()
-    live.begin(_newest(database))
+    newest = _newest(database)
+    live.begin(Event(row.id, row.recipe, row) for row in newest)
+    drift = Drift()
+    drift.begin(newest)
+    recipes = Recipes(database)
+    shadow = Shadow(candidates, batcher, database, recipes, metrics, settings)
     inspector = Inspector(
-        registry, database, blobs, batcher, watchdog, pace, metrics, live, settings
-    )
-    labels = Labels(database, blobs, settings)
-    return State(
-        settings, database, blobs, registry, batcher, watchdog, inspector, labels, metrics, live,
-        shifts,
+        registry, database, blobs, batcher, watchdog, pace, metrics, live, shadow, recipes, drift,
+        settings,
     )  # fmt: skip
+    return State(
+        settings=settings,
+        database=database,
+        blobs=blobs,
+        registry=registry,
+        candidates=candidates,
+        recipes=recipes,
+        batcher=batcher,
+        watchdog=watchdog,
+        inspector=inspector,
+        shadow=shadow,
+        labels=Labels(database, blobs, settings),
+        trainings=Trainings(registry, database),
+        metrics=metrics,
+        live=live,
+        drift=drift,
+        shifts=Shifts(settings.shifts),
+    )
 
 
-def _newest(database: Database) -> list[Event]:
-    """So that who watched before a restart goes on where that was."""
+def _newest(database: Database) -> list[Inspection]:
+    """So that who watched before a restart goes on where that was; the oldest first."""
     with Session(database) as session:
-        rows = records.inspections(session, Wanted())
+        rows = records.inspections(session, Wanted(), limit=KEPT)
         session.expunge_all()
-    return [Event(row.id, row.recipe, row) for row in reversed(rows)]
+    return rows[::-1]
 
 
 def _close(state: State) -> None:

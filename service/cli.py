@@ -1,8 +1,9 @@
-"""`kizu`: serve, bundle, snapshot."""
+"""`kizu`: serve, worker, bundle, snapshot, backup, restore."""
 
 import ctypes
 import gc
 import os
+import signal
 import socket
 import threading
 import time
@@ -21,6 +22,7 @@ from models.bundle import list_recipes, list_versions, open_bundle
 from models.command import run
 from models.errors import BundleError
 from service.app import create_app
+from service.backup import back_up, restore
 from service.logs import configure_logging
 from service.onnx_engine import OnnxDevice
 from service.registry import Registry
@@ -28,6 +30,8 @@ from service.settings import Settings, SettingsError
 from service.store.blobs import Blobs
 from service.store.database import open_database
 from service.store.snapshot import take_snapshot
+from service.store.wanted import Wanted
+from service.worker import TrainingWorker, find_program
 
 log = structlog.get_logger()
 
@@ -121,6 +125,22 @@ def _end_when(lost: threading.Event, server: _Server) -> None:
     os._exit(DEVICE_LOST)
 
 
+@app.command("worker")
+def worker_command(store: Store = None, data: Data = None, database: DatabaseUrl = None) -> None:
+    """Carry out the retrainings that people ask for in the console, one at a time."""
+    configure_logging()
+    settings = _settings(store=store, data=data, database=database)
+    program = find_program()
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    worker = TrainingWorker(
+        open_database(settings.database_url), Blobs(settings.data / "blobs"), settings, program
+    )
+    log.info("waiting for trainings", store=str(settings.store))
+    worker.run(stop)
+
+
 @bundle_app.command("verify")
 def verify_command(
     bundle: Annotated[Path, typer.Argument(help="Bundle <store>/<recipe>/<version>.")],
@@ -178,7 +198,7 @@ def snapshot_command(
     """Write the operators' labels as an immutable snapshot for `kizu-train retrain`."""
     settings = _settings(data=data, database=database)
     engine = open_database(settings.database_url)
-    snapshot = take_snapshot(engine, Blobs(settings.data / "blobs"), out, recipe)
+    snapshot = take_snapshot(engine, Blobs(settings.data / "blobs"), out, Wanted(recipe=recipe))
     defective = sum(sample.verdict == "ng" for sample in snapshot.samples)
     typer.echo(
         f"{len(snapshot.samples)} labels: {defective} ng, "
@@ -186,6 +206,42 @@ def snapshot_command(
         err=True,
     )
     typer.echo(snapshot.path)
+
+
+@app.command("backup")
+def backup_command(
+    recipe: Annotated[str, typer.Argument()],
+    out: Annotated[Path, typer.Argument(help="File to write, such as cap.kizu.")],
+    store: Store = None,
+    data: Data = None,
+    database: DatabaseUrl = None,
+) -> None:
+    """Write all there is of a recipe to one file: bundles, images, results, labels, settings."""
+    settings = _settings(store=store, data=data, database=database)
+    engine = open_database(settings.database_url)
+    with Console(stderr=True).status(f"Backing up {recipe} …") as status:
+        path = back_up(
+            engine, Blobs(settings.data / "blobs"), settings.store, recipe, out, status.update
+        )
+    typer.echo(path)
+
+
+@app.command("restore")
+def restore_command(
+    file: Annotated[Path, typer.Argument(help="File that `kizu backup` wrote.")],
+    store: Store = None,
+    data: Data = None,
+    database: DatabaseUrl = None,
+) -> None:
+    """Add a backup's recipe to what is here; nothing that is here is changed."""
+    settings = _settings(store=store, data=data, database=database)
+    settings.data.mkdir(parents=True, exist_ok=True)
+    engine = open_database(settings.database_url)
+    with Console(stderr=True).status(f"Restoring {file} …") as status:
+        recipe = restore(
+            engine, Blobs(settings.data / "blobs"), settings.store, file, status.update
+        )
+    typer.echo(recipe)
 
 
 def _describe(path: Path) -> tuple[str, str, str, str]:

@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import anyio
 import numpy as np
@@ -16,11 +16,12 @@ from sqlalchemy import Engine as Database
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from models.bundle import Thresholds
+from models.appearance import Appearance, appearance
 from models.image import Pixels, decode, resize
 from service import heatmap
 from service.batcher import Priority
-from service.engine import Floats
+from service.decision import decide
+from service.drift import Drift
 from service.errors import (
     BadRequest,
     Conflict,
@@ -32,11 +33,12 @@ from service.errors import (
 from service.live import Event, Live
 from service.metrics import Metrics
 from service.pace import Pace
-from service.regions import find_regions
+from service.recipes import Recipes
 from service.registry import Loaded, Registry
 from service.schemas import LineError
 from service.scoring import ImageBatcher, Scored
 from service.settings import Settings
+from service.shadow import Shadow
 from service.store import records, review_queue
 from service.store.blobs import BlobDraft, Blobs
 from service.store.tables import Inspection
@@ -52,6 +54,7 @@ class InspectionRequest:
     image: bytes
     image_type: str
     recipe: str | None = None
+    number: int | None = None  # of the recipe, in its name's place
     part_id: str | None = None
     lot: str | None = None
     camera: str | None = None
@@ -66,8 +69,8 @@ class InspectionRequest:
         facts: tuple[object, ...] = (
             self.recipe, self.part_id, self.camera, self.simulated, self.batch,
         )  # fmt: skip
-        if self.lot is not None:  # keys that were given before there were lots stay good
-            facts += (self.lot,)
+        if (self.lot, self.number) != (None, None):  # keys given before there were any stay good
+            facts += (self.lot, self.number)
         return hashlib.sha256(self.image + repr(facts).encode()).hexdigest()
 
 
@@ -76,6 +79,7 @@ class _Decoded:
     width: int
     height: int
     pixels: Pixels  # at the network's size
+    appearance: Appearance
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,9 @@ class Inspector:
         pace: Pace,
         metrics: Metrics,
         live: Live,
+        shadow: Shadow,
+        recipes: Recipes,
+        drift: Drift,
         settings: Settings,
     ) -> None:
         self._registry = registry
@@ -124,6 +131,9 @@ class Inspector:
         self._blobs = blobs
         self._metrics = metrics
         self._live = live
+        self._shadow = shadow
+        self._recipes = recipes
+        self._drift = drift
         self._settings = settings
         self._in_flight: set[str] = set()
         self._pace = pace
@@ -159,6 +169,7 @@ class Inspector:
                 self._metrics.cameras.count(request.camera, outcome, seconds)
         self._metrics.inspections.labels(row.recipe, row.verdict).inc()
         self._metrics.scores.add(row.recipe, row.bundle_version, row.score)
+        self._drift.add(row)
         self._live.tell(Event(row.id, row.recipe, row))
         return row
 
@@ -214,7 +225,7 @@ class Inspector:
         image = self._blobs.draft(request.image)
         try:
             async with _in_time(milliseconds):
-                loaded = await self.loaded(request.recipe)
+                loaded = await self.loaded(await self._recipe(request))
                 # Before the queue: a broken image is one refusal and never touches its neighbours.
                 # Decoding takes one core, so there is another for the disk.
                 decoded, prepared = await asyncio.gather(
@@ -229,9 +240,16 @@ class Inspector:
             )
         finally:
             image.discard()
+        self._shadow.follow(row, request.image, decoded.pixels, loaded)
         for step, milliseconds_of_step in watch.times.items():
             self._metrics.steps.labels(step).observe(milliseconds_of_step / 1000)
         return row
+
+    async def _recipe(self, request: InspectionRequest) -> str | None:
+        if request.number is None:
+            return request.recipe
+        number = request.number
+        return await _thread(lambda: self._recipes.by_number(number))
 
     async def _score(
         self, loaded: Loaded, pixels: Pixels, deadline: float, priority: Priority
@@ -250,7 +268,8 @@ class Inspector:
         manifest = loaded.bundle.manifest
         image = decode(request.image, manifest.pixels, max_pixels=self._settings.max_pixels)
         height, width = image.shape[:2]
-        return _Decoded(width, height, resize(image, manifest.input))
+        pixels = resize(image, manifest.input)
+        return _Decoded(width, height, pixels, appearance(pixels))
 
     def _prepare(self, request: InspectionRequest, image: BlobDraft) -> _Prepared:
         return _Prepared(image.write(), request.digest)
@@ -265,13 +284,18 @@ class Inspector:
         scored: Scored,
         watch: Stopwatch,
     ) -> Inspection:
-        score, kept = scored.score, heatmap.keep(scored.heatmap)
+        kept = heatmap.keep(scored.heatmap)
         image.keep()
         heatmap_sha256 = self._blobs.put(kept.png)
         watch.lap("files")
         manifest = loaded.bundle.manifest
         with Session(self._database, expire_on_commit=False) as session:
             thresholds = records.thresholds_in_force(session, loaded.bundle)
+            recipe = self._recipes.in_force(session, manifest.recipe)
+            decision = decide(
+                scored.score, scored.heatmap, thresholds, recipe.settings,
+                width=decoded.width, height=decoded.height,
+            )  # fmt: skip
             row = Inspection(
                 id=records.new_id(),
                 created_at=records.now(),
@@ -290,12 +314,14 @@ class Inspector:
                 bundle_version=manifest.version,
                 bundle_digest=loaded.bundle.digest,
                 device=loaded.engine.device,
-                verdict=thresholds.verdict(score),
-                score=score,
-                percentile=_percentile(score, manifest.calibration.quantiles),
+                verdict=decision.verdict,
+                score=decision.score,
+                percentile=_percentile(decision.score, manifest.calibration.quantiles),
                 review_threshold=thresholds.review,
                 ng_threshold=thresholds.ng,
-                regions=_regions(score, scored.heatmap, thresholds, decoded),
+                recipe_revision=recipe.number,
+                regions=[region.model_dump() for region in decision.regions],
+                **decoded.appearance.model_dump(),
                 heatmap_sha256=heatmap_sha256,
                 heatmap_low=kept.low,
                 heatmap_high=kept.high,
@@ -304,7 +330,7 @@ class Inspector:
             session.add(row)
             try:
                 session.flush()
-                review_queue.consider(session, row)
+                review_queue.consider(session, row, recipe.settings.sampled)
                 session.commit()
             except IntegrityError:
                 # Another process has stored the same key in the meantime: its result counts.
@@ -356,20 +382,6 @@ def _failure(request: InspectionRequest, error: Exception) -> Event:
         creation_time=records.now(), title=shown.title, detail=str(shown),
     )  # fmt: skip
     return Event(f"error-{records.new_id()}", request.recipe, content)
-
-
-def _regions(
-    score: float, heatmap_hw: Floats, thresholds: Thresholds, decoded: _Decoded
-) -> list[dict[str, Any]]:
-    """Where the heatmap reaches the review line, or its peak; a part that passes has none.
-
-    Heatmap and score are smoothed differently: one can reach the line without the other.
-    """
-    if thresholds.verdict(score) == "ok":
-        return []
-    line = min(thresholds.review, float(heatmap_hw.max()))
-    found = find_regions(heatmap_hw, line, width=decoded.width, height=decoded.height)
-    return [region.model_dump() for region in found]
 
 
 def _percentile(score: float, quantiles: tuple[float, ...]) -> float:

@@ -34,6 +34,16 @@ class Metrics:
             ("type",),
             registry=self.registry,
         )
+        self.shadow = Counter(
+            "kizu_shadow_images_total", "What candidates said, beside their champions.",
+            ("recipe", "outcome"), registry=self.registry,
+        )  # fmt: skip
+        self.drift = Gauge(
+            "kizu_drift_outside_ratio",
+            "Share of a camera's last images outside of what the training saw.",
+            ("recipe", "camera", "measure"),
+            registry=self.registry,
+        )
         self.feedback = Counter(
             "kizu_feedback_total", "Labels by verdict.", ("verdict",), registry=self.registry
         )

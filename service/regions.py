@@ -27,6 +27,11 @@ class Region(BaseModel):
     area: int
     peak: float
     contour: list[tuple[int, int]]
+    area_mm2: float | None = None  # where the recipe says how large a pixel is
+
+    def in_millimetres(self, mm_per_pixel: float) -> "Region":
+        """The same with its area in square millimetres."""
+        return self.model_copy(update={"area_mm2": round(self.area * mm_per_pixel**2, 4)})
 
 
 def find_regions(heatmap: Floats, threshold: float, *, width: int, height: int) -> list[Region]:

@@ -11,16 +11,16 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import structlog
 from sqlalchemy import Engine as Database
 from sqlalchemy.orm import Session
 
-from models.bundle import MODEL, Bundle, list_recipes, list_versions, open_bundle
+from models.bundle import MODEL, Bundle, Manifest, list_recipes, list_versions, open_bundle
 from models.errors import BundleError
 from service.engine import Engine
 from service.errors import BadRequest, BundleRefused, NotFound, NotReady
+from service.promotions import Promotions
 from service.store import records
 from service.store.tables import Promotion
 
@@ -66,10 +66,10 @@ class Registry:
         database: Database,
         open_engine: Callable[[Bundle], Engine],
         *,
-        promotion: Literal["newest", "manual"],
+        promotion: Promotions,
         model_bytes: int | None = None,
     ) -> None:
-        self._store = store
+        self.store = store
         self._database = database
         self._open_engine = open_engine
         self._promotion = promotion
@@ -87,6 +87,11 @@ class Registry:
     def champions(self) -> dict[str, Champion]:
         """The champion of each recipe."""
         return dict(self._champions)
+
+    @property
+    def manifests(self) -> dict[str, Manifest]:
+        """What is known of the bundle that decides, by recipe."""
+        return {recipe: one.bundle.manifest for recipe, one in self._champions.items()}
 
     @property
     def loaded_bytes(self) -> int:
@@ -150,26 +155,42 @@ class Registry:
         """Look through the store once: load what is new, promote it where the policy says so."""
         with self._scanning:
             self._refused = {path: why for path, why in self._refused.items() if path.exists()}
-            for recipe in list_recipes(self._store):
+            for recipe in list_recipes(self.store):
                 self._scan_recipe(recipe)
 
-    def promote(self, recipe: str, version: int, *, by: str, reason: str) -> None:
-        """Let a version decide from now on. Raises NotFound, BundleRefused or DeviceError."""
+    def promote(
+        self, recipe: str, version: int, *, by: str, reason: str, loaded: Loaded | None = None
+    ) -> None:
+        """Let a version decide from now on; at once, where it is `loaded` already.
+
+        Raises NotFound, BundleRefused or DeviceError.
+        """
         with self._scanning:
-            if version not in list_versions(self._store, recipe):
-                raise NotFound(f"The store has no version {version} of {recipe!r}.")
-            try:
-                loaded = self._load(recipe, version)
-            except BundleError as error:
-                raise BundleRefused(self._shown(error), remedy=error.remedy) from error
+            if loaded is None or loaded.bundle.manifest.version != version:
+                loaded = self.open_version(recipe, version)
             self._decide(loaded, by=by, reason=reason)
             self._forget(self._path(recipe, version))
 
-    def start(self, every_s: float) -> None:
-        """Scan now and, on a thread, again and again."""
+    def open_version(self, recipe: str, version: int) -> Loaded:
+        """Verify and load a version. Raises NotFound, BundleRefused or DeviceError."""
+        if version not in list_versions(self.store, recipe):
+            raise NotFound(f"The store has no version {version} of {recipe!r}.")
+        try:
+            return self._load(recipe, version)
+        except BundleError as error:
+            raise BundleRefused(self._shown(error), remedy=error.remedy) from error
+
+    def problem(self, recipe: str, version: int) -> str | None:
+        """Why a version is not served, where it was tried."""
+        refused = self._refused.get(self._path(recipe, version))
+        return refused[1] if refused else None
+
+    def start(self, every_s: float, then: Callable[[], None] = lambda: None) -> None:
+        """Scan now and, on a thread, again and again; `then` follows each time."""
         self.scan()
+        then()
         self._thread = threading.Thread(
-            target=self._watch, args=(every_s,), name="kizu-store", daemon=True
+            target=self._watch, args=(every_s, then), name="kizu-store", daemon=True
         )
         self._thread.start()
 
@@ -179,10 +200,11 @@ class Registry:
         if self._thread:
             self._thread.join()
 
-    def _watch(self, every_s: float) -> None:
+    def _watch(self, every_s: float, then: Callable[[], None]) -> None:
         while not self._stop.wait(every_s):
             try:
                 self.scan()
+                then()
             except Exception as error:  # noqa: BLE001 - a lost database must not end the watch
                 log.error("the store could not be looked through", error=str(error))
 
@@ -190,17 +212,19 @@ class Registry:
         with Session(self._database) as session:
             promoted = records.promotion_in_force(session, recipe)
             considered = records.highest_considered(session, recipe)
-        versions = list_versions(self._store, recipe)
+        versions = list_versions(self.store, recipe)
         fresh = [v for v in versions if v > considered] if self._promotion == "newest" else []
         # A recipe's first bundle always decides, or it could not be served at all.
         for version in reversed(fresh if promoted else versions):
-            loaded = self._try(recipe, version)
+            loaded = self.try_version(recipe, version)
             if loaded:
                 since = promoted.id if promoted else 0
                 self._decide(loaded, by=SYSTEM, reason="first seen in the store", since=since)
                 return
         if promoted and not self._is_champion(promoted):
-            loaded = self._try(recipe, promoted.bundle_version, digest=promoted.bundle_digest)
+            loaded = self.try_version(
+                recipe, promoted.bundle_version, digest=promoted.bundle_digest
+            )
             if loaded:
                 self._swap_in(loaded)
 
@@ -208,7 +232,7 @@ class Registry:
         current = self._champions.get(promoted.recipe)
         return current is not None and current.bundle.digest == promoted.bundle_digest
 
-    def _try(self, recipe: str, version: int, *, digest: str | None = None) -> Loaded | None:
+    def try_version(self, recipe: str, version: int, *, digest: str | None = None) -> Loaded | None:
         """Load a version; one that is refused is not tried again before its files change.
 
         A device that does not run is no bundle's fault: DeviceError goes on to the caller.
@@ -240,11 +264,11 @@ class Registry:
         return Loaded(bundle, engine, size)
 
     def _path(self, recipe: str, version: int) -> Path:
-        return self._store / recipe / str(version)
+        return self.store / recipe / str(version)
 
     def _shown(self, error: BundleError) -> str:
         """The message without the place of the store, which is nobody's business."""
-        return str(error).replace(f"{self._store}/", "")
+        return str(error).replace(f"{self.store}/", "")
 
     def _forget(self, path: Path) -> None:
         self._refused = {other: why for other, why in self._refused.items() if other != path}
@@ -262,7 +286,7 @@ class Registry:
                     recipe=manifest.recipe,
                     bundle_version=manifest.version,
                     bundle_digest=loaded.bundle.digest,
-                    newest_version=max(list_versions(self._store, manifest.recipe)),
+                    newest_version=max(list_versions(self.store, manifest.recipe)),
                     by=by,
                     reason=reason,
                 )

@@ -1,15 +1,16 @@
 """Which inspections a person should look at, and which of them first."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from models.bundle import Thresholds
 
-ReviewReason = Literal["near", "review", "ng", "sampled", "unsure", "disagreement"]
-REASONS: tuple[ReviewReason, ...] = get_args(ReviewReason)
+ReviewReason = Literal["near", "review", "ng", "sampled", "candidate", "unsure", "disagreement"]
 
 # Of the parts that pass far from every line: training would learn from alarms alone.
 SAMPLED = 0.02
+# Where champion and candidate disagree, a label says which of them is right.
+CONTESTED = 4.0
 # What operators left to an engineer goes before all that no one has looked at.
 UNSETTLED = 10.0
 
@@ -24,14 +25,15 @@ class Interest:
     reason: ReviewReason
 
 
-def interest(id: str, score: float, thresholds: Thresholds) -> Interest | None:
+def interest(
+    id: str, score: float, verdict: str, thresholds: Thresholds, sampled: float = SAMPLED
+) -> Interest | None:
     """What is to be learned from a label of this inspection; None where it can be left alone.
 
     A label says most where the score is nearest to a line. Parts in review come before alarms,
-    both before passes; of those, only what is near to a line is shown, and a sample of the rest,
-    drawn by `id` and spread among all the others.
+    both before passes; of those, only what is near to a line is shown, and the share `sampled` of
+    the rest, drawn by `id` and spread among all the others.
     """
-    verdict = thresholds.verdict(score)
     nearness = _nearness(score, thresholds)
     if verdict == "review":
         return Interest(2 + nearness, "near" if nearness > _NEAR else "review")
@@ -40,8 +42,8 @@ def interest(id: str, score: float, thresholds: Thresholds) -> Interest | None:
     if nearness > _NEAR:
         return Interest(nearness, "near")
     drawn = int(id[:8], 16) / 16**8
-    if drawn < SAMPLED:
-        return Interest(3 * drawn / SAMPLED, "sampled")
+    if drawn < sampled:
+        return Interest(3 * drawn / sampled, "sampled")
     return None
 
 

@@ -3,25 +3,20 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AwareDatetime, BaseModel, Field, model_validator
 
+from models.appearance import Appearance
 from models.bundle import Thresholds, Verdict
+from service.recipe_settings import RecipeSettings
 from service.regions import Box, Region
 from service.review import ReviewReason
+from service.wire import Closed, Name
 
 # `withdrawn` takes back what was said before: the inspection counts as never labelled.
 LabelVerdict = Literal["ok", "ng", "unsure", "withdrawn"]
 # Who is asked: an operator first, an engineer where operators do not know or do not agree.
 Desk = Literal["operator", "engineer"]
 HeatmapFormat = Literal["png8", "png16", "npy", "overlay"]
-# Without control characters: a NUL byte is a row on SQLite and an error on PostgreSQL.
-Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
-
-
-class Closed(BaseModel):
-    """A request body: an unknown field is a mistake, not something to ignore."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 class FeedbackSummary(BaseModel):
@@ -251,6 +246,65 @@ class ThresholdsRevision(BaseModel):
     reason: str
 
 
+class RateEstimate(BaseModel):
+    """A share of parts, and the interval in which it lies with 95 %."""
+
+    count: int
+    total: int
+    low: float
+    high: float
+
+
+class ThresholdConsequences(BaseModel):
+    """What thresholds would have done to the last parts of the bundle that decides."""
+
+    reviewed: RateEstimate = Field(description="Of parts labelled ok: sent to review.")
+    rejected: RateEstimate = Field(description="Of parts labelled ok: rejected.")
+    escaped: RateEstimate = Field(description="Of parts labelled ng: passed.")
+    unlabelled_ok: int
+    unlabelled_review: int
+    unlabelled_ng: int
+
+
+class ScoreHistogram(BaseModel):
+    """Counts of raw scores between neighbouring `edges`, by label."""
+
+    bundle_version: int
+    thresholds: Thresholds = Field(description="In force.")
+    trained: Thresholds = Field(description="Those that the bundle came with.")
+    edges: list[float]
+    ok: list[int]
+    ng: list[int]
+    unlabelled: list[int]
+
+
+class RecipeRevisionRequest(Closed):
+    """Settings of a recipe from now on, all of them."""
+
+    settings: RecipeSettings
+    by: Name
+    reason: Name
+
+
+class RecipeRevisionRecord(BaseModel):
+    """One revision of a recipe's settings."""
+
+    number: int
+    creation_time: datetime
+    settings: RecipeSettings
+    by: str
+    reason: str
+
+
+class CandidateResult(BaseModel):
+    """What a candidate would have said."""
+
+    bundle_version: int
+    bundle_digest: str
+    verdict: Verdict
+    score: float
+
+
 class PromotionRequest(Closed):
     """Which version is to decide from now on; an older one rolls back."""
 
@@ -267,6 +321,200 @@ class PromotionRecord(BaseModel):
     bundle_digest: str
     by: str
     reason: str
+
+
+class InspectionTrail(BaseModel):
+    """All that decided an inspection, and all that was said of it."""
+
+    inspection: InspectionResult
+    thresholds_revision: ThresholdsRevision | None = Field(description="null: the bundle's own.")
+    promotion: PromotionRecord | None
+    recipe_revision: RecipeRevisionRecord | None
+    appearance: Appearance | None
+    labels: list[FeedbackSummary]
+    candidates: list[CandidateResult]
+
+
+class BundleStatus(BaseModel):
+    """One version of a recipe's model, and what it does: decide, run in the shadow, or nothing."""
+
+    version: int
+    digest: str
+    creation_time: datetime
+    role: Literal["champion", "candidate"] | None
+    origin: Literal["fit", "retrain"]
+    parent_version: int | None
+    method: str
+    backbone: str
+    metrics: dict[str, float]
+    snapshot: str | None
+    device: str | None = Field(
+        description="Where it runs and agrees with what its training saw; null: it is not loaded."
+    )
+    problem: str | None = Field(description="Why it is refused.")
+    report: str = Field(description="Address of its report.")
+
+
+class CandidateRequest(Closed):
+    """Which version is to run in the champion's shadow from now on, or none."""
+
+    version: Annotated[int, Field(ge=1)] | None
+    by: Name
+    reason: Name
+
+
+class CandidateRecord(BaseModel):
+    """One change of what runs in the shadow."""
+
+    creation_time: datetime
+    bundle_version: int | None
+    bundle_digest: str | None
+    by: str
+    reason: str
+
+
+class AgreementCount(BaseModel):
+    """How many images had these two verdicts."""
+
+    champion: Verdict
+    candidate: Verdict
+    images: int
+
+
+class Difference(BaseModel):
+    """An inspection of which the candidate says otherwise."""
+
+    inspection: InspectionResult
+    candidate_verdict: Verdict
+    candidate_score: float
+
+
+class ShadowComparison(BaseModel):
+    """What champion and candidate said of the same images; the newest on which they differ."""
+
+    champion_version: int
+    candidate_version: int
+    images: int
+    agreeing: int
+    counts: list[AgreementCount]
+    differences: list[Difference]
+
+
+class LabelChoice(Closed):
+    """Which labels to learn: those of a recipe's inspections for which all of this is so."""
+
+    since: AwareDatetime | None = None
+    until: AwareDatetime | None = None
+    camera: Name | None = None
+    lot: Name | None = None
+    without: list[Name] = Field(
+        default_factory=list, max_length=10_000, description="Inspections to leave out."
+    )
+
+
+class TrainingRequest(Closed):
+    """A retraining on labels, from the bundle that decides now."""
+
+    labels: LabelChoice = Field(default_factory=LabelChoice)
+    by: Name
+    reason: Name
+
+
+class LabelCount(BaseModel):
+    """How many labels of a kind, and how many of them say where."""
+
+    verdict: Literal["ok", "ng"]
+    defect_class: str | None
+    labels: int
+    masks: int
+
+
+class TrainingEstimate(BaseModel):
+    """What there is to learn, and what that most likely takes."""
+
+    labels: list[LabelCount]
+    seconds: float | None = Field(description="null where nothing is known yet.")
+    peak_mb: float | None
+    from_measurement: bool = Field(
+        description="true: this recipe was retrained here before; false: foreseen by its fit."
+    )
+    worker: bool = Field(description="Whether a worker is there to do it.")
+    problem: str | None = Field(description="Why it cannot work, where that is clear already.")
+
+
+TrainingState = Literal["queued", "running", "succeeded", "refused", "failed", "cancelled"]
+
+
+class TrainingStatus(BaseModel):
+    """A retraining, how far it is, and what it came to. `refused`: it learned, but the result is
+    worse than what decides now, so no bundle was written."""
+
+    id: str
+    creation_time: datetime
+    recipe_id: str
+    by: str
+    reason: str
+    labels: LabelChoice
+    retry_of: str | None
+    champion_version: int
+    state: TrainingState
+    started: datetime | None
+    finished: datetime | None
+    step: str
+    done: int
+    total: int
+    step_seconds_left: float | None
+    peak_mb: float
+    snapshot: str | None
+    bundle_version: int | None
+    report: str | None
+    message: str
+    log: str
+
+
+class CancelRequest(Closed):
+    """Who ends a training."""
+
+    by: Name
+
+
+class DriftTrend(BaseModel):
+    """Of one measure: quantiles 5 %, 50 % and 95 % of the last images, the range that held 98 % of
+    the good parts in training, and the share of the last images outside of it."""
+
+    measure: Literal["score", "brightness", "focus", "saturated"]
+    state: Literal["steady", "drifting", "unknown"]
+    recent: tuple[float, float, float]
+    low: float | None
+    high: float | None
+    outside: float | None
+
+
+class DriftReport(BaseModel):
+    """One camera's last images of one recipe; `unknown` where there are too few, or the bundle does
+    not say what its training saw."""
+
+    recipe_id: str
+    camera: str
+    images: int
+    state: Literal["steady", "drifting", "unknown"]
+    trends: list[DriftTrend]
+
+
+class PartView(BaseModel):
+    """One view of a part; null where it was not inspected."""
+
+    recipe_id: str
+    inspection: InspectionResult | None
+
+
+class PartResult(BaseModel):
+    """A part by all its views: the worst verdict, and `error` where a view is missing."""
+
+    product: str
+    part_id: str
+    verdict: Verdict
+    views: list[PartView]
 
 
 class Health(BaseModel):

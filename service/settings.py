@@ -1,13 +1,13 @@
 """Deployment facts: where, how many, on which device. How to score is the bundle's business."""
 
 from pathlib import Path
-from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from models.errors import KizuError
 from models.session import Device, Precision
+from service.promotions import Promotions
 
 
 class SettingsError(KizuError):
@@ -36,10 +36,11 @@ class Settings(BaseSettings):
         "golden vectors it misses is refused.",
     )
     threads: int = Field(0, ge=0, description="CPU threads of one model run; 0 is all cores.")
-    promotion: Literal["newest", "manual"] = Field(
-        "newest",
-        description="newest: a bundle decides as soon as it appears; manual: after `kizu "
-        "bundle promote` only (a recipe's first bundle always decides).",
+    promotion: Promotions = Field(
+        "shadow",
+        description="What a new bundle does: newest, it decides; shadow, it runs in the "
+        "champion's shadow until somebody promotes it; manual, nothing. (A recipe's first bundle "
+        "always decides.)",
     )
     model_mb: int = Field(
         0,
@@ -66,6 +67,14 @@ class Settings(BaseSettings):
     )
     hang_seconds: float = Field(
         20.0, gt=0, description="Longest run of the model before its device is given up."
+    )
+    good_parts: Path | None = Field(
+        None,
+        description="Directory of folders by recipe: the good parts that it was fitted on, for "
+        "its retraining.",
+    )
+    cache: Path | None = Field(
+        None, description="Directory of features that retrainings keep; by default in the data."
     )
     shifts: str = Field(
         "06:00,14:00,22:00", description="When shifts begin, by the clock of the machine."

@@ -6,15 +6,20 @@ from typing import Annotated
 from fastapi import Depends, Request
 from sqlalchemy import Engine as Database
 
+from service.candidates import Candidates
+from service.drift import Drift
 from service.inspector import Inspector
 from service.labels import Labels
 from service.live import Live
 from service.metrics import Metrics
+from service.recipes import Recipes
 from service.registry import Registry
 from service.scoring import ImageBatcher
 from service.settings import Settings
+from service.shadow import Shadow
 from service.shifts import Shifts
 from service.store.blobs import Blobs
+from service.trainings import Trainings
 from service.watchdog import Watchdog
 
 
@@ -26,13 +31,18 @@ class State:
     database: Database
     blobs: Blobs
     registry: Registry
+    candidates: Candidates
     batcher: ImageBatcher
     watchdog: Watchdog
     inspector: Inspector
+    shadow: Shadow
     labels: Labels
+    trainings: Trainings
     metrics: Metrics
     live: Live
     shifts: Shifts
+    recipes: Recipes
+    drift: Drift
 
 
 async def _state(request: Request) -> State:  # a plain function would be called in a thread

@@ -13,6 +13,7 @@ from models.durable import write_file
 from models.image import PixelContract
 from models.sample import open_snapshot
 from models.session import Device, open_session
+from training import progress
 from training.anomalies import DRAWINGS
 from training.backbone_cli import BackbonesOption, backbone_app
 from training.benchmark_cli import benchmark_command
@@ -24,7 +25,6 @@ from training.evaluation import evaluate, score_images
 from training.fit import fit
 from training.lesson import ScheduleName
 from training.methods import METHODS
-from training.progress import TerminalReporter
 from training.recipe import FitSettings, Places
 from training.repeatability import read_parts, repeatability
 from training.retrain import RejectBy, RetrainSettings, feature_source, retrain
@@ -106,7 +106,7 @@ def fit_command(
     device: DeviceOption = "auto",
 ) -> None:
     """Fit a recipe on images of good parts and write a bundle."""
-    reporter = TerminalReporter()
+    reporter = progress.reporter()
     settings = FitSettings(
         recipe=recipe,
         preset=preset,
@@ -171,7 +171,7 @@ def retrain_command(
     device: DeviceOption = "auto",
 ) -> None:
     """Learn operators' labels; writes a candidate only if it is not worse than the champion."""
-    reporter = TerminalReporter()
+    reporter = progress.reporter()
     settings = RetrainSettings(
         alpha_pixels=alpha_pixels,
         alpha_images=alpha_images,
@@ -257,7 +257,7 @@ def demo_data_command(
     seed: SeedOption = 0,
 ) -> None:
     """Draw a demo product: a printed metal cap, good and with three kinds of defects."""
-    reporter = TerminalReporter()
+    reporter = progress.reporter()
     total = good + test_good + 3 * per_defect
     with reporter.bar("Drawing", total) as advance:
         write_demo(

@@ -9,6 +9,7 @@ from models.backbone import Backbone
 from models.bundle import BackboneReference, Manifest, check_recipe_name
 from training.calibrate import calibrate, statement
 from training.data import Dataset
+from training.effort import foresee, look
 from training.export import export, git_commit, golden_images, next_version, save_bundle
 from training.progress import Reporter
 from training.recipe import FitSettings, Places, Trained, train_recipe
@@ -74,6 +75,8 @@ def fit(
         ),
         git_commit=git_commit(),
         metrics=trained.test.metrics if trained.test else {},
+        appearance=look(source, trained.normals + trained.learned),
+        effort=foresee(trained.scorer, trained.cache, trained.normals),
         sha256={},
     )
     report = render(

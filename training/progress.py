@@ -1,5 +1,9 @@
 """What long work shows: a bar with the time left, and lines of text. Silent by default."""
 
+import json
+import os
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -51,3 +55,36 @@ class TerminalReporter(Reporter):
 
     def say(self, text: str) -> None:
         self._console.print(text, highlight=False, markup=False)
+
+
+class JsonReporter(Reporter):
+    """Writes a JSON object a line to the standard error, for a program that shows it elsewhere.
+
+    `{"bar": title, "done": n, "total": n, "note": text}`, at most five a second, and
+    `{"say": text}`.
+    """
+
+    @contextmanager
+    def bar(self, title: str, total: int) -> Iterator[Advance]:
+        due = 0.0
+
+        def advance(done: int, note: str) -> None:
+            nonlocal due
+            now = time.monotonic()
+            if now >= due or done == total:
+                due = now + 0.2
+                self._write({"bar": title, "done": done, "total": total, "note": note})
+
+        self._write({"bar": title, "done": 0, "total": total, "note": ""})
+        yield advance
+
+    def say(self, text: str) -> None:
+        self._write({"say": text})
+
+    def _write(self, line: dict[str, object]) -> None:
+        print(json.dumps(line), file=sys.stderr, flush=True)
+
+
+def reporter() -> Reporter:
+    """What `KIZU_PROGRESS` asks for: `json`, or by default a terminal's bars."""
+    return JsonReporter() if os.environ.get("KIZU_PROGRESS") == "json" else TerminalReporter()

@@ -1,6 +1,7 @@
 """The anomaly-available path: labels move a champion, and are what it is compared on."""
 
 import math
+import time
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +15,7 @@ from training.calibrate import LEAST, Rates, calibrate, statement
 from training.checkpoint import load_checkpoint
 from training.comparison import Comparison, compare
 from training.data import Dataset, LabelledFile, read_snapshot
+from training.effort import look, measure
 from training.errors import TrainingError
 from training.evaluation import Evaluation, evaluate, score_features
 from training.export import export, git_commit, golden_images, next_version, save_bundle
@@ -84,18 +86,25 @@ def retrain(
 
     scorer = load_checkpoint(champion.read(CHECKPOINT))
     before = evaluate(score_features(scorer, cache, labels.held_out), source.size)
+    started = time.monotonic()
     with enlisted(settings.device) as worker:
         curve = learn_labels(
             scorer, cache, labels.good, labels.defective, settings, reporter, worker
         )
         worker.leave_to_the_first()
+    seconds = time.monotonic() - started
     normals = tuple(file for file in labels.held_out if file.verdict == "ok")
     balance(scorer, cache, normals)
     count_what_learned(scorer)
     after = evaluate(score_features(scorer, cache, labels.held_out), source.size)
     comparison = compare(before, after)
     calm = evaluate(score_features(scorer, cache, normals), source.size)
-    manifest = _manifest(champion, snapshot, places, after, settings.reject_by)
+    manifest = _manifest(champion, snapshot, places, after, settings.reject_by).model_copy(
+        update={
+            "appearance": look(source, normals + labels.good),
+            "effort": measure(cache, labels.good, seconds),
+        }
+    )
     reporter.say(statement(manifest.calibration))
     spots = find_spots(scorer, cache, normals, manifest.thresholds, reporter)
     report = render(

@@ -39,4 +39,10 @@ async def metrics(state: CurrentState) -> Response:
     bundle.clear()
     for recipe, champion in state.registry.champions.items():
         bundle.labels(recipe, champion.device).set(champion.bundle.manifest.version)
+    state.metrics.drift.clear()
+    for camera in state.drift.report(state.registry.manifests):
+        for trend in camera.trends:
+            if trend.outside is not None:
+                gauge = state.metrics.drift.labels(camera.recipe, camera.camera, trend.measure)
+                gauge.set(trend.outside)
     return Response(generate_latest(state.metrics.registry), media_type=CONTENT_TYPE_LATEST)

@@ -19,9 +19,10 @@ from service.errors import BadRequest, TooLarge, UnsupportedMedia, problem
 from service.inspector import InspectionRequest
 from service.routes.problems import PROBLEMS, IdempotencyKey
 from service.routes.results import render, result_of
-from service.schemas import BatchItem, BatchResult, HeatmapFormat, InspectionResult, Name, Problem
+from service.schemas import BatchItem, BatchResult, HeatmapFormat, InspectionResult, Problem
 from service.state import CurrentState, State
 from service.store.tables import Inspection
+from service.wire import Name
 
 router = APIRouter(prefix="/v1", tags=["inspection"])
 
@@ -67,6 +68,7 @@ class InspectQuery(BaseModel):
     """What a sender says of an image."""
 
     recipe: Name | None = None
+    number: Annotated[int, Query(ge=0, le=65535)] | None = None
     part_id: Name | None = None
     lot: Name | None = None
     camera: Name | None = None
@@ -148,6 +150,7 @@ def _asked(
         image=image,
         image_type=media,
         recipe=query.recipe,
+        number=query.number,
         part_id=query.part_id,
         lot=query.lot,
         camera=query.camera,

@@ -1,26 +1,31 @@
 """What inspections left behind: results, images, heatmaps."""
 
 from collections.abc import Callable
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, cast
 
 from anyio import to_thread
 from fastapi import APIRouter, Query, Request, Response
 from sqlalchemy.orm import Session
 
+from models.appearance import Appearance
+from models.bundle import Verdict
 from service.errors import NotFound
+from service.routes.decisions import promotion_record, recipe_record, thresholds_record
 from service.routes.problems import PROBLEMS
 from service.routes.results import FOREVER, HEATMAP_TYPES, kept, render, result_of, summary_of
 from service.schemas import (
+    CandidateResult,
     FeedbackSummary,
     HeatmapFormat,
     InspectionPage,
     InspectionResult,
-    Name,
+    InspectionTrail,
 )
 from service.state import CurrentState, State
 from service.store import drafts, records
 from service.store.tables import Inspection
 from service.store.wanted import Wanted
+from service.wire import Name
 
 T = TypeVar("T")
 
@@ -91,6 +96,39 @@ async def get_heatmap(state: CurrentState, id: str, format: HeatmapFormat = "png
         row = _found(session, id)
         return Response(
             render(state, row, format), media_type=HEATMAP_TYPES[format], headers=FOREVER
+        )
+
+    return await _reading(state, read)
+
+
+@router.get("/{id}/trail", operation_id="get_trail", responses=PROBLEMS)
+async def get_trail(state: CurrentState, id: str) -> InspectionTrail:
+    """All that decided an inspection, by whom and why, and all that was said of it."""
+
+    def read(session: Session) -> InspectionTrail:
+        row = _found(session, id)
+        revision = records.thresholds_revision_at(session, row)
+        promotion = records.promotion_at(session, row)
+        recipe = records.recipe_revision(session, row.recipe_revision or 0)
+        appearance = {name: getattr(row, name) for name in Appearance.model_fields}
+        labels = records.labels_of(session, id, standing=False)
+        standing = records.latest_feedback(session, [id]).get(id)
+        return InspectionTrail(
+            inspection=result_of(row, standing),
+            thresholds_revision=thresholds_record(revision) if revision else None,
+            promotion=promotion_record(promotion) if promotion else None,
+            recipe_revision=recipe_record(recipe) if recipe else None,
+            appearance=None if None in appearance.values() else Appearance(**appearance),
+            labels=[summary_of(label) for label in labels],
+            candidates=[
+                CandidateResult(
+                    bundle_version=shadow.bundle_version,
+                    bundle_digest=shadow.bundle_digest,
+                    verdict=cast(Verdict, shadow.verdict),
+                    score=shadow.score,
+                )
+                for shadow in records.shadows_of(session, id)
+            ],
         )
 
     return await _reading(state, read)

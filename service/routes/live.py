@@ -12,10 +12,11 @@ from sqlalchemy.orm import Session
 from service.live import Event
 from service.routes.problems import PROBLEMS
 from service.routes.results import result_of
-from service.schemas import Name, ShiftCounts
+from service.schemas import ShiftCounts
 from service.state import CurrentState
 from service.store import records
 from service.store.tables import Inspection
+from service.wire import Name
 
 router = APIRouter(prefix="/v1", tags=["live"])
 

@@ -1,23 +1,22 @@
-"""Recipes: what decides for them, since when, and where the lines are drawn."""
+"""Recipes: what decides for them, since when, and where defects count."""
 
 from anyio import to_thread
 from fastapi import APIRouter
 from sqlalchemy.orm import Session
 
 from models.bundle import list_versions
-from service.errors import Superseded
 from service.registry import Champion
+from service.routes.decisions import promotion_record, recipe_record
 from service.routes.problems import PROBLEMS
 from service.schemas import (
     PromotionRecord,
     PromotionRequest,
+    RecipeRevisionRecord,
+    RecipeRevisionRequest,
     RecipeStatus,
-    ThresholdsRequest,
-    ThresholdsRevision,
 )
 from service.state import CurrentState, State
 from service.store import records
-from service.store.tables import ThresholdRevision
 
 router = APIRouter(prefix="/v1/recipes", tags=["recipes"])
 
@@ -38,47 +37,30 @@ async def get_recipe(state: CurrentState, recipe: str) -> RecipeStatus:
     return await to_thread.run_sync(_status, state, state.registry.champion(recipe))
 
 
-@router.get("/{recipe}/thresholds", operation_id="list_thresholds", responses=PROBLEMS)
-async def list_thresholds(state: CurrentState, recipe: str) -> list[ThresholdsRevision]:
-    """The revisions of the thresholds, the newest first."""
+@router.get("/{recipe}/revisions", operation_id="list_revisions", responses=PROBLEMS)
+async def list_revisions(state: CurrentState, recipe: str) -> list[RecipeRevisionRecord]:
+    """Every revision of the recipe's settings, the newest first."""
 
-    def read() -> list[ThresholdsRevision]:
+    def read() -> list[RecipeRevisionRecord]:
         with Session(state.database) as session:
-            return [_revision(row) for row in records.threshold_revisions(session, recipe)]
+            return [recipe_record(row) for row in records.recipe_revisions(session, recipe)]
 
     state.registry.champion(recipe)
     return await to_thread.run_sync(read)
 
 
 @router.post(
-    "/{recipe}/thresholds", operation_id="set_thresholds", status_code=201, responses=PROBLEMS
+    "/{recipe}/revisions", operation_id="revise_recipe", status_code=201, responses=PROBLEMS
 )
-async def set_thresholds(
-    state: CurrentState, recipe: str, asked: ThresholdsRequest
-) -> ThresholdsRevision:
-    """Draw the lines anew, from the next inspection on; nothing is retrained."""
-    bundle = state.registry.champion(recipe).bundle
-    if asked.bundle_version != bundle.manifest.version:
-        raise Superseded(
-            f"Version {bundle.manifest.version} of {recipe!r} decides, not "
-            f"{asked.bundle_version}; their scores do not compare.",
-            remedy="Look at the scores of the version that decides, and send its number.",
-        )
+async def revise_recipe(
+    state: CurrentState, recipe: str, asked: RecipeRevisionRequest
+) -> RecipeRevisionRecord:
+    """Where defects count and from which size on, from the next image on; nothing is retrained."""
+    state.registry.champion(recipe)
 
-    def write() -> ThresholdsRevision:
-        with Session(state.database) as session, session.begin():
-            row = ThresholdRevision(
-                created_at=records.now(),
-                recipe=recipe,
-                bundle_version=bundle.manifest.version,
-                bundle_digest=bundle.digest,
-                review=asked.review,
-                ng=asked.ng,
-                by=asked.by,
-                reason=asked.reason,
-            )
-            session.add(row)
-            return _revision(row)
+    def write() -> RecipeRevisionRecord:
+        row = state.recipes.revise(recipe, asked.settings, by=asked.by, reason=asked.reason)
+        return recipe_record(row)
 
     return await to_thread.run_sync(write)
 
@@ -95,7 +77,10 @@ async def promote(state: CurrentState, recipe: str, asked: PromotionRequest) -> 
     """Let a version from the store decide, an older one too; no request is dropped."""
 
     def write() -> PromotionRecord:
-        state.registry.promote(recipe, asked.version, by=asked.by, reason=asked.reason)
+        state.registry.promote(
+            recipe, asked.version, by=asked.by, reason=asked.reason,
+            loaded=state.candidates.of(recipe),
+        )  # fmt: skip
         return _promotions(state, recipe)[0]
 
     return await to_thread.run_sync(write)
@@ -120,24 +105,4 @@ def _status(state: State, champion: Champion) -> RecipeStatus:
 
 def _promotions(state: State, recipe: str) -> list[PromotionRecord]:
     with Session(state.database) as session:
-        return [
-            PromotionRecord(
-                creation_time=row.created_at,
-                bundle_version=row.bundle_version,
-                bundle_digest=row.bundle_digest,
-                by=row.by,
-                reason=row.reason,
-            )
-            for row in records.promotions(session, recipe)
-        ]
-
-
-def _revision(row: ThresholdRevision) -> ThresholdsRevision:
-    return ThresholdsRevision(
-        creation_time=row.created_at,
-        bundle_version=row.bundle_version,
-        review=row.review,
-        ng=row.ng,
-        by=row.by,
-        reason=row.reason,
-    )
+        return [promotion_record(row) for row in records.promotions(session, recipe)]

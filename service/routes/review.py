@@ -10,10 +10,11 @@ from service.errors import NotFound
 from service.review import ReviewReason
 from service.routes.problems import PROBLEMS
 from service.routes.results import result_of
-from service.schemas import ClaimRequest, Desk, Name, ReleaseRequest, ReviewEntry, ReviewPage
+from service.schemas import ClaimRequest, Desk, ReleaseRequest, ReviewEntry, ReviewPage
 from service.state import CurrentState
 from service.store import records, review_queue
 from service.store.tables import ReviewItem
+from service.wire import Name
 
 router = APIRouter(prefix="/v1/review", tags=["review"])
 

@@ -9,7 +9,16 @@ from sqlalchemy import bindparam, func, select
 from sqlalchemy.orm import Session
 
 from models.bundle import Bundle, Thresholds
-from service.store.tables import Feedback, Inspection, Promotion, ReviewItem, ThresholdRevision
+from service.store.tables import (
+    Candidacy,
+    Feedback,
+    Inspection,
+    Promotion,
+    RecipeRevision,
+    ReviewItem,
+    ShadowResult,
+    ThresholdRevision,
+)
 from service.store.wanted import Wanted, stands
 
 PAGE = 100
@@ -105,8 +114,8 @@ def labels_of(session: Session, inspection_id: str, *, standing: bool = True) ->
     return list(session.scalars(query.order_by(Feedback.number.desc())))
 
 
-def labelled(session: Session, recipe: str | None) -> Iterator[tuple[Inspection, Feedback]]:
-    """Every real inspection with the label that counts, oldest label first.
+def labelled(session: Session, wanted: Wanted) -> Iterator[tuple[Inspection, Feedback]]:
+    """Every wanted real inspection with the label that counts, oldest label first.
 
     What waits for an engineer's word is left out: nobody knows yet.
     """
@@ -115,10 +124,9 @@ def labelled(session: Session, recipe: str | None) -> Iterator[tuple[Inspection,
         select(Inspection, Feedback)
         .join(Feedback, Feedback.inspection_id == Inspection.id)
         .where(Inspection.simulated.is_(False), stands(), Inspection.id.not_in(unsettled))
+        .where(*wanted.conditions())
         .order_by(Feedback.number)
     )
-    if recipe:
-        query = query.where(Inspection.recipe == recipe)
     newest: dict[str, tuple[Inspection, Feedback]] = {}
     for found, feedback in session.execute(query):
         newest[found.id] = (found, feedback)
@@ -152,6 +160,91 @@ def threshold_revisions(session: Session, recipe: str) -> list[ThresholdRevision
     return list(session.scalars(query.order_by(ThresholdRevision.id.desc())))
 
 
+_NEWEST_REVISION = select(func.max(RecipeRevision.id)).where(
+    RecipeRevision.recipe == bindparam("recipe")
+)
+
+
+def newest_recipe_revision(session: Session, recipe: str) -> int:
+    """The number of a recipe's newest revision, 0 where there is none."""
+    return session.scalar(_NEWEST_REVISION, {"recipe": recipe}) or 0
+
+
+def recipe_revisions(session: Session, recipe: str) -> list[RecipeRevision]:
+    """All revisions of a recipe, the newest first."""
+    query = select(RecipeRevision).where(RecipeRevision.recipe == recipe)
+    return list(session.scalars(query.order_by(RecipeRevision.id.desc())))
+
+
+def recipe_revision(session: Session, number: int) -> RecipeRevision | None:
+    """One revision of a recipe."""
+    return session.get(RecipeRevision, number)
+
+
+def revised_recipes(session: Session) -> list[str]:
+    """The recipes of which there is a revision."""
+    return list(session.scalars(select(RecipeRevision.recipe).distinct()))
+
+
+def newest_of_part(session: Session, recipe: str, part_id: str) -> Inspection | None:
+    """The newest real inspection of a part by a recipe."""
+    query = select(Inspection).where(
+        Inspection.recipe == recipe,
+        Inspection.part_id == part_id,
+        Inspection.simulated.is_(False),
+    )
+    return session.scalar(query.order_by(Inspection.created_at.desc()).limit(1))
+
+
+SCORES = 20_000
+
+
+def scores(session: Session, recipe: str, digest: str) -> dict[str | None, list[float]]:
+    """Raw scores of the newest inspections by one bundle, by the label that counts."""
+    newest = (
+        select(Inspection.id, Inspection.score)
+        .where(
+            Inspection.recipe == recipe,
+            Inspection.bundle_digest == digest,
+            Inspection.simulated.is_(False),
+        )
+        .order_by(Inspection.created_at.desc())
+        .limit(SCORES)
+    )
+    rows = session.execute(newest).all()
+    query = (
+        select(Feedback.inspection_id, Feedback.verdict)
+        .join(Inspection, Inspection.id == Feedback.inspection_id)
+        .where(Inspection.recipe == recipe, Inspection.bundle_digest == digest, stands())
+        .order_by(Feedback.number)
+    )
+    labels = {row[0]: row[1] for row in session.execute(query)}
+    found: dict[str | None, list[float]] = {}
+    for id, score in rows:
+        found.setdefault(labels.get(id), []).append(score)
+    return found
+
+
+def thresholds_revision_at(session: Session, row: Inspection) -> ThresholdRevision | None:
+    """The revision of the thresholds that an inspection was judged by; None: its bundle's own."""
+    query = select(ThresholdRevision).where(
+        ThresholdRevision.recipe == row.recipe,
+        ThresholdRevision.bundle_digest == row.bundle_digest,
+        ThresholdRevision.created_at <= row.created_at,
+    )
+    return session.scalar(query.order_by(ThresholdRevision.id.desc()).limit(1))
+
+
+def promotion_at(session: Session, row: Inspection) -> Promotion | None:
+    """The promotion by which its bundle decided an inspection."""
+    query = select(Promotion).where(
+        Promotion.recipe == row.recipe,
+        Promotion.bundle_digest == row.bundle_digest,
+        Promotion.created_at <= row.created_at,
+    )
+    return session.scalar(query.order_by(Promotion.id.desc()).limit(1))
+
+
 def promotion_in_force(session: Session, recipe: str) -> Promotion | None:
     """The newest promotion of a recipe."""
     query = select(Promotion).where(Promotion.recipe == recipe)
@@ -168,3 +261,49 @@ def promotions(session: Session, recipe: str) -> list[Promotion]:
     """All promotions of a recipe, the newest first."""
     query = select(Promotion).where(Promotion.recipe == recipe)
     return list(session.scalars(query.order_by(Promotion.id.desc())))
+
+
+def candidacies(session: Session, recipe: str) -> list[Candidacy]:
+    """All candidacies of a recipe, the newest first: which bundle runs in its champion's shadow."""
+    query = select(Candidacy).where(Candidacy.recipe == recipe)
+    return list(session.scalars(query.order_by(Candidacy.id.desc())))
+
+
+def highest_nominated(session: Session, recipe: str) -> int:
+    """The highest version that has ever been a candidate, 0 if none was."""
+    query = select(func.max(Candidacy.bundle_version)).where(Candidacy.recipe == recipe)
+    return session.scalar(query) or 0
+
+
+def agreement(session: Session, candidate: str, champion: str) -> dict[tuple[str, str], int]:
+    """How often the champion said one thing and the candidate another, by their two verdicts."""
+    query = (
+        select(ShadowResult.champion_verdict, ShadowResult.verdict, func.count())
+        .where(ShadowResult.bundle_digest == candidate, ShadowResult.champion_digest == champion)
+        .group_by(ShadowResult.champion_verdict, ShadowResult.verdict)
+    )
+    return {(row[0], row[1]): row[2] for row in session.execute(query)}
+
+
+def differing(
+    session: Session, candidate: str, champion: str, limit: int
+) -> list[tuple[Inspection, ShadowResult]]:
+    """The newest inspections of which the two say different things."""
+    query = (
+        select(Inspection, ShadowResult)
+        .join(ShadowResult, ShadowResult.inspection_id == Inspection.id)
+        .where(
+            ShadowResult.bundle_digest == candidate,
+            ShadowResult.champion_digest == champion,
+            ShadowResult.champion_verdict != ShadowResult.verdict,
+        )
+        .order_by(ShadowResult.created_at.desc())
+        .limit(limit)
+    )
+    return [(row[0], row[1]) for row in session.execute(query)]
+
+
+def shadows_of(session: Session, inspection_id: str) -> list[ShadowResult]:
+    """What candidates would have said of an inspection, in the order in which they did."""
+    query = select(ShadowResult).where(ShadowResult.inspection_id == inspection_id)
+    return list(session.scalars(query.order_by(ShadowResult.created_at)))

@@ -8,7 +8,7 @@ from sqlalchemy import CursorResult, Select, and_, delete, func, or_, select, up
 from sqlalchemy.orm import Session
 
 from models.bundle import Thresholds
-from service.review import UNSETTLED, ReviewReason, interest
+from service.review import CONTESTED, SAMPLED, UNSETTLED, ReviewReason, interest
 from service.store import records
 from service.store.tables import Feedback, Inspection, ReviewItem
 
@@ -16,12 +16,21 @@ from service.store.tables import Feedback, Inspection, ReviewItem
 CLAIM = timedelta(minutes=5)
 
 
-def consider(session: Session, inspection: Inspection) -> None:
+def consider(session: Session, inspection: Inspection, sampled: float = SAMPLED) -> None:
     """Put a stored inspection into the queue, if a person should look at it."""
     thresholds = Thresholds(review=inspection.review_threshold, ng=inspection.ng_threshold)
-    found = interest(inspection.id, inspection.score, thresholds)
+    found = interest(
+        inspection.id, inspection.score, inspection.verdict, thresholds, sampled=sampled
+    )
     if found and not inspection.simulated:
         session.add(_item(inspection, "operator", found.priority, found.reason))
+
+
+def contest(session: Session, inspection: Inspection) -> None:
+    """Put an inspection into the queue of which a candidate thinks otherwise; not if it is
+    labelled."""
+    if not inspection.simulated and not records.labels_of(session, inspection.id):
+        session.merge(_item(inspection, "operator", CONTESTED, "candidate"))
 
 
 def settle(session: Session, inspection: Inspection, label: Feedback) -> None:

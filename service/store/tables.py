@@ -1,5 +1,5 @@
 """The tables. Rows are appended and never changed, but for those of work that is not done yet:
-what waits for review, and masks that are being drawn."""
+what waits for review, masks that are being drawn, and trainings that run."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -72,7 +72,11 @@ class Inspection(Base):
     percentile: Mapped[float]
     review_threshold: Mapped[float]
     ng_threshold: Mapped[float]
+    recipe_revision: Mapped[int | None]
     regions: Mapped[list[Any]]
+    brightness: Mapped[float | None]
+    focus: Mapped[float | None]
+    saturated: Mapped[float | None]
     heatmap_sha256: Mapped[str]
     heatmap_low: Mapped[float]
     heatmap_high: Mapped[float]
@@ -102,6 +106,19 @@ class Feedback(Base):
     comment: Mapped[str]
     idempotency_key: Mapped[str | None] = mapped_column(unique=True)
     request_sha256: Mapped[str]
+
+
+class RecipeRevision(Base):
+    """What people say of a recipe, from a moment on."""
+
+    __tablename__ = "recipe_revisions"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    created_at: Mapped[datetime]
+    recipe: Mapped[str] = mapped_column(index=True)
+    settings: Mapped[dict[str, Any]]
+    by: Mapped[str]
+    reason: Mapped[str]
 
 
 class ReviewItem(Base):
@@ -169,3 +186,82 @@ class Promotion(Base):
     newest_version: Mapped[int]
     by: Mapped[str]
     reason: Mapped[str]
+
+
+class Candidacy(Base):
+    """Which bundle runs in the shadow of a recipe's champion, from a moment on; or none."""
+
+    __tablename__ = "candidacies"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    created_at: Mapped[datetime]
+    recipe: Mapped[str] = mapped_column(index=True)
+    bundle_version: Mapped[int | None]
+    bundle_digest: Mapped[str | None]
+    by: Mapped[str]
+    reason: Mapped[str]
+
+
+class ShadowResult(Base):
+    """What a candidate would have said of an inspection, beside what the champion said."""
+
+    __tablename__ = "shadow_results"
+    __table_args__ = (
+        Index(
+            "ix_shadow_results_agreement",  # PostgreSQL cuts names of more than 63 letters
+            "bundle_digest", "champion_digest", "champion_verdict", "verdict", "created_at",
+        ),
+    )  # fmt: skip
+
+    inspection_id: Mapped[str] = mapped_column(ForeignKey("inspections.id"), primary_key=True)
+    bundle_digest: Mapped[str] = mapped_column(primary_key=True)
+    bundle_version: Mapped[int]
+    created_at: Mapped[datetime]
+    recipe: Mapped[str]
+    score: Mapped[float]
+    verdict: Mapped[str]
+    champion_digest: Mapped[str]
+    champion_verdict: Mapped[str]
+
+
+class Training(Base):
+    """A retraining that somebody asked for, from `queued` to one of its ends."""
+
+    __tablename__ = "trainings"
+    __table_args__ = (Index(None, "state", "created_at"), Index(None, "recipe", "created_at"))
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    created_at: Mapped[datetime]
+    recipe: Mapped[str]
+    by: Mapped[str]
+    reason: Mapped[str]
+    labels: Mapped[dict[str, Any]]
+    retry_of: Mapped[str | None]
+    champion_version: Mapped[int]
+
+    state: Mapped[str]
+    cancelled_by: Mapped[str | None]
+    attempts: Mapped[int]
+    worker: Mapped[str | None]
+    seen_at: Mapped[datetime | None]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    step: Mapped[str]
+    done: Mapped[int]
+    total: Mapped[int]
+    step_began_at: Mapped[datetime | None]
+    peak_mb: Mapped[float]
+    snapshot: Mapped[str | None]
+    bundle_version: Mapped[int | None]
+    report_sha256: Mapped[str | None]
+    message: Mapped[str]
+    log: Mapped[str]
+
+
+class Worker(Base):
+    """A process that carries out trainings, and when it was last alive."""
+
+    __tablename__ = "workers"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    seen_at: Mapped[datetime]

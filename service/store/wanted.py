@@ -8,8 +8,8 @@ from sqlalchemy import ColumnElement, and_, func, select
 from sqlalchemy.orm import aliased
 
 from models.bundle import Verdict
-from service.schemas import Name
 from service.store.tables import Feedback, Inspection
+from service.wire import Name
 
 _Withdrawal = aliased(Feedback)
 

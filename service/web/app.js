@@ -1,172 +1,135 @@
-// The page: what is selected, what the keys do, and a look at the service every two seconds.
+// The frame around the views: which one is shown, for which recipe, to whom; and how the service is.
 
-import { getInspection, giveFeedback, listInspections, newKey, Problem, readHealth } from './api.js';
-import { showInspection, showLabel } from './detail.js';
-import { drawList, onSelect, revealRow } from './list.js';
-import { showProblem } from './notices.js';
-import { Recent } from './recent.js';
-import { onInspected } from './uploads.js';
-import { byId, setText } from './words.js';
+import { listRecipes, Problem, readHealth } from './api.js';
+import { byId, element, fill, setText } from './element.js';
+import { resend } from './labels.js';
+import { chooseLanguage, currentLanguage, languages, t } from './texts.js';
+import * as drift from './views/drift.js';
+import * as history from './views/history.js';
+import * as inspection from './views/inspection.js';
+import * as line from './views/line.js';
+import * as models from './views/models.js';
+import * as recipe from './views/recipe.js';
+import * as review from './views/review.js';
+import * as thresholds from './views/thresholds.js';
+import * as training from './views/training.js';
 
-const PAGE = 30;
-const EVERY_MS = 2000;
-const LABEL_KEYS = { o: 'ok', n: 'ng', u: 'unsure' };
-const MOVE_KEYS = { ArrowUp: -1, ArrowLeft: -1, ArrowDown: 1, ArrowRight: 1 };
+const VIEWS = { line, review, history, thresholds, models, training, recipe, drift, inspection };
+const TABS = {
+  line: 'Line', review: 'Review', history: 'History', thresholds: 'Thresholds', models: 'Models',
+  training: 'Training', recipe: 'Recipe', drift: 'Drift',
+};
+const LANGUAGE_NAMES = { en: 'English', ja: '日本語' };
+const EVERY_MS = 3000;
 
-const recent = new Recent(PAGE);
-const sending = new Set();
-let selected = null; // the id; only the operator changes it, or a label could meet another part
+/** What every view is given: the recipe and the operator that are chosen, and how to ask who. */
+const shell = {
+  recipes: [],
+  get recipe() {
+    const wanted = localStorage.getItem('kizu.recipe');
+    const names = this.recipes.map((one) => one.recipe_id);
+    return names.includes(wanted) ? wanted : names[0] ?? null;
+  },
+  get operator() {
+    return byId('operator').value.trim();
+  },
+  /** The operator's name; null, and the field is shown, where there is none. */
+  askOperator() {
+    return byId('operator').reportValidity() ? this.operator : null;
+  },
+  open: (path) => { location.hash = `#/${path}`; },
+};
 
-function draw() {
-  drawList(recent.items, selected);
-  byId('older').hidden = recent.next === null;
-  const item = recent.find(selected);
-  if (item) showLabel(item.feedback);
-  drawOptions(byId('defects'), defectClasses());
+let leave = () => {};
+let shown = 0;
+let begun = false;
+
+async function show() {
+  const [name, ...rest] = location.hash.replace(/^#\/?/, '').split('/');
+  const view = VIEWS[name] ?? line;
+  leave();
+  leave = () => {};
+  shown += 1;
+  const turn = shown;
+  markTab(name in VIEWS ? name : 'line');
+  const place = element('div', { class: `view ${name in VIEWS ? name : 'line'}` });
+  fill(byId('view'), place);
+  if (!shell.recipes.length && view !== history && view !== inspection) {
+    fill(place, element('p', { class: 'empty' }, t('No bundle is loaded. Fit one into the store with kizu-train fit; this page notices.')));
+    return;
+  }
+  const left = await view.open(place, shell, rest.map(decodeURIComponent));
+  if (turn === shown) leave = left ?? (() => {});
+  else left?.(); // another view was asked for meanwhile
 }
 
-function select(id) {
-  selected = id;
-  byId('defect').value = '';
-  showInspection(recent.find(id));
-  draw();
-  revealRow(id);
+function drawFrame() {
+  fill(byId('nav'), Object.entries(TABS).map(([name, title]) => element('a', { href: `#/${name}`, data: { view: name } }, t(title))));
+  const operator = element('input', {
+    id: 'operator', maxLength: 200, required: true, autocomplete: 'name', placeholder: t('your name'), 'aria-label': t('Operator'),
+    onchange: ({ target }) => {
+      target.value = target.value.trim();
+      localStorage.setItem('kizu.operator', target.value);
+    },
+  });
+  operator.value = localStorage.getItem('kizu.operator') ?? '';
+  fill(byId('who'),
+    element('select', { id: 'recipe', 'aria-label': t('Recipe'), onchange: ({ target }) => {
+      localStorage.setItem('kizu.recipe', target.value);
+      show();
+    } }),
+    operator,
+    element('select', { id: 'language', 'aria-label': t('Language'), onchange: ({ target }) => chooseLanguage(target.value) },
+      languages.map((one) => element('option', { value: one, selected: one === currentLanguage() }, LANGUAGE_NAMES[one]))));
 }
 
-function move(step) {
-  const index = recent.items.findIndex((item) => item.id === selected);
-  const target = recent.items[index < 0 ? 0 : index + step];
-  if (target) select(target.id);
+function markTab(name) {
+  for (const link of byId('nav').children) {
+    if (link.dataset.view === name) link.setAttribute('aria-current', 'page');
+    else link.removeAttribute('aria-current');
+  }
+  document.title = `${t(TABS[name] ?? 'Inspection')} · Kizu`;
 }
 
-async function lookAgain() {
+async function look() {
   try {
-    const [health, page] = await Promise.all([readHealth(), listInspections(PAGE)]);
-    showHealth(health);
-    recent.takeNewest(page);
-    draw();
-    if (selected === null && recent.items.length) select(recent.items[0].id);
+    const [health, recipes] = await Promise.all([readHealth(), listRecipes()]);
+    const names = (list) => list.map((one) => one.recipe_id).join('\n');
+    const changed = names(recipes) !== names(shell.recipes);
+    shell.recipes = recipes;
+    showState(health);
+    if (changed || !begun) {
+      begun = true;
+      drawRecipes();
+      show();
+    }
+    resend();
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
-    showState('down', `${error.title}: ${error.detail}`);
-  } finally {
-    setTimeout(lookAgain, EVERY_MS);
+    drawState('down', `${error.title}: ${error.detail}`);
   }
+  setTimeout(look, EVERY_MS);
 }
 
-async function showOlder() {
-  const before = recent.next;
-  byId('older').disabled = true;
-  await orProblem('Older inspections', async () => {
-    const page = await listInspections(PAGE, before);
-    if (recent.next === before) recent.takeOlder(page);
-    draw();
-  });
-  byId('older').disabled = false;
+function drawRecipes() {
+  const select = byId('recipe');
+  fill(select, shell.recipes.map((one) => element('option', { selected: one.recipe_id === shell.recipe }, one.recipe_id)));
+  select.hidden = shell.recipes.length < 2;
 }
 
-function showHealth({ status, recipes, problems }) {
-  showState(status === 'ready' ? 'ready' : 'waiting', status);
-  const names = Object.keys(recipes);
-  drawItems(byId('recipes'), names.map((name) => `${name} ${recipes[name]}`));
-  drawOptions(byId('recipe'), names);
-  byId('which').hidden = names.length < 2;
-  byId('refused').hidden = problems.length === 0;
-  setText(byId('refused').querySelector('summary'), `${problems.length} refused`);
-  drawItems(byId('refused').querySelector('ul'), problems);
+function showState({ status, problems }) {
+  const text = status === 'ready' ? t('ready') : t('not ready');
+  const more = problems.length ? ` · ${t('{n} refused', { n: problems.length })}` : '';
+  drawState(status === 'ready' ? 'ready' : 'waiting', text + more, problems.join('\n'));
 }
 
-function showState(state, text) {
+function drawState(state, text, title = '') {
   byId('state').dataset.state = state;
+  byId('state').title = title;
   setText(byId('state'), text);
 }
 
-async function label(verdict) {
-  const operator = byId('operator');
-  if (selected === null || sending.has(selected)) return;
-  if (!operator.reportValidity()) return; // asks who is labelling
-  const defect = byId('defect').value.trim();
-  await store({
-    inspection_id: selected,
-    verdict,
-    operator: operator.value.trim(),
-    ...(verdict === 'ng' && defect && { defect_class: defect }),
-  }, newKey());
-}
-
-async function store(feedback, key) {
-  const id = feedback.inspection_id;
-  sending.add(id);
-  await orProblem(`Label ${feedback.verdict}`, async () => {
-    await giveFeedback(feedback, key);
-    const item = await getInspection(id);
-    recent.take(item);
-    if (selected === id) showLabel(item.feedback);
-    draw();
-  }, () => store(feedback, key)).finally(() => sending.delete(id));
-}
-
-async function orProblem(what, action, retry = action) {
-  try {
-    await action();
-  } catch (error) {
-    if (!(error instanceof Problem)) throw error;
-    showProblem(what, error, retry);
-  }
-}
-
-function defectClasses() {
-  const found = recent.items.map((item) => item.feedback?.defect_class).filter(Boolean);
-  return [...new Set(found)].sort();
-}
-
-function drawOptions(element, values) {
-  if ([...element.children].map((option) => option.value).join('\n') === values.join('\n')) return;
-  element.replaceChildren(...values.map((value) => new Option(value)));
-}
-
-function drawItems(element, texts) {
-  if ([...element.children].map((item) => item.textContent).join('\n') === texts.join('\n')) return;
-  element.replaceChildren(...texts.map((text) => {
-    const item = document.createElement('li');
-    item.textContent = text;
-    return item;
-  }));
-}
-
-function onKey(event) {
-  const typing = event.target.matches('input:not([type=checkbox]), select');
-  if (event.key === 'Escape') document.activeElement.blur();
-  if (event.target === byId('defect') && event.key === 'Enter') label('ng');
-  if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
-  const verdict = LABEL_KEYS[event.key.toLowerCase()];
-  const step = MOVE_KEYS[event.key];
-  if (!verdict && !step) return;
-  event.preventDefault();
-  if (step) move(step);
-  else if (!event.repeat) label(verdict);
-}
-
-function rememberOperator() {
-  const operator = byId('operator');
-  operator.value = localStorage.getItem('kizu.operator') ?? '';
-  operator.addEventListener('change', () => {
-    operator.value = operator.value.trim();
-    localStorage.setItem('kizu.operator', operator.value);
-  });
-}
-
-onSelect(select);
-onInspected((result, before) => {
-  recent.take(result);
-  // Only where the operator has not gone elsewhere meanwhile.
-  if (selected === before) select(result.id);
-  else draw();
-}, () => selected);
-for (const button of byId('label').querySelectorAll('button')) {
-  button.addEventListener('click', () => label(button.dataset.verdict));
-}
-byId('older').addEventListener('click', showOlder);
-document.addEventListener('keydown', onKey);
-rememberOperator();
-lookAgain();
+drawFrame();
+drawState('waiting', t('connecting …'));
+window.addEventListener('hashchange', () => begun && show());
+look();

@@ -1,19 +1,38 @@
-// What went wrong, shown until it is dismissed.
+// What went wrong, shown until it is dismissed; and what went well, for a moment.
 
-import { byId } from './words.js';
+import { Problem } from './api.js';
+import { byId, element } from './element.js';
+import { t } from './texts.js';
 
-/** Show a problem; `retry`, where given, sends the very same request again. */
+const MOMENT_MS = 4000;
+
+/** Show a problem; `retry`, where given, does the very same again. */
 export function showProblem(what, problem, retry) {
-  const notice = byId('notice').content.firstElementChild.cloneNode(true);
-  const part = (selector) => notice.querySelector(selector);
-  part('.title').textContent = `${what}: ${problem.title}.`;
-  part('.detail').textContent = problem.detail;
-  part('small').textContent = problem.requestId && `Request ${problem.requestId}`;
-  part('.retry').hidden = !(problem.retryable && retry);
-  part('.retry').addEventListener('click', () => {
-    notice.remove();
-    retry();
-  });
-  part('.dismiss').addEventListener('click', () => notice.remove());
+  const again = problem.retryable && retry;
+  const notice = element('div', { class: 'notice', role: 'alert' },
+    element('p', {},
+      element('b', {}, `${what}: ${problem.title}.`), ' ', element('span', {}, problem.detail), ' ',
+      problem.requestId && element('small', {}, t('Request {id}', { id: problem.requestId }))),
+    again && element('button', { type: 'button', onclick: () => { notice.remove(); retry(); } }, t('Try again')),
+    element('button', { type: 'button', onclick: () => notice.remove() }, t('Dismiss')));
   byId('notices').prepend(notice);
+}
+
+/** Say that something is done. */
+export function showDone(text) {
+  const notice = element('div', { class: 'notice done', role: 'status' }, element('p', {}, text));
+  byId('notices').prepend(notice);
+  setTimeout(() => notice.remove(), MOMENT_MS);
+}
+
+/** Do something; what goes wrong is shown, and can be tried again. Whether it went well. */
+export async function attempt(what, action, retry = null) {
+  try {
+    await action();
+    return true;
+  } catch (error) {
+    if (!(error instanceof Problem)) throw error;
+    showProblem(what, error, retry ?? (() => attempt(what, action)));
+    return false;
+  }
 }

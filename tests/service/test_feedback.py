@@ -11,6 +11,7 @@ from models.image import encode_png, read_mask
 from models.sample import open_snapshot
 from service.store.blobs import Blobs
 from service.store.snapshot import take_snapshot
+from service.store.wanted import Wanted
 
 JPEG = {"content-type": "image/jpeg"}
 
@@ -100,8 +101,8 @@ def test_a_snapshot_holds_the_newest_labels_with_their_masks(
 
     engine = create_engine(database_url)
     blobs = Blobs(tmp_path / "data" / "blobs")
-    snapshot = take_snapshot(engine, blobs, tmp_path / "snapshots", "cap")
-    again = take_snapshot(engine, blobs, tmp_path / "snapshots", None)
+    snapshot = take_snapshot(engine, blobs, tmp_path / "snapshots", Wanted(recipe="cap"))
+    again = take_snapshot(engine, blobs, tmp_path / "snapshots", Wanted())
     engine.dispose()
     assert again.digest == snapshot.digest == open_snapshot(snapshot.path).digest
     by_id = {sample.inspection_id: sample for sample in snapshot.samples}
@@ -115,6 +116,6 @@ def test_a_snapshot_holds_the_newest_labels_with_their_masks(
 def test_no_labels_make_no_snapshot(client, database_url, tmp_path):
     engine = create_engine(database_url)
     with pytest.raises(SnapshotError, match="no labelled images"):
-        take_snapshot(engine, Blobs(tmp_path / "data" / "blobs"), tmp_path / "snapshots", None)
+        take_snapshot(engine, Blobs(tmp_path / "data" / "blobs"), tmp_path / "snapshots", Wanted())
     engine.dispose()
     assert list((tmp_path / "snapshots").iterdir()) == []

@@ -16,18 +16,18 @@ from service.app import create_app
 from service.engine import FakeEngine
 from service.settings import Settings
 from service.shifts import Shifts, ShiftsError
+from tests.grey_parts import image, inspect, write_version
 from tests.listening import listening
-from tests.service.test_page import image, inspect
-from tests.service.test_page import store as store
 
 KIZU = Path(sys.executable).parent / "kizu"
-PNG = {"content-type": "image/png"}
 WALL = timezone(timedelta(hours=9))
 
 
 @pytest.fixture
-def serve(store, tmp_path):
+def serve(tmp_path):
     """Start a service on its own data; again and again, where a test wants it."""
+    store = tmp_path / "grey"
+    write_version(store)
 
     @contextmanager
     def start():

@@ -17,6 +17,10 @@ LINES = Thresholds(review=1.0, ng=2.0)
 FAR = "f" * 32  # an id that no sample draws
 
 
+def looked_at(score, lines=LINES, id=FAR):
+    return interest(id, score, lines.verdict(score), lines)
+
+
 def session(name="screen-1", **fields):
     return {"session": name.ljust(8, "x"), **fields}
 
@@ -41,27 +45,25 @@ def waiting(client, **query):
 
 
 def test_what_is_nearest_to_a_line_comes_first():
-    on_the_line, between, alarm, near_pass = (
-        interest(FAR, score, LINES) for score in (1.0, 1.5, 9.0, 0.9)
-    )
+    on_the_line, between, alarm, near_pass = (looked_at(score) for score in (1.0, 1.5, 9.0, 0.9))
     assert [found.reason for found in (on_the_line, between, alarm, near_pass)] == [
         "near", "review", "ng", "near",
     ]  # fmt: skip
     priorities = [found.priority for found in (on_the_line, between, alarm, near_pass)]
     assert priorities == sorted(priorities, reverse=True)
-    assert interest(FAR, 0.0, LINES) is None
+    assert looked_at(0.0) is None
 
 
 def test_a_share_of_the_passes_is_shown_among_the_alarms():
-    drawn = [found for _ in range(5000) if (found := interest(new_id(), -5.0, LINES))]
+    drawn = [found for _ in range(5000) if (found := looked_at(-5.0, id=new_id()))]
     assert {found.reason for found in drawn} == {"sampled"}
     assert 0.5 * SAMPLED < len(drawn) / 5000 < 2 * SAMPLED
     assert min(f.priority for f in drawn) < 1 < 2 < max(f.priority for f in drawn)
 
 
 def test_equal_lines_have_a_neighbourhood_too():
-    assert interest(FAR, 2.0, Thresholds(review=2.0, ng=2.0)).reason == "near"
-    assert interest(FAR, 0.0, Thresholds(review=0.0, ng=0.0)).reason == "near"
+    assert looked_at(2.0, Thresholds(review=2.0, ng=2.0)).reason == "near"
+    assert looked_at(0.0, Thresholds(review=0.0, ng=0.0)).reason == "near"
 
 
 def test_a_label_takes_an_inspection_out_of_the_queue(client, inspect, all_to_review):

@@ -1,0 +1,279 @@
+"""A whole recipe in one file: to keep it, or to move it to another computer.
+
+A zip archive of `kizu-backup.json`, `bundles/<version>/<file>`, `rows/<table>.jsonl` and
+`blobs/<sha256>`. What is restored is verified by its hashes first, and added to what is there: rows
+that are there already stay, so that it can be done again after it was interrupted.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import DateTime, Engine, Table, select
+from sqlalchemy.orm import Session
+
+from models.bundle import (
+    FILES,
+    MANIFEST,
+    Bundle,
+    check_recipe_name,
+    list_versions,
+    look_into_bundle,
+    open_bundle,
+)
+from models.durable import make_directory, new_directory, sync_directory, write_file
+from models.errors import KizuError
+from service.store.blobs import Blobs
+from service.store.tables import (
+    Candidacy,
+    Feedback,
+    Inspection,
+    Promotion,
+    RecipeRevision,
+    ReviewItem,
+    ShadowResult,
+    ThresholdRevision,
+    Training,
+)
+
+FORMAT = 1
+HEAD = "kizu-backup.json"
+
+# In the order in which they refer to each other.
+_TABLES: tuple[Table, ...] = tuple(
+    table.__table__  # type: ignore[misc]
+    for table in (
+        RecipeRevision, Inspection, Feedback, ReviewItem, ShadowResult, ThresholdRevision,
+        Promotion, Candidacy, Training,
+    )
+)  # fmt: skip
+# Numbers that the other database counts by itself.
+_COUNTED = {"feedback": "number", **dict.fromkeys(
+    ("recipe_revisions", "threshold_revisions", "promotions", "candidacies"), "id"
+)}  # fmt: skip
+_FILES_OF = ("image_sha256", "heatmap_sha256", "mask_sha256", "report_sha256")
+_PAGE = 500
+
+Progress = Callable[[str], None]
+
+
+class BackupError(KizuError):
+    """A backup that cannot be written, or is not whole."""
+
+
+def back_up(
+    database: Engine, blobs: Blobs, store: Path, recipe: str, out: Path,
+    progress: Progress = lambda text: None,
+) -> Path:  # fmt: skip
+    """Write all there is of a recipe to the file `out`, whole or not at all. Raises BackupError."""
+    check_recipe_name(recipe)
+    versions = list_versions(store, recipe)
+    if not versions:
+        raise BackupError(f"There is no recipe {recipe!r} in {store}.")
+    if out.exists():
+        raise BackupError(f"{out} exists already.", remedy="Name another file.")
+    make_directory(out.parent)
+    unfinished = out.with_name(f".{out.name}.part")
+    try:
+        with unfinished.open("wb") as file:
+            with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+                archive.writestr(HEAD, json.dumps({"format": FORMAT, "recipe": recipe}))
+                for version in versions:
+                    progress(f"version {version}")
+                    _add_bundle(archive, open_bundle(store / recipe / str(version)))
+                needed = _add_rows(archive, database, recipe, progress)
+                progress(f"{len(needed)} files")
+                for sha256 in sorted(needed):
+                    data = blobs.get(sha256)
+                    if data is not None:  # what retention removed is not there to be kept
+                        archive.writestr(f"blobs/{sha256}", data)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.rename(out)
+        sync_directory(out.parent)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return out
+
+
+def restore(
+    database: Engine, blobs: Blobs, store: Path, file: Path,
+    progress: Progress = lambda text: None,
+) -> str:  # fmt: skip
+    """Add a backup's recipe to what is here, and return its name. Raises BackupError.
+
+    Everything is verified before anything is changed.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            recipe = _check_head(archive, file)
+            with tempfile.TemporaryDirectory(dir=_made(store), prefix=".restoring-") as place:
+                bundles = _check_bundles(archive, recipe, Path(place), store)
+                progress(f"{len(bundles)} versions")
+                counts = [sum(1 for _ in _read_rows(archive, table)) for table in _TABLES]
+                _check_blobs(archive)
+                for name in _under(archive, "blobs/"):
+                    blobs.put(archive.read(name))
+                for bundle in bundles:
+                    _place(bundle, store / recipe / bundle.path.name)
+            progress(f"{sum(counts)} rows")
+            _insert(database, archive)
+    except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
+        raise BackupError(f"{file} is not a whole backup: {error}.") from error
+    return recipe
+
+
+def _add_bundle(archive: zipfile.ZipFile, bundle: Bundle) -> None:
+    for name in (*FILES, MANIFEST):
+        archive.write(bundle.path / name, f"bundles/{bundle.manifest.version}/{name}")
+
+
+def _add_rows(
+    archive: zipfile.ZipFile, database: Engine, recipe: str, progress: Progress
+) -> set[str]:
+    """Every row of the recipe; gives the files that they name."""
+    needed: set[str] = set()
+    with Session(database) as session:
+        for table in _TABLES:
+            with archive.open(f"rows/{table.name}.jsonl", "w", force_zip64=True) as lines:
+                count = 0
+                for row in session.execute(
+                    _of_recipe(table, recipe), execution_options={"yield_per": _PAGE}
+                ).mappings():
+                    lines.write(json.dumps({k: _plain(v) for k, v in row.items()}).encode() + b"\n")
+                    count += 1
+                    needed |= {row[name] for name in _FILES_OF if row.get(name)}
+            progress(f"{count} {table.name.replace('_', ' ')}")
+    return needed
+
+
+def _of_recipe(table: Table, recipe: str) -> Any:
+    query = select(table).order_by(*table.primary_key.columns)
+    if "recipe" in table.c:
+        return query.where(table.c.recipe == recipe)
+    inspections = Inspection.__table__
+    return query.where(
+        table.c.inspection_id.in_(select(inspections.c.id).where(inspections.c.recipe == recipe))
+    )
+
+
+def _check_head(archive: zipfile.ZipFile, file: Path) -> str:
+    head = json.loads(archive.read(HEAD))
+    if head.get("format") != FORMAT:
+        raise BackupError(
+            f"{file} is a backup of the format {head.get('format')}; this is Kizu's {FORMAT}.",
+            remedy="Restore it with the version of Kizu that wrote it.",
+        )
+    recipe = str(head["recipe"])
+    check_recipe_name(recipe)
+    return recipe
+
+
+def _check_bundles(archive: zipfile.ZipFile, recipe: str, place: Path, store: Path) -> list[Bundle]:
+    """The backup's bundles, unpacked beside the store and verified; those that are new here."""
+    fresh = []
+    numbers = sorted({name.split("/")[1] for name in _under(archive, "bundles/")}, key=int)
+    for number in numbers:
+        folder = place / recipe / number
+        folder.mkdir(parents=True)
+        for name in (*FILES, MANIFEST):
+            write_file(folder / name, archive.read(f"bundles/{number}/{name}"))
+        bundle = open_bundle(folder)
+        here = store / recipe / number
+        if not here.exists():
+            fresh.append(bundle)
+        elif look_into_bundle(here).digest != bundle.digest:
+            raise BackupError(
+                f"Version {number} of {recipe!r} is another one here.",
+                remedy="Move one of them out of the store; versions are never replaced.",
+            )
+    return fresh
+
+
+def _check_blobs(archive: zipfile.ZipFile) -> None:
+    for name in _under(archive, "blobs/"):
+        if hashlib.sha256(archive.read(name)).hexdigest() != name.removeprefix("blobs/"):
+            raise BackupError(f"{name} differs from its hash.", remedy="Copy the backup again.")
+
+
+def _read_rows(archive: zipfile.ZipFile, table: Table) -> Iterator[dict[str, Any]]:
+    with archive.open(f"rows/{table.name}.jsonl") as lines:
+        for line in lines:
+            row = json.loads(line)
+            yield {name: _typed(table, name, value) for name, value in row.items()}
+
+
+def _insert(database: Engine, archive: zipfile.ZipFile) -> None:
+    """All of it or nothing. Rows that count by themselves are recognised by all that they say."""
+    with Session(database) as session, session.begin():
+        revisions: dict[int, int] = {}
+        for table in _TABLES:
+            counted = _COUNTED.get(table.name)
+            known = _known(session, table, counted)
+            for row in _read_rows(archive, table):
+                if table.name == "inspections" and row["recipe_revision"]:
+                    row["recipe_revision"] = revisions[row["recipe_revision"]]
+                old = row.pop(counted) if counted else None
+                identity = _identity(table, row, counted)
+                if identity not in known:
+                    added = table.insert().values(**row)
+                    if counted:
+                        known[identity] = session.scalar(added.returning(table.c[counted]))
+                    else:
+                        session.execute(added)
+                        known[identity] = None
+                if table.name == "recipe_revisions" and old is not None:
+                    revisions[old] = known[identity]
+
+
+def _known(session: Session, table: Table, counted: str | None) -> dict[str, Any]:
+    """What is here already, by what it is recognised by; with its number, where it has one."""
+    columns = table.c if counted else [table.c.id] if "id" in table.c else table.primary_key.columns
+    return {
+        _identity(table, dict(row), counted): row[counted] if counted else None
+        for row in session.execute(select(*columns)).mappings()
+    }
+
+
+def _identity(table: Table, row: dict[str, Any], counted: str | None) -> str:
+    if "id" in table.c and counted != "id":
+        return str(row["id"])
+    if counted:
+        return json.dumps({k: _plain(v) for k, v in row.items() if k != counted}, sort_keys=True)
+    return json.dumps([row[column.name] for column in table.primary_key.columns])
+
+
+def _place(bundle: Bundle, target: Path) -> None:
+    with new_directory(target) as temporary:
+        for name in (*FILES, MANIFEST):
+            write_file(temporary / name, (bundle.path / name).read_bytes())
+
+
+def _under(archive: zipfile.ZipFile, prefix: str) -> list[str]:
+    return [
+        name for name in archive.namelist() if name.startswith(prefix) and not name.endswith("/")
+    ]
+
+
+def _plain(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, datetime) else value
+
+
+def _typed(table: Table, name: str, value: Any) -> Any:
+    if value is None:
+        return None
+    kind = table.c[name].type
+    if isinstance(getattr(kind, "impl_instance", kind), DateTime):
+        return datetime.fromisoformat(value)
+    return value
+
+
+def _made(store: Path) -> Path:
+    make_directory(store)
+    return store

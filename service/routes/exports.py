@@ -1,0 +1,33 @@
+"""`GET /v1/export`: inspections and labels in the formats of others."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from starlette.responses import StreamingResponse
+
+from service.exports import MEDIA, ExportFormat, export
+from service.routes.problems import PROBLEMS
+from service.state import CurrentState
+from service.store.wanted import Wanted
+
+router = APIRouter(prefix="/v1", tags=["inspection"])
+
+
+class ExportQuery(Wanted):
+    """What is wanted, and as what."""
+
+    format: ExportFormat = "csv"
+
+
+@router.get("/export", operation_id="export_inspections", responses=PROBLEMS)
+async def export_inspections(
+    state: CurrentState, asked: Annotated[ExportQuery, Query()]
+) -> StreamingResponse:
+    """A file of all that is wanted: csv, or an archive of labelled images (mvtec, coco, masks)."""
+    suffix = "csv" if asked.format == "csv" else "zip"
+    name = f"kizu-{asked.recipe or 'all'}-{asked.format}.{suffix}"
+    return StreamingResponse(
+        export(state.database, state.blobs, asked, asked.format),
+        media_type=MEDIA[asked.format],
+        headers={"Content-Disposition": f'attachment; filename="{name}"'},
+    )

@@ -1,0 +1,119 @@
+// The line as it runs: the last verdict, large enough to be read from the other side of the belt.
+
+import { countShift, listInspections } from '../api.js';
+import { element, fill, setText, verdictMark } from '../element.js';
+import { attempt } from '../notices.js';
+import { countText, numberText, percentileText, percentText, t, timeText } from '../texts.js';
+import { uploads } from '../uploads.js';
+
+const SHOWN = 14;
+const COUNT_AGAIN_MS = 60_000;
+
+export async function open(place, shell) {
+  const recipe = shell.recipe;
+  const last = element('section', { class: 'last', 'aria-live': 'polite' });
+  const strip = element('ol', { class: 'strip', 'aria-label': t('Last inspections') });
+  const counters = element('dl', { class: 'counters' });
+  const model = element('p', { class: 'model' });
+  const { drop, leave } = uploads(() => shell.recipe);
+  fill(place, last, element('aside', {}, counters, model, drop), strip);
+
+  const items = [];
+  let counts = null;
+
+  function draw() {
+    const [newest] = items;
+    fill(last, newest ? verdictPanel(newest) : element('p', { class: 'empty' }, t('Nothing has been inspected yet.')));
+    fill(strip, items.map(thumbnail));
+  }
+
+  function drawCounts() {
+    if (!counts) return;
+    const { ok, review, ng, since } = counts;
+    const total = ok + review + ng;
+    const hours = Math.max((Date.now() - Date.parse(since)) / 3_600_000, 1 / 60);
+    fill(counters,
+      ...[['ok', ok], ['review', review], ['ng', ng]].map(([verdict, count]) => element('div', {},
+        element('dt', {}, verdictMark(verdict, t(verdict))),
+        element('dd', {}, element('b', {}, countText(count)), ' ', total ? percentText(count / total) : ''))),
+      element('div', {}, element('dt', {}, t('since {time}', { time: timeText(since) })),
+        element('dd', {}, t('{n} an hour', { n: countText(Math.round(total / hours)) }))));
+  }
+
+  const count = () => attempt(t('Shift'), async () => {
+    counts = await countShift(recipe);
+    drawCounts();
+  });
+
+  function take(item) {
+    if (items.some((known) => known.key === item.key)) return;
+    items.unshift(item);
+    items.length = Math.min(items.length, SHOWN);
+    if (counts && item.verdict in counts && !item.simulated) {
+      if (Date.now() >= Date.parse(counts.until)) count();
+      else counts[item.verdict] += 1;
+      drawCounts();
+    }
+    draw();
+  }
+
+  const stream = new EventSource(`/v1/events?${new URLSearchParams({ recipe })}`);
+  stream.addEventListener('inspection', ({ data }) => take(ofResult(JSON.parse(data))));
+  stream.addEventListener('error', (event) => event.data && take(ofError(JSON.parse(event.data), event.lastEventId)));
+  stream.addEventListener('reset', count);
+
+  await attempt(t('Last inspections'), async () => {
+    const page = await listInspections({ recipe, limit: SHOWN });
+    const known = new Set(items.map(({ key }) => key));
+    items.push(...page.items.map(ofResult).filter(({ key }) => !known.has(key)));
+    items.length = Math.min(items.length, SHOWN);
+    draw();
+  });
+  await count();
+  drawModel(model, shell.recipes.find((one) => one.recipe_id === recipe));
+  const again = setInterval(count, COUNT_AGAIN_MS);
+  return () => {
+    stream.close();
+    clearInterval(again);
+    leave();
+  };
+}
+
+const ofResult = (item) => ({
+  key: item.id, verdict: item.verdict, time: item.creation_time, part: item.part_id, camera: item.camera,
+  simulated: item.is_simulated, item,
+});
+
+const ofError = (error, key) => ({
+  key, verdict: 'error', time: error.creation_time, part: error.part_id, camera: error.camera,
+  detail: `${error.title}. ${error.detail}`,
+});
+
+function verdictPanel({ verdict, time, part, camera, detail, item }) {
+  const facts = [part && t('part {part}', { part }), camera && t('camera {camera}', { camera }), timeText(time)];
+  return [
+    element('div', { class: 'word' },
+      verdictMark(verdict, t(verdict), { class: 'verdict huge' }),
+      element('p', { class: 'facts' }, facts.filter(Boolean).join(' · ')),
+      item
+        ? element('p', {}, element('b', {}, numberText(item.score)), ` ${percentileText(item.percentile)}`)
+        : element('p', {}, detail, ' ', t('The part was not inspected.'))),
+    item && element('a', { class: 'seen', href: `#/inspection/${item.id}` },
+      element('img', { src: `${item.heatmap}?format=overlay`, alt: t('Heatmap over the image') })),
+  ];
+}
+
+function thumbnail({ verdict, time, part, item }) {
+  const content = [
+    item ? element('img', { src: `${item.heatmap}?format=overlay`, alt: '', loading: 'lazy' }) : element('span', { class: 'none' }, '–'),
+    verdictMark(verdict, t(verdict)),
+    element('span', {}, part ?? timeText(time)),
+  ];
+  return element('li', {}, item ? element('a', { href: `#/inspection/${item.id}` }, content) : element('span', {}, content));
+}
+
+function drawModel(target, recipe) {
+  if (recipe) setText(target, t('{recipe}, version {version}, on {device}', {
+    recipe: recipe.recipe_id, version: recipe.bundle_version, device: recipe.device,
+  }));
+}

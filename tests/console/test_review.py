@@ -1,0 +1,137 @@
+"""The review queue, by keys alone."""
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.console.conftest import open_page
+from tests.grey_parts import inspect
+
+
+@pytest.fixture
+def waiting(api):
+    """Three parts, in the order in which they are shown."""
+    return [inspect(api, grey, part_id=f"p{grey}") for grey in (102, 125, 250)]
+
+
+@pytest.fixture
+def review(page, waiting):
+    page.goto(f"{page.url.split('#')[0]}#/review")
+    expect(page.locator(".head")).to_contain_text("part p102")
+    return page
+
+
+def labels(api, items):
+    found = [api.get(f"/v1/inspections/{item['id']}").json()["feedback"] for item in items]
+    return [feedback and feedback["verdict"] for feedback in found]
+
+
+def test_parts_follow_each_other_by_keys_alone(review, api, waiting, complaints):
+    expect(review.locator(".reason")).to_have_text("near to a line")
+    review.keyboard.press("o")
+    expect(review.locator(".head")).to_contain_text("part p125")
+    review.keyboard.press("n")
+    expect(review.locator(".head")).to_contain_text("part p250")
+    review.keyboard.press("u")
+    expect(review.locator(".empty")).to_have_text("Nothing waits for review.")
+    expect(review.locator(".waiting")).to_have_text("0 waiting")
+    assert labels(api, waiting) == ["ok", "ng", "unsure"]
+    assert complaints == []
+
+
+def test_a_defect_class_is_one_key(review, api, waiting):
+    review.get_by_role("textbox", name="Defect class").fill("dent")
+    review.keyboard.press("Enter")
+    expect(review.locator(".head")).to_contain_text("part p125")
+    expect(review.get_by_role("button", name="dent 1")).to_be_visible()
+    review.keyboard.press("Escape")
+    review.keyboard.press("1")
+    expect(review.locator(".head")).to_contain_text("part p250")
+    review.wait_for_function("localStorage.getItem('kizu.labels') === '[]'")
+    for item in waiting[:2]:
+        feedback = api.get(f"/v1/inspections/{item['id']}").json()["feedback"]
+        assert (feedback["defect_class"], feedback["operator"]) == ("dent", "Aya")
+
+
+def test_a_label_is_taken_back(review, api, waiting):
+    review.keyboard.press("n")
+    expect(review.locator(".head")).to_contain_text("part p125")
+    review.keyboard.press("Backspace")
+    expect(review.locator(".head")).to_contain_text("part p102")
+    assert labels(api, waiting) == [None, None, None]
+    review.keyboard.press("o")
+    expect(review.locator(".head")).to_contain_text("part p125")
+    review.wait_for_function("localStorage.getItem('kizu.labels') === '[]'")
+    assert labels(api, waiting) == ["ok", None, None]
+
+
+def test_a_label_without_an_operator_is_not_given(review, api, waiting):
+    review.get_by_label("Operator").fill("")
+    review.locator("#stage").focus()
+    review.keyboard.press("o")
+    expect(review.get_by_label("Operator")).to_be_focused()
+    assert labels(api, waiting) == [None, None, None]
+
+
+def test_two_screens_never_show_the_same_part(review, context, api):
+    other = open_page(context, api, operator="Bo")
+    other.goto(f"{api.base_url}#/review")
+    expect(other.locator(".empty")).to_have_text("Nothing waits for review.")
+    review.keyboard.press("s")
+    expect(review.locator(".head")).to_contain_text("part p125")
+    other.reload()
+    expect(other.locator(".head")).to_contain_text("part p102")
+    other.close()
+    review.get_by_role("link", name="Line").click()  # and what it held is free again
+    third = open_page(context, api, operator="Cy")
+    third.goto(f"{api.base_url}#/review")
+    expect(third.locator(".head")).to_contain_text("part p")
+
+
+def test_a_part_that_somebody_else_labelled_meanwhile_is_said(review, api, waiting):
+    label = {"inspection_id": waiting[0]["id"], "verdict": "ng", "operator": "Bo"}
+    api.post("/v1/feedback", json=label).raise_for_status()
+    review.keyboard.press("o")
+    expect(review.get_by_role("alert")).to_contain_text("has changed meanwhile: ng by Bo")
+    assert labels(api, waiting)[0] == "ng"
+
+
+def test_what_operators_are_unsure_of_waits_for_an_engineer(review):
+    review.keyboard.press("u")
+    expect(review.locator(".head")).to_contain_text("part p125")
+    review.get_by_label("Desk").select_option("engineer")
+    expect(review.locator(".head")).to_contain_text("part p102")
+    expect(review.locator(".reason")).to_have_text("an operator is not sure")
+    expect(review.locator(".said")).to_contain_text("unsure by Aya")
+
+
+def test_no_label_is_lost_with_the_connection_or_the_page(review, context, api, waiting):
+    context.set_offline(True)
+    review.keyboard.press("n")
+    expect(review.get_by_role("alert").first).to_contain_text("The service cannot be reached.")
+    expect(review.locator(".head")).to_contain_text("part p125")
+    assert labels(api, waiting)[0] is None
+    context.set_offline(False)
+    review.reload()
+    review.wait_for_function("localStorage.getItem('kizu.labels') === '[]'")
+    assert labels(api, waiting) == ["ng", None, None]
+    said = api.get(f"/v1/inspections/{waiting[0]['id']}/feedback").json()
+    assert len(said) == 1
+
+
+def test_the_next_part_is_there_within_150_ms(review):
+    """From the key to the next image: what was asked for ahead is not waited for."""
+    review.wait_for_load_state("networkidle")
+    taken = review.evaluate(
+        """async () => {
+            const name = () => document.querySelector('.head .facts').textContent;
+            const before = name();
+            const start = performance.now();
+            document.dispatchEvent(new KeyboardEvent('keydown', { key: 'o', bubbles: true }));
+            const image = () => document.querySelector('.sheet .image');
+            while (name() === before || !image().complete) {
+                await new Promise((resolve) => requestAnimationFrame(resolve));
+            }
+            return performance.now() - start;
+        }"""
+    )
+    assert taken < 150

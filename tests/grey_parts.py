@@ -1,0 +1,77 @@
+"""A product of plain grey images, whose score is their grey value: it needs no network."""
+
+import io
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx2 as httpx
+import numpy as np
+from PIL import Image
+
+from models.appearance import appearances
+from models.bundle import (
+    FILES,
+    BackboneReference,
+    Calibration,
+    Effort,
+    Manifest,
+    Thresholds,
+    write_bundle,
+)
+from models.image import InputSize, PixelContract
+
+PNG = {"content-type": "image/png"}
+WIDTH, HEIGHT = 64, 48
+REPORT = b"<!doctype html><title>a report</title><h1>A report</h1>"
+
+
+def image(grey: int, format: str = "PNG", spot: tuple[int, int, int, int] | None = None) -> bytes:
+    """A plain image of 64 × 48; with a white rectangle (left, top, right, bottom) on it."""
+    drawn = Image.new("L", (WIDTH, HEIGHT), grey)
+    if spot:
+        drawn.paste(255, spot)
+    buffer = io.BytesIO()
+    drawn.save(buffer, format)
+    return buffer.getvalue()
+
+
+def image_file(name: str, grey: int) -> dict[str, Any]:
+    """One for a browser's file chooser."""
+    return {"name": name, "mimeType": "image/png", "buffer": image(grey)}
+
+
+def inspect(api: httpx.Client, grey: int, **query: str) -> dict[str, Any]:
+    """Have one inspected."""
+    answer = api.post("/v1/inspect", content=image(grey), params=query, headers=PNG)
+    found: dict[str, Any] = answer.raise_for_status().json()
+    return found
+
+
+def write_version(store: Path, version: int = 1, *, recipe: str = "cap", **fields: Any) -> Path:
+    """A bundle that FakeEngine serves: good parts are darker than 100, defective ones from 150."""
+    grey = [np.full((32, 32, 3), value, np.uint8) for value in range(40, 60)]
+    manifest = Manifest(
+        recipe=recipe,
+        version=version,
+        created_at=datetime.now(UTC),
+        origin="fit",
+        method="fast",
+        input=InputSize(height=32, width=32),
+        pixels=PixelContract(),
+        calibration=Calibration(
+            count=10,
+            quantiles=tuple(float(value) for value in range(101)),
+            false_review_rate=0.01,
+            false_reject_rate=0.001,
+            resolvable_false_reject=0.1,
+        ),
+        thresholds=Thresholds(review=100, ng=150),
+        backbone=BackboneReference(name="fake", sha256="0" * 64, licence="Apache-2.0"),
+        metrics={"image_auroc": 0.95},
+        appearance=appearances(grey),
+        effort=Effort(seconds_per_image=0.1, retrain_seconds=60, peak_mb=900),
+        sha256={},
+    )
+    manifest = manifest.model_copy(update=fields)
+    return write_bundle(store, manifest, dict.fromkeys(FILES, b"unused") | {FILES[-1]: REPORT})

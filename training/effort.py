@@ -1,0 +1,61 @@
+"""What training takes on this machine, for whoever is asked how long the next one will take."""
+
+import copy
+import resource
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from models.appearance import Appearances, appearances
+from models.bundle import Effort
+from training.data import LabelledFile
+from training.features import FeatureCache, FeatureSource
+from training.networks.orientation import Orientation
+from training.networks.scorer import Reconstruction, Scorer
+from training.progress import Reporter
+from training.push_pull import PushPull, learn_labels
+from training.worker import Worker
+
+_TRIAL_STEPS = 6
+_TRIAL_IMAGES = 4
+_LOOKED_AT = 300
+
+
+def foresee(scorer: Scorer, cache: FeatureCache, good: Sequence[LabelledFile]) -> Effort:
+    """What a retraining from here will take: a few steps of one are tried on a copy.
+
+    A model that learns nothing from labels takes no time to learn them.
+    """
+    seconds = 0.0
+    # What tells turned parts would take minutes to try.
+    parts = [part for part in scorer.parts if isinstance(part, Reconstruction | Orientation)]
+    if parts and all(isinstance(part, Reconstruction) for part in parts):
+        few = good[:_TRIAL_IMAGES]
+        trial = PushPull(steps=_TRIAL_STEPS)
+        started = time.monotonic()
+        learn_labels(
+            copy.deepcopy(scorer), cache, few, [replace(file, verdict="ng") for file in few], trial,
+            Reporter(), Worker(),
+        )  # fmt: skip
+        seconds = (time.monotonic() - started) * PushPull.steps / _TRIAL_STEPS
+    return measure(cache, good, seconds)
+
+
+def measure(cache: FeatureCache, files: Sequence[LabelledFile], retrain_seconds: float) -> Effort:
+    """Of a retraining that took so long; what features cost is tried on a few images."""
+    few = files[:_TRIAL_IMAGES]
+    started = time.monotonic()
+    cache.compute(np.stack([cache.source.read(file.image) for file in few]))
+    return Effort(
+        seconds_per_image=round((time.monotonic() - started) / len(few), 4),
+        retrain_seconds=round(retrain_seconds, 1),
+        peak_mb=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+    )
+
+
+def look(source: FeatureSource, files: Sequence[LabelledFile]) -> Appearances:
+    """What light and lens made of good parts, of an even choice where there are many."""
+    every = -(-len(files) // _LOOKED_AT)
+    return appearances(source.read(file.image) for file in files[::every])
