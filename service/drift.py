@@ -30,7 +30,7 @@ DriftState = Literal["steady", "drifting", "unknown"]
 @dataclass(frozen=True)
 class Trend:
     """Of one measure: quantiles 5 %, 50 % and 95 % lately, the range in training (1 % to 99 %), and
-    the share of images outside of it."""
+    the share of images outside of it; of scores, above it."""
 
     measure: Measure
     state: DriftState
@@ -119,10 +119,11 @@ def _trend(measure: Measure, values: np.ndarray, trained: Sequence[float] | None
     if trained is None:
         return Trend(measure, "unknown", recent, None, None, None)
     least, most = float(trained[1]), float(trained[99])
-    outside = float(((values < least) | (values > most)).mean())
-    if measure == "score":
+    if measure == "score":  # too good is no harm
+        outside = float((values > most).mean())
         strange = bool(middle > np.quantile(trained, _SCORE_MEDIAN))
     else:
+        outside = float(((values < least) | (values > most)).mean())
         strange = outside > ALARMING
     known = len(values) >= LEAST
     state: DriftState = "unknown" if not known else "drifting" if strange else "steady"

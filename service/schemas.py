@@ -480,7 +480,7 @@ class CancelRequest(Closed):
 
 class DriftTrend(BaseModel):
     """Of one measure: quantiles 5 %, 50 % and 95 % of the last images, the range that held 98 % of
-    the good parts in training, and the share of the last images outside of it."""
+    the good parts in training, and the share of the last images outside of it; of scores, above."""
 
     measure: Literal["score", "brightness", "focus", "saturated"]
     state: Literal["steady", "drifting", "unknown"]

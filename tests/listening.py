@@ -15,7 +15,11 @@ def listening(app: FastAPI) -> Iterator[tuple[str, int]]:
 
     It listens from here on: a request waits for the service to start, so nobody has to poll.
     """
-    server = uvicorn.Server(uvicorn.Config(app, access_log=False, log_level="critical", ws="none"))
+    # A page that is still open must not keep a test from ending.
+    config = uvicorn.Config(
+        app, access_log=False, log_level="critical", ws="none", timeout_graceful_shutdown=5
+    )
+    server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()

@@ -147,13 +147,11 @@ async def list_feedback(state: CurrentState, id: str) -> list[FeedbackSummary]:
 
 @router.get("/{id}/draft", operation_id="get_draft", responses=PROBLEMS)
 async def get_draft(state: CurrentState, id: str, operator: Name) -> Response:
-    """The mask that an operator is drawing, as PNG."""
+    """The mask that an operator is drawing, as PNG; nothing (204) where none was begun."""
 
     def read(session: Session) -> Response:
         png = drafts.find(session, id, operator)
-        if png is None:
-            raise NotFound(f"{operator} has begun no mask of this inspection.")
-        return Response(png, media_type="image/png")
+        return Response(png, media_type="image/png") if png else Response(status_code=204)
 
     return await _reading(state, read)
 

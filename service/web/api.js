@@ -76,14 +76,7 @@ export const giveFeedback = (label, key) => post('/v1/feedback', label, { header
 export const getMask = (feedback) => (feedback?.has_mask ? file(`/v1/feedback/${feedback.id}/mask`) : null);
 
 /** The mask that an operator has begun, or null. */
-export async function getDraft(id, operator) {
-  try {
-    return await file(inspection(id, 'draft') + queryOf({ operator }));
-  } catch (error) {
-    if (error instanceof Problem && error.status === 404) return null;
-    throw error;
-  }
-}
+export const getDraft = (id, operator) => file(inspection(id, 'draft') + queryOf({ operator }));
 
 export function keepDraft(id, operator, png) {
   const path = inspection(id, 'draft') + queryOf({ operator });
@@ -123,6 +116,7 @@ function post(path, content, { headers = {}, ...options } = {}, seconds = 15) {
 
 async function file(path) {
   const { status, body, blob } = await send(path, {}, 15, true);
+  if (status === 204) return null;
   return status < 300 ? blob : resultOf(status, body);
 }
 

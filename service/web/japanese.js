@@ -10,7 +10,7 @@ export const japanese = {
   withdrawn: '取消',
   'labelled ok': '良品とラベル付け',
   'labelled ng': '不良とラベル付け',
-  'labelled unlabelled': 'ラベルなし',
+  'without a label': 'ラベルなし',
   'labelled {verdict}': 'ラベル：{verdict}',
 
   // The frame

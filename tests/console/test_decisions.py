@@ -89,13 +89,13 @@ def test_a_candidate_is_compared_promoted_and_rolled_back(page, api, store, comp
     expect(page.locator(".shadow")).to_contain_text("100% of 3 parts: the same verdict")
     page.locator(".bundle.candidate").get_by_role("button", name="Let it decide").click()
     give_reason(page, "sees more dents", "Let version 2 decide")
-    expect(page.locator(".bundle.champion")).to_contain_text("version 2")
+    expect(page.locator(".bundle.champion h2")).to_have_text("version 2")
     assert inspect(api, 50)["bundle_version"] == 2
     page.locator(".bundle", has_text="version 1").last.get_by_role(
         "button", name="Let it decide"
     ).click()
     give_reason(page, "it does not after all", "Let version 1 decide")
-    expect(page.locator(".bundle.champion")).to_contain_text("version 1")
+    expect(page.locator(".bundle.champion h2")).to_have_text("version 1")
     found = api.get("/v1/recipes/cap/promotions").json()
     assert [(one["bundle_version"], one["by"]) for one in found[:2]] == [(1, "Aya"), (2, "Aya")]
     assert complaints == []

@@ -94,7 +94,7 @@ def test_labels_become_what_decides(context, api, dataset, worker, complaints_of
     expect(page.locator(".shadow")).to_contain_text("of 1 parts: the same verdict")
     page.locator(".bundle.candidate").get_by_role("button", name="Let it decide").click()
     give_reason(page, "it learned the dents", "Let version 2 decide")
-    expect(page.locator(".bundle.champion")).to_contain_text("version 2")
+    expect(page.locator(".bundle.champion h2")).to_have_text("version 2")
     answer = api.post("/v1/inspect?recipe=cap", content=good, headers=JPEG).json()
     assert answer["bundle_version"] == 2
     assert said == []

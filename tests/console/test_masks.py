@@ -9,8 +9,6 @@ from playwright.sync_api import expect
 
 from tests.grey_parts import HEIGHT, WIDTH, inspect
 
-WHOLE = "() => document.querySelector('.tools [data-tool]') !== null"
-
 
 @pytest.fixture
 def part(api):
@@ -57,7 +55,7 @@ def pixels(png):
 
 def tool(page, name):
     page.keyboard.press({"brush": "b", "eraser": "e", "polygon": "p", "box": "r"}[name])
-    expect(page.locator(f"[data-tool={name}]")).to_have_attribute("aria-pressed", "true")
+    expect(page.locator(f".tool[data-tool={name}]")).to_have_attribute("aria-pressed", "true")
 
 
 def test_strokes_are_undone_one_by_one(review):
@@ -66,7 +64,7 @@ def test_strokes_are_undone_one_by_one(review):
     first = shown(review)
     assert first[10, 10:30].all()
     tool(review, "box")
-    stroke(review, (40, 20), (50, 30))
+    stroke(review, (40.5, 20.5), (49.5, 29.5))
     second = shown(review)
     assert (second & ~first).sum() == 100
     assert second[20:30, 40:50].all()

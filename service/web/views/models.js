@@ -18,7 +18,8 @@ export async function open(place, shell) {
   let drawn = '';
 
   async function look() {
-    const [found, comparison, promotions] = await Promise.all([listBundles(recipe), shadowOf(recipe), listPromotions(recipe)]);
+    const [found, promotions] = await Promise.all([listBundles(recipe), listPromotions(recipe)]);
+    const comparison = found.some(({ role }) => role === 'candidate') ? await shadowOf(recipe) : null;
     const state = JSON.stringify([found, comparison, promotions.length]);
     if (state === drawn) return;
     drawn = state;
@@ -57,7 +58,7 @@ async function shadowOf(recipe) {
   try {
     return await compareShadow(recipe);
   } catch (error) {
-    if (error instanceof Problem && error.status === 404) return null;
+    if (error instanceof Problem && error.status === 404) return null; // it has just been promoted
     throw error;
   }
 }

@@ -29,7 +29,6 @@ function newSession() {
 export async function open(place, shell) {
   const view = new Review(place, shell);
   await view.refill();
-  view.showNext();
   const onKey = (event) => view.onKey(event);
   const onHide = () => view.release();
   document.addEventListener('keydown', onKey);
@@ -99,13 +98,13 @@ class Review {
   /** Hold what is shown, and a few more. */
   async refill() {
     await attempt(t('Review'), async () => {
-      const skip = [...this.skipped, ...this.done.map(({ item }) => item.id)].slice(-500);
+      const labelled = this.done.filter(({ desk }) => desk === this.desk).map(({ item }) => item.id);
+      const skip = [...this.skipped, ...labelled].slice(-500);
       const page = await claimReview({
         session, desk: this.desk, count: AHEAD, skip, ...(this.shell.recipe && { recipe: this.shell.recipe }),
       });
       const shown = this.current?.inspection.id;
-      const labelled = new Set(this.done.map(({ item }) => item.id));
-      this.entries = page.items.filter(({ inspection }) => inspection.id !== shown && !labelled.has(inspection.id));
+      this.entries = page.items.filter(({ inspection }) => inspection.id !== shown && !labelled.includes(inspection.id));
       setText(this.waiting, t('{n} waiting', { n: countText(page.waiting) }));
       for (const { inspection } of this.entries) {
         if (!this.pictures.has(inspection.id)) this.pictures.set(inspection.id, prefetch(inspection));
@@ -188,9 +187,10 @@ class Review {
       ...(verdict === 'ng' && defect && { defect_class: defect }), ...(mask && { mask }),
     };
     if (verdict === 'ng' && defect && this.known && !this.known.names.includes(defect)) this.known.names.push(defect);
-    const done = { item, entry: current, answer: send(label) };
+    const done = { item, entry: current, desk: this.desk, answer: send(label) };
     this.done.push(done);
     if (this.done.length > UNDONE) this.done.shift();
+    this.pictures.delete(item.id);
     this.labelling = false;
     this.showNext();
     this.#follow(done);

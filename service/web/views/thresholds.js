@@ -9,6 +9,7 @@ import { countText, numberText, rateText, t, timeText } from '../texts.js';
 const WIDTH = 1000;
 const HEIGHT = 320;
 const GROUPS = ['ng', 'ok', 'unlabelled'];
+const LEGEND = { ng: 'labelled ng', ok: 'labelled ok', unlabelled: 'without a label' };
 
 export async function open(place, shell) {
   await attempt(t('Thresholds'), async () => {
@@ -31,7 +32,8 @@ class Thresholds {
   }
 
   async begin() {
-    this.outcome = element('dl', { class: 'outcome', role: 'status' });
+    this.outcome = element('dl', { class: 'outcome' });
+    this.caution = element('div', {});
     this.revisions = element('ol', { class: 'revisions' });
     this.fields = Object.fromEntries(['review', 'ng'].map((name) => [name, element('input', {
       type: 'number', step: 'any', 'aria-label': t(name), onchange: ({ target }) => this.move(name, Number(target.value)),
@@ -43,13 +45,13 @@ class Thresholds {
       element('section', { class: 'panel' },
         element('h2', {}, t('Scores of {recipe}, version {version}', { recipe: this.shell.recipe, version: this.scores.bundle_version })),
         this.chart,
-        element('p', { class: 'legend' }, GROUPS.map((name) => element('span', { class: name }, t(`labelled ${name}`)))),
+        element('p', { class: 'legend' }, GROUPS.map((name) => element('span', { class: name }, t(LEGEND[name])))),
         element('div', { class: 'lines' },
           element('label', {}, verdictMark('review', t('review from')), this.fields.review),
           element('label', {}, verdictMark('ng', t('ng from')), this.fields.ng),
           this.save, this.back,
           element('button', { type: 'button', onclick: () => this.set(this.scores.trained) }, t('As the model came with')))),
-      element('aside', {}, element('h2', {}, t('What they would do')), this.outcome,
+      element('aside', {}, element('h2', {}, t('What they would do')), element('div', { role: 'status' }, this.outcome, this.caution),
         element('h2', {}, t('Revisions')), this.revisions));
     this.set(this.lines);
     await this.listRevisions();
@@ -85,7 +87,7 @@ class Thresholds {
     });
     this.handles = Object.fromEntries(['review', 'ng'].map((name) => [name, this.handle(name)]));
     this.areas = Object.fromEntries(['ok', 'review', 'ng'].map((name) => [name, element('rect', { class: `area ${name}`, y: 0, height: HEIGHT })]));
-    return element('svg', { class: 'histogram', viewBox: `0 0 ${WIDTH} ${HEIGHT + 26}`, role: 'img', 'aria-label': t('Histogram of raw scores') },
+    return element('svg', { class: 'histogram', viewBox: `0 0 ${WIDTH} ${HEIGHT + 26}`, role: 'group', 'aria-label': t('Histogram of raw scores') },
       Object.values(this.areas), bars, Object.values(this.handles), this.axis());
   }
 
@@ -164,7 +166,8 @@ class Thresholds {
         ok: countText(found.unlabelled_ok), review: countText(found.unlabelled_review), ng: countText(found.unlabelled_ng),
       })],
     ];
-    fill(this.outcome, rows.map(([title, value]) => element('div', {}, element('dt', {}, title), element('dd', {}, value))),
+    fill(this.outcome, rows.map(([title, value]) => element('div', {}, element('dt', {}, title), element('dd', {}, value))));
+    fill(this.caution,
       element('p', { class: 'quiet' }, t('Of the last parts that this model saw. People label what is near to a line first, so labelled parts are harder than all parts are.')));
   }
 

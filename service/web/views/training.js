@@ -29,8 +29,14 @@ export async function open(place, shell) {
   const chosen = () => Object.fromEntries([...new FormData(form)].filter(([, value]) => value)
     .map(([name, value]) => [name, name === 'since' || name === 'until' ? new Date(value).toISOString() : value]));
 
+  let worker = true;
+
   async function foresee() {
-    await attempt(t('Estimate'), async () => drawEstimate(estimate, begin, await estimateTraining(recipe, chosen())));
+    await attempt(t('Estimate'), async () => {
+      const found = await estimateTraining(recipe, chosen());
+      worker = found.worker;
+      drawEstimate(estimate, begin, found);
+    });
   }
 
   async function ask() {
@@ -47,6 +53,7 @@ export async function open(place, shell) {
   let drawn = '';
 
   async function look() {
+    if (!worker) await foresee(); // one may have been started
     const found = await listTrainings(recipe);
     const state = JSON.stringify(found);
     if (state === drawn) return;
