@@ -16,6 +16,7 @@ import uvicorn
 from fastapi import FastAPI
 from pydantic import ValidationError
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 
 from models.bundle import list_recipes, list_versions, open_bundle
@@ -23,6 +24,8 @@ from models.command import run
 from models.errors import BundleError
 from service.app import create_app
 from service.backup import back_up, restore
+from service.client import Kizu
+from service.imports import ImportFormat, read_labelled, send
 from service.logs import configure_logging
 from service.onnx_engine import OnnxDevice
 from service.registry import Registry
@@ -206,6 +209,22 @@ def snapshot_command(
         err=True,
     )
     typer.echo(snapshot.path)
+
+
+@app.command("import")
+def import_command(
+    folder: Annotated[Path, typer.Argument(help="Folder of labelled images.")],
+    recipe: Annotated[str, typer.Option(help="Recipe by which they are inspected.")],
+    operator: Annotated[str, typer.Option(help="In whose name they are labelled.")],
+    format: Annotated[ImportFormat, typer.Option(help="How the folder is laid out.")] = "mvtec",
+    url: Annotated[str, typer.Option(help="The service.")] = "http://127.0.0.1:8000",
+) -> None:
+    """Have labelled images inspected and labelled by a running service; goes on where it was."""
+    found = read_labelled(folder, format)
+    with Kizu(url, patience_s=60) as kizu:
+        for one in track(found, "Importing", console=Console(stderr=True)):
+            send(kizu, one, recipe, operator)
+    typer.echo(f"{len(found)} inspections labelled")
 
 
 @app.command("backup")

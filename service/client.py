@@ -3,7 +3,7 @@
     with Kizu("http://127.0.0.1:8000") as kizu:
         result = kizu.inspect(Path("part.jpg").read_bytes(), recipe="cap", part_id="7")
 
-`AsyncKizu` is the same to be awaited. Needs `pip install 'kizu[client]'`.
+`AsyncKizu` is the same to be awaited.
 """
 
 import functools

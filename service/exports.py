@@ -197,8 +197,10 @@ def _shapes(mask: bytes | None) -> Iterator[dict[str, Any]]:
         cv2.drawContours(inside, [outline - (x, y)], 0, 1, cv2.FILLED)
         area = int((inside & marked[y : y + height, x : x + width]).sum())
         points = outline[:, 0].tolist()
-        if len(points) < 3:  # a polygon has three corners, though a pixel has one
-            points = [[x, y], [x + width, y], [x + width, y + height], [x, y + height]]
+        # A polygon has three corners, though one of a pixel or two has none: they stay within it.
+        points += [[points[-1][0], points[-1][1] + 0.2 * n] for n in (1, 2)][
+            : max(0, 3 - len(points))
+        ]
         yield {
             "bbox": [x, y, width, height],
             "area": area,

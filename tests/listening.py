@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import uvicorn
 from fastapi import FastAPI
+from structlog.testing import capture_logs
 
 
 @contextmanager
@@ -20,7 +21,8 @@ def listening(app: FastAPI) -> Iterator[tuple[str, int]]:
         app, access_log=False, log_level="critical", ws="none", timeout_graceful_shutdown=5
     )
     server = uvicorn.Server(config)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    # Logged from another thread, lines would slip past pytest's capture.
+    with socket.create_server(("127.0.0.1", 0)) as listener, capture_logs():
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         try:

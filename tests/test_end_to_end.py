@@ -111,7 +111,12 @@ def test_the_whole_loop(plant):
         retrain = ("kizu-train", "retrain", "--snapshot", snapshot, "--champion", "store/cap/1",
                    "--data", "demo", "--steps", "60")  # fmt: skip
         assert plant.run(*retrain) == "store/cap/2"
-        wait_for_line(process, "bundle decides")  # the service takes it up by itself
+        wait_for_line(process, "candidate runs")  # the service takes it up by itself
+        result = plant.inspect(demo / "test" / "scratch" / "000.jpg")
+        assert result["bundle_version"] == 1
+
+        plant.run("kizu", "bundle", "promote", "cap", "2", "--by", "eva", "--reason", "better")
+        wait_for_line(process, "bundle decides")
         result = plant.inspect(demo / "test" / "scratch" / "000.jpg")
         assert result["bundle_version"] == 2
 

@@ -41,7 +41,7 @@ def test_every_view_is_accessible(page, inspected, view, scheme):
     where = f"inspection/{inspected[2]['id']}" if view == "inspection" else view
     page.goto(f"{page.url.split('#')[0]}#/{where}")
     expect(page.locator(f".view.{view} >> visible=true").first).not_to_be_empty()
-    page.wait_for_function("document.querySelectorAll('.view *').length > 8")
+    page.wait_for_function("() => document.querySelectorAll('.view *').length > 8")
     found = Axe().run(page, options={"runOnly": ["wcag2a", "wcag2aa", "wcag21aa"]})
     assert found.violations_count == 0, found.generate_report()
 

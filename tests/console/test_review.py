@@ -46,7 +46,7 @@ def test_a_defect_class_is_one_key(review, api, waiting):
     review.keyboard.press("Escape")
     review.keyboard.press("1")
     expect(review.locator(".head")).to_contain_text("part p250")
-    review.wait_for_function("localStorage.getItem('kizu.labels') === '[]'")
+    review.wait_for_function("() => localStorage.getItem('kizu.labels') === '[]'")
     for item in waiting[:2]:
         feedback = api.get(f"/v1/inspections/{item['id']}").json()["feedback"]
         assert (feedback["defect_class"], feedback["operator"]) == ("dent", "Aya")
@@ -60,7 +60,7 @@ def test_a_label_is_taken_back(review, api, waiting):
     assert labels(api, waiting) == [None, None, None]
     review.keyboard.press("o")
     expect(review.locator(".head")).to_contain_text("part p125")
-    review.wait_for_function("localStorage.getItem('kizu.labels') === '[]'")
+    review.wait_for_function("() => localStorage.getItem('kizu.labels') === '[]'")
     assert labels(api, waiting) == ["ok", None, None]
 
 
@@ -112,7 +112,7 @@ def test_no_label_is_lost_with_the_connection_or_the_page(review, context, api, 
     assert labels(api, waiting)[0] is None
     context.set_offline(False)
     review.reload()
-    review.wait_for_function("localStorage.getItem('kizu.labels') === '[]'")
+    review.wait_for_function("() => localStorage.getItem('kizu.labels') === '[]'")
     assert labels(api, waiting) == ["ng", None, None]
     said = api.get(f"/v1/inspections/{waiting[0]['id']}/feedback").json()
     assert len(said) == 1

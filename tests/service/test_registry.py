@@ -41,7 +41,7 @@ def wait_for(client, number):
 
 
 def test_a_new_bundle_is_taken_up_without_dropping_a_request(make_client, store, good_part):
-    client = make_client(scan_seconds=0.05)
+    client = make_client(promotion="newest", scan_seconds=0.05)
     stop, statuses, versions = threading.Event(), set(), []
 
     def post():
@@ -65,12 +65,12 @@ def test_a_new_bundle_is_taken_up_without_dropping_a_request(make_client, store,
 
 def test_rolling_back_stays_rolled_back(make_client, store, good_part):
     add_version(store, 2)
-    client = make_client(scan_seconds=0.05)
+    client = make_client(promotion="newest", scan_seconds=0.05)
     assert version(client, good_part) == 2
     asked = {"version": 1, "by": "eva", "reason": "misses scratches"}
     assert client.post("/v1/recipes/cap/promotions", json=asked).status_code == 201
     assert version(client, good_part) == 1
-    restarted = make_client(scan_seconds=0.05)
+    restarted = make_client(promotion="newest", scan_seconds=0.05)
     assert version(restarted, good_part) == 1
     add_version(store, 3)
     wait_for(restarted, 3)
@@ -86,7 +86,7 @@ def test_a_manual_service_waits_for_a_person(make_client, store, good_part):
 
 
 def test_a_tampered_bundle_is_refused_and_the_old_one_goes_on(make_client, store, good_part):
-    client = make_client(scan_seconds=0.05)
+    client = make_client(promotion="newest", scan_seconds=0.05)
     add_version(store, 2)
     wait_for(client, 2)
     add_broken = store / "cap" / "3"
