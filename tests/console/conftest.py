@@ -55,11 +55,12 @@ def api(serve: Callable[..., httpx.Client]) -> httpx.Client:
     return serve()
 
 
-@pytest.fixture(scope="session")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+@pytest.fixture(scope="module")  # its event loop would be in the way of other tests' own
+def browser() -> Iterator[Any]:
     playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: [test] extra")
     if not CHROMIUM.exists():
         pytest.skip(f"needs {CHROMIUM}: apt-get install chromium")
+    playwright.expect.set_options(timeout=20_000)  # a busy machine is not a broken page
     with playwright.sync_playwright() as driver:
         yield driver.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
 
@@ -68,7 +69,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 def context(browser: Any) -> Iterator[Any]:
     """A browser that nobody has used yet, as large as a touch panel."""
     context = browser.new_context(viewport={"width": 1280, "height": 800}, locale="en")
-    context.set_default_timeout(15_000)
+    context.set_default_timeout(20_000)
     yield context
     context.close()
 

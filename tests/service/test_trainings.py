@@ -10,13 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from service.store.trainings import MOST_ATTEMPTS
 from service.worker import WorkerError, find_program
 from tests.service.test_shadow import roles, until
 
 KIZU = Path(sys.executable).parent / "kizu"
 JPEG = {"content-type": "image/jpeg"}
 WHY = {"by": "eva", "reason": "dents are missed"}
+
+
+@pytest.fixture
+def database_url(tmp_path):
+    """SQLite's: how workers meet in either database is test_training_queue's."""
+    return f"sqlite:///{tmp_path / 'kizu.sqlite3'}"
 
 
 @pytest.fixture
@@ -220,33 +225,6 @@ def test_a_full_disk_is_explained(client, labelled, working):
     with working(f"import sys; print({text!r}, file=sys.stderr); sys.exit(2)"):
         found = ended(client, id)
     assert (found["state"], "No space left" in found["message"]) == ("failed", True)
-
-
-def test_a_worker_that_falls_silent_is_given_up_in_the_end(client, labelled, database_url):
-    from datetime import UTC, datetime, timedelta
-
-    from sqlalchemy import create_engine, update
-    from sqlalchemy.orm import Session
-
-    from service.store import trainings
-    from service.store.tables import Training
-
-    id = ask(client).json()["id"]
-    engine = create_engine(database_url)
-    for attempt in range(1, MOST_ATTEMPTS + 1):
-        with Session(engine) as session, session.begin():
-            taken = trainings.take(session, "lost")
-            assert (taken.id, taken.attempts) == (id, attempt)
-        with Session(engine) as session, session.begin():
-            assert trainings.take(session, "another") is None  # it may still be alive
-            long_ago = datetime.now(UTC) - timedelta(minutes=5)
-            session.execute(update(Training).values(seen_at=long_ago))
-    with Session(engine) as session, session.begin():
-        assert trainings.take(session, "another") is None
-    engine.dispose()
-    found = training(client, id)
-    assert found["state"] == "failed"
-    assert "ended 3 times" in found["message"]
 
 
 def test_a_worker_without_its_program_says_so(monkeypatch, tmp_path):

@@ -7,6 +7,7 @@ import { countText, numberText, percentileText, percentText, t, timeText } from 
 import { uploads } from '../uploads.js';
 
 const SHOWN = 14;
+const COUNT_SOON_MS = 500;
 const COUNT_AGAIN_MS = 60_000;
 
 export async function open(place, shell) {
@@ -20,6 +21,7 @@ export async function open(place, shell) {
 
   const items = [];
   let counts = null;
+  let soon = null;
 
   function draw() {
     const [newest] = items;
@@ -45,16 +47,20 @@ export async function open(place, shell) {
     drawCounts();
   });
 
+  // Asked for rather than added up: an event may tell of a part that is counted already.
+  function countSoon() {
+    soon ??= setTimeout(() => {
+      soon = null;
+      count();
+    }, COUNT_SOON_MS);
+  }
+
   function take(item) {
     if (items.some((known) => known.key === item.key)) return;
     items.unshift(item);
     items.length = Math.min(items.length, SHOWN);
-    if (counts && item.verdict in counts && !item.simulated) {
-      if (Date.now() >= Date.parse(counts.until)) count();
-      else counts[item.verdict] += 1;
-      drawCounts();
-    }
     draw();
+    countSoon();
   }
 
   const stream = new EventSource(`/v1/events?${new URLSearchParams({ recipe })}`);
@@ -75,13 +81,14 @@ export async function open(place, shell) {
   return () => {
     stream.close();
     clearInterval(again);
+    clearTimeout(soon);
     leave();
   };
 }
 
 const ofResult = (item) => ({
   key: item.id, verdict: item.verdict, time: item.creation_time, part: item.part_id, camera: item.camera,
-  simulated: item.is_simulated, item,
+  item,
 });
 
 const ofError = (error, key) => ({
