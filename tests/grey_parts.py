@@ -12,6 +12,8 @@ from PIL import Image
 from models.appearance import appearances
 from models.bundle import (
     FILES,
+    GOLDEN,
+    REPORT,
     BackboneReference,
     Calibration,
     Effort,
@@ -19,11 +21,13 @@ from models.bundle import (
     Thresholds,
     write_bundle,
 )
+from models.golden import Golden
 from models.image import InputSize, PixelContract
+from service.engine import FakeEngine
 
 PNG = {"content-type": "image/png"}
 WIDTH, HEIGHT = 64, 48
-REPORT = b"<!doctype html><title>a report</title><h1>A report</h1>"
+PAGE = b"<!doctype html><title>a report</title><h1>A report</h1>"
 
 
 def image(grey: int, format: str = "PNG", spot: tuple[int, int, int, int] | None = None) -> bytes:
@@ -74,4 +78,8 @@ def write_version(store: Path, version: int = 1, *, recipe: str = "cap", **field
         sha256={},
     )
     manifest = manifest.model_copy(update=fields)
-    return write_bundle(store, manifest, dict.fromkeys(FILES, b"unused") | {FILES[-1]: REPORT})
+    seen = np.stack(grey[:2])
+    outputs = FakeEngine().run(seen)
+    golden = Golden(seen, outputs.scores, outputs.heatmaps).to_bytes()
+    files = dict.fromkeys(FILES, b"unused") | {GOLDEN: golden, REPORT: PAGE}
+    return write_bundle(store, manifest, files)

@@ -118,6 +118,21 @@ def test_no_label_is_lost_with_the_connection_or_the_page(review, context, api, 
     assert len(said) == 1
 
 
+def test_whoever_is_faster_than_the_service_labels_each_part_once(review, api, waiting):
+    parts = waiting + [inspect(api, 100 + number) for number in range(20)]
+    review.reload()
+    expect(review.locator(".waiting")).to_have_text("23 waiting")
+    for _ in parts:
+        expect(review.locator(".verdicts")).to_be_visible()
+        review.keyboard.press("o")
+    expect(review.locator(".empty")).to_have_text("Nothing waits for review.")
+    review.wait_for_function("() => localStorage.getItem('kizu.labels') === '[]'")
+    assert review.get_by_role("alert").count() == 0
+    for part in parts:
+        said = api.get(f"/v1/inspections/{part['id']}/feedback").json()
+        assert [one["verdict"] for one in said] == ["ok"]
+
+
 def test_the_next_part_is_there_within_150_ms(review):
     """From the key to the next image: what was asked for ahead is not waited for."""
     review.wait_for_load_state("networkidle")

@@ -98,19 +98,24 @@ class Review {
   /** Hold what is shown, and a few more. */
   async refill() {
     await attempt(t('Review'), async () => {
-      const labelled = this.done.filter(({ desk }) => desk === this.desk).map(({ item }) => item.id);
-      const skip = [...this.skipped, ...labelled].slice(-500);
+      const skip = [...this.skipped, ...this.labelled()].slice(-500);
       const page = await claimReview({
         session, desk: this.desk, count: AHEAD, skip, ...(this.shell.recipe && { recipe: this.shell.recipe }),
       });
-      const shown = this.current?.inspection.id;
-      this.entries = page.items.filter(({ inspection }) => inspection.id !== shown && !labelled.includes(inspection.id));
+      // What was labelled or skipped while the answer was on its way is not shown again.
+      const past = [this.current?.inspection.id, ...this.skipped, ...this.labelled()];
+      this.entries = page.items.filter(({ inspection }) => !past.includes(inspection.id));
       setText(this.waiting, t('{n} waiting', { n: countText(page.waiting) }));
       for (const { inspection } of this.entries) {
         if (!this.pictures.has(inspection.id)) this.pictures.set(inspection.id, prefetch(inspection));
       }
     });
     if (!this.current) this.showNext();
+  }
+
+  /** The parts that were labelled here, at this desk. */
+  labelled() {
+    return this.done.filter(({ desk }) => desk === this.desk).map(({ item }) => item.id);
   }
 
   showNext() {
