@@ -81,10 +81,11 @@ class BackboneReference(Contract):
 
 class Effort(Contract):
     """What training took where the bundle was made; `retrain_seconds` is what learning labels
-    takes once features are there, measured or foreseen."""
+    takes once features are there, measured or foreseen: None where nobody knows, 0 where the model
+    learns nothing from labels."""
 
     seconds_per_image: float
-    retrain_seconds: float
+    retrain_seconds: float | None
     peak_mb: float
 
 

@@ -30,27 +30,17 @@ from models.bundle import (
 from models.durable import make_directory, new_directory, sync_directory, write_file
 from models.errors import KizuError
 from service.store.blobs import Blobs
-from service.store.tables import (
-    Candidacy,
-    Feedback,
-    Inspection,
-    Promotion,
-    RecipeRevision,
-    ReviewItem,
-    ShadowResult,
-    ThresholdRevision,
-    Training,
-)
+from service.store.tables import Base
 
 FORMAT = 1
 HEAD = "kizu-backup.json"
 
 # In the order in which they refer to each other.
 _TABLES: tuple[Table, ...] = tuple(
-    table.__table__  # type: ignore[misc]
-    for table in (
-        RecipeRevision, Inspection, Feedback, ReviewItem, ShadowResult, ThresholdRevision,
-        Promotion, Candidacy, Training,
+    Base.metadata.tables[name]
+    for name in (
+        "recipe_revisions", "inspections", "feedback", "review_items", "shadow_results",
+        "threshold_revisions", "promotions", "candidacies", "trainings",
     )
 )  # fmt: skip
 # Numbers that the other database counts by itself.
@@ -70,8 +60,11 @@ class BackupError(KizuError):
 def back_up(
     database: Engine, blobs: Blobs, store: Path, recipe: str, out: Path,
     progress: Progress = lambda text: None,
-) -> Path:  # fmt: skip
-    """Write all there is of a recipe to the file `out`, whole or not at all. Raises BackupError."""
+) -> int:  # fmt: skip
+    """Write all there is of a recipe to the file `out`, whole or not at all.
+
+    Gives how many images and heatmaps are no longer kept, and so are not in it. Raises BackupError.
+    """
     check_recipe_name(recipe)
     versions = list_versions(store, recipe)
     if not versions:
@@ -89,9 +82,12 @@ def back_up(
                     _add_bundle(archive, open_bundle(store / recipe / str(version)))
                 needed = _add_rows(archive, database, recipe, progress)
                 progress(f"{len(needed)} files")
+                missing = 0
                 for sha256 in sorted(needed):
                     data = blobs.get(sha256)
-                    if data is not None:  # what retention removed is not there to be kept
+                    if data is None:  # what retention removed is not there to be kept
+                        missing += 1
+                    else:
                         archive.writestr(f"blobs/{sha256}", data)
             file.flush()
             os.fsync(file.fileno())
@@ -99,7 +95,7 @@ def back_up(
         sync_directory(out.parent)
     finally:
         unfinished.unlink(missing_ok=True)
-    return out
+    return missing
 
 
 def restore(
@@ -120,11 +116,12 @@ def restore(
                 _check_blobs(archive)
                 for name in _under(archive, "blobs/"):
                     blobs.put(archive.read(name))
+                progress(f"{sum(counts)} rows")
+                _insert(database, archive)
+                # Last: a service that runs here must find who decided before it finds what.
                 for bundle in bundles:
                     _place(bundle, store / recipe / bundle.path.name)
-            progress(f"{sum(counts)} rows")
-            _insert(database, archive)
-    except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
+    except (zipfile.BadZipFile, KeyError, ValueError) as error:
         raise BackupError(f"{file} is not a whole backup: {error}.") from error
     return recipe
 
@@ -157,7 +154,7 @@ def _of_recipe(table: Table, recipe: str) -> Any:
     query = select(table).order_by(*table.primary_key.columns)
     if "recipe" in table.c:
         return query.where(table.c.recipe == recipe)
-    inspections = Inspection.__table__
+    inspections = Base.metadata.tables["inspections"]
     return query.where(
         table.c.inspection_id.in_(select(inspections.c.id).where(inspections.c.recipe == recipe))
     )

@@ -239,10 +239,12 @@ def backup_command(
     settings = _settings(store=store, data=data, database=database)
     engine = open_database(settings.database_url)
     with Console(stderr=True).status(f"Backing up {recipe} …") as status:
-        path = back_up(
+        missing = back_up(
             engine, Blobs(settings.data / "blobs"), settings.store, recipe, out, status.update
         )
-    typer.echo(path)
+    if missing:
+        typer.echo(f"{missing} images and heatmaps are no longer kept, and not in it", err=True)
+    typer.echo(out)
 
 
 @app.command("restore")

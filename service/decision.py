@@ -1,5 +1,6 @@
 """From a score and a heatmap to a verdict: what thresholds and a recipe's settings make of them."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +9,13 @@ from models.bundle import Thresholds, Verdict
 from service.engine import Floats
 from service.recipe_settings import RecipeSettings
 from service.regions import Region, find_regions
+
+_WORST: tuple[Verdict, ...] = ("error", "ng", "review", "ok")
+
+
+def worst(verdicts: Collection[str]) -> Verdict:
+    """The verdict of several views of one part: its worst view's. At least one is given."""
+    return next(verdict for verdict in _WORST if verdict in verdicts)
 
 
 @dataclass(frozen=True)

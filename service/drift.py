@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 
 from models.bundle import Manifest
+from service.cameras import MOST, OTHERS
 from service.store.tables import Inspection
 
 WINDOW = 200  # images of a camera
@@ -63,7 +64,10 @@ class _Window:
 
 
 class Drift:
-    """The last images of each camera, by recipe; those of another bundle do not count."""
+    """The last images of each camera, by recipe; those of another bundle do not count.
+
+    Cameras that came after so many others count as one.
+    """
 
     def __init__(self) -> None:
         self._windows: dict[tuple[str, str], _Window] = {}
@@ -81,6 +85,8 @@ class Drift:
         key = row.recipe, row.camera or ""
         values = row.score, row.brightness, row.focus, row.saturated
         with self._lock:
+            if key not in self._windows and len(self._windows) >= MOST:
+                key = row.recipe, OTHERS
             window = self._windows.get(key)
             if window is None or window.digest != row.bundle_digest:
                 window = self._windows[key] = _Window(row.bundle_digest, deque(maxlen=WINDOW))

@@ -248,6 +248,10 @@ class Inspector:
     async def _recipe(self, request: InspectionRequest) -> str | None:
         if request.number is None:
             return request.recipe
+        if request.recipe is not None:
+            raise BadRequest(
+                "The request names a recipe and a recipe's number.", remedy="Send one of them."
+            )
         number = request.number
         return await _thread(lambda: self._recipes.by_number(number))
 

@@ -3,7 +3,6 @@
 from sqlalchemy import Engine as Database
 from sqlalchemy.orm import Session
 
-from models.bundle import Verdict
 from service.errors import BadRequest, NotFound
 from service.recipe_settings import RecipeSettings, Revision
 from service.store import records
@@ -11,7 +10,6 @@ from service.store.tables import Inspection, RecipeRevision
 
 # At which an area must still cover something; heatmaps are no coarser.
 _COARSE = 32
-WORST: tuple[Verdict, ...] = ("error", "ng", "review", "ok")
 
 
 class Recipes:
@@ -95,9 +93,3 @@ class Recipes:
     def _all(self, session: Session) -> dict[str, Revision]:
         names = records.revised_recipes(session)
         return {name: self.in_force(session, name) for name in names}
-
-
-def worst(views: dict[str, Inspection | None]) -> Verdict:
-    """The verdict of a part: its worst view's. A view that is missing was not inspected."""
-    verdicts = {view.verdict if view else "error" for view in views.values()}
-    return next(verdict for verdict in WORST if verdict in verdicts)

@@ -16,6 +16,7 @@ from service.wire import Closed, Name
 LabelVerdict = Literal["ok", "ng", "unsure", "withdrawn"]
 # Who is asked: an operator first, an engineer where operators do not know or do not agree.
 Desk = Literal["operator", "engineer"]
+ScreenName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{8,64}$")]
 HeatmapFormat = Literal["png8", "png16", "npy", "overlay"]
 
 
@@ -197,7 +198,7 @@ class ClaimRequest(Closed):
     """Who asks for work: `session` is one screen's own random name, so that two screens of one
     operator are two."""
 
-    session: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{8,64}$")]
+    session: ScreenName
     desk: Desk = "operator"
     recipe: Name | None = None
     count: Annotated[int, Field(ge=1, le=20)] = 1
@@ -209,7 +210,7 @@ class ClaimRequest(Closed):
 class ReleaseRequest(Closed):
     """Whose claims to give back; all, or those on `inspections`."""
 
-    session: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{8,64}$")]
+    session: ScreenName
     inspections: list[Name] | None = Field(None, max_length=500)
 
 

@@ -152,7 +152,7 @@ _PAST = {
 def _seconds(effort: Effort | None, last: Training | None, labels: int) -> float | None:
     if last and last.started_at and last.finished_at:
         return round((last.finished_at - last.started_at).total_seconds())
-    if effort is None:
+    if effort is None or effort.retrain_seconds is None:
         return None
     return round(effort.seconds_per_image * labels + effort.retrain_seconds)
 

@@ -58,6 +58,11 @@ def find_program() -> Path:
             "kizu-train is not installed here, and a worker needs it.",
             remedy="pip install 'kizu[cpu,training]', or run the worker where it is.",
         )
+    if shutil.which("setpriv") is None:
+        raise WorkerError(
+            "setpriv is not installed here: a training could outlive its worker.",
+            remedy="apt-get install util-linux",
+        )
     return Path(found)
 
 
@@ -166,7 +171,7 @@ class TrainingWorker:
         if good and good.is_dir():
             arguments += ["--data", good]
         # Ended by the kernel with this process, however that ends: two of them would write at once.
-        leash = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
+        leash = ["setpriv", "--pdeathsig", "KILL"]
         program = subprocess.Popen(  # noqa: S603 - names come from a checked recipe and the settings
             [*leash, *arguments],
             stdin=subprocess.DEVNULL, stdout=results, stderr=subprocess.PIPE, text=True,
@@ -220,7 +225,7 @@ class TrainingWorker:
         self, training: Training, status: int, written: str, progress: _Progress
     ) -> dict[str, Any]:
         message = progress.message.split(" Report: ")[0]
-        if status == 0:
+        if status == 0 and written:
             path = Path(written.splitlines()[-1])
             report = self._blobs.put((path / "report.html").read_bytes())
             return {

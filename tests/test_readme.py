@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from service.app import create_app
+from service.cli import app as service_app
 from service.metrics import Metrics
 from service.settings import Settings
 from training.anomalies import DRAWINGS
@@ -90,6 +91,7 @@ def test_every_method_and_anomaly_is_documented(name):
 
 
 def test_every_command_is_documented():
-    names = {command.name for command in training_app.registered_commands} - {"evaluate"}
-    names |= {group.name for group in training_app.registered_groups}
-    assert [name for name in names if f"kizu-train {name}" not in README] == []
+    for program, app in (("kizu-train", training_app), ("kizu", service_app)):
+        names = {one.name or one.callback.__name__ for one in app.registered_commands}
+        names |= {group.name for group in app.registered_groups}
+        assert [name for name in names if f"{program} {name}" not in README] == []

@@ -26,12 +26,12 @@ _LOOKED_AT = 300
 def foresee(scorer: Scorer, cache: FeatureCache, good: Sequence[LabelledFile]) -> Effort:
     """What a retraining from here will take: a few steps of one are tried on a copy.
 
-    A model that learns nothing from labels takes no time to learn them.
+    What tells turned parts would take minutes to try, and is not foreseen.
     """
-    seconds = 0.0
-    # What tells turned parts would take minutes to try.
-    parts = [part for part in scorer.parts if isinstance(part, Reconstruction | Orientation)]
-    if parts and all(isinstance(part, Reconstruction) for part in parts):
+    seconds: float | None = 0.0
+    if any(isinstance(part, Orientation) for part in scorer.parts):
+        seconds = None
+    elif any(isinstance(part, Reconstruction) for part in scorer.parts):
         few = good[:_TRIAL_IMAGES]
         trial = PushPull(steps=_TRIAL_STEPS)
         started = time.monotonic()
@@ -43,14 +43,16 @@ def foresee(scorer: Scorer, cache: FeatureCache, good: Sequence[LabelledFile]) -
     return measure(cache, good, seconds)
 
 
-def measure(cache: FeatureCache, files: Sequence[LabelledFile], retrain_seconds: float) -> Effort:
+def measure(
+    cache: FeatureCache, files: Sequence[LabelledFile], retrain_seconds: float | None
+) -> Effort:
     """Of a retraining that took so long; what features cost is tried on a few images."""
     few = files[:_TRIAL_IMAGES]
     started = time.monotonic()
     cache.compute(np.stack([cache.source.read(file.image) for file in few]))
     return Effort(
         seconds_per_image=round((time.monotonic() - started) / len(few), 4),
-        retrain_seconds=round(retrain_seconds, 1),
+        retrain_seconds=None if retrain_seconds is None else round(retrain_seconds, 1),
         peak_mb=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
     )
 

@@ -13,8 +13,8 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel
 from starlette.datastructures import UploadFile
 
-from models.bundle import Verdict
 from models.raw import PixelFormat, image_file
+from service.decision import worst
 from service.errors import BadRequest, TooLarge, UnsupportedMedia, problem
 from service.inspector import InspectionRequest
 from service.routes.problems import PROBLEMS, IdempotencyKey
@@ -28,7 +28,6 @@ router = APIRouter(prefix="/v1", tags=["inspection"])
 
 IMAGE_TYPES = ("image/jpeg", "image/png", "image/bmp", "image/tiff", "image/webp")
 RAW = "application/octet-stream"
-WORST: tuple[Verdict, ...] = ("error", "ng", "review", "ok")
 
 MOST_PIXELS = 1_000_000  # a side
 
@@ -132,7 +131,7 @@ async def inspect_batch(
         batch = await _digest(files)
         items = await asyncio.gather(*(one(i, file, batch) for i, file in enumerate(files)))
     verdicts = {item.result.verdict if item.result else "error" for item in items}
-    return BatchResult(verdict=next(v for v in WORST if v in verdicts), items=items)
+    return BatchResult(verdict=worst(verdicts), items=items)
 
 
 async def _result(state: State, row: Inspection, inline: HeatmapFormat | None) -> InspectionResult:

@@ -3,7 +3,7 @@
 from anyio import to_thread
 from fastapi import APIRouter
 
-from service.recipes import worst
+from service.decision import worst
 from service.routes.problems import PROBLEMS
 from service.routes.results import result_of
 from service.schemas import PartResult, PartView
@@ -23,7 +23,7 @@ async def get_part(state: CurrentState, part_id: Name, product: Name) -> PartRes
     return PartResult(
         product=product,
         part_id=part_id,
-        verdict=worst(views),
+        verdict=worst({row.verdict if row else "error" for row in views.values()}),
         views=[
             PartView(recipe_id=recipe, inspection=result_of(row) if row else None)
             for recipe, row in sorted(views.items())

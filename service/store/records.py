@@ -231,6 +231,8 @@ def thresholds_revision_at(session: Session, row: Inspection) -> ThresholdRevisi
         ThresholdRevision.recipe == row.recipe,
         ThresholdRevision.bundle_digest == row.bundle_digest,
         ThresholdRevision.created_at <= row.created_at,
+        ThresholdRevision.review == row.review_threshold,
+        ThresholdRevision.ng == row.ng_threshold,
     )
     return session.scalar(query.order_by(ThresholdRevision.id.desc()).limit(1))
 

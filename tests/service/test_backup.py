@@ -28,10 +28,10 @@ def backup(client, database_url, tmp_path):
     client.post("/v1/recipes/cap/thresholds", json=lines).raise_for_status()
     write_version(tmp_path / "grey", 2)
     engine = create_engine(database_url)
-    path = back_up(
-        engine, Blobs(tmp_path / "data" / "blobs"), tmp_path / "grey", "cap", tmp_path / "cap.kizu"
-    )
+    path = tmp_path / "cap.kizu"
+    missing = back_up(engine, Blobs(tmp_path / "data" / "blobs"), tmp_path / "grey", "cap", path)
     engine.dispose()
+    assert missing == 0
     return path
 
 
@@ -140,6 +140,19 @@ def test_another_version_of_the_same_number_is_not_overwritten(backup, elsewhere
     write_version(elsewhere.store, 1, method="paper")
     with pytest.raises(BackupError, match="is another one here"):
         restored(elsewhere, backup)
+
+
+def test_what_is_no_longer_kept_is_counted(client, tmp_path, database_url):
+    [blob] = (
+        path
+        for path in (tmp_path / "data" / "blobs").rglob("*")
+        if path.is_file() and path.read_bytes() == image(50)
+    )
+    blob.unlink()
+    engine = create_engine(database_url)
+    blobs = Blobs(tmp_path / "data" / "blobs")
+    assert back_up(engine, blobs, tmp_path / "grey", "cap", tmp_path / "less.kizu") == 1
+    engine.dispose()
 
 
 def test_nothing_is_backed_up_over_a_file_or_from_nowhere(client, backup, tmp_path, database_url):

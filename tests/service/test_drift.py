@@ -2,8 +2,10 @@
 
 import pytest
 
-from service.drift import LEAST
+from service.cameras import MOST
+from service.drift import LEAST, Drift
 from service.engine import FakeEngine
+from service.store.tables import Inspection
 from tests.grey_parts import PNG, image, write_version
 
 
@@ -48,6 +50,18 @@ def test_scores_that_rise_are_said(client):
 def test_few_images_say_nothing(client):
     client.post("/v1/inspect", content=image(250), headers=PNG)
     assert set(states(client)[""].values()) == {"unknown"}
+
+
+def test_a_sender_that_names_ever_new_cameras_fills_no_memory():
+    drift = Drift()
+    for number in range(MOST + 50):
+        drift.add(
+            Inspection(
+                recipe="cap", camera=str(number), simulated=False, bundle_digest="1", score=1.0,
+                brightness=1.0, focus=1.0, saturated=0.0,
+            )
+        )  # fmt: skip
+    assert len(drift._windows) == MOST + 1
 
 
 def test_drills_do_not_count(client):

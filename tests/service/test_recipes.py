@@ -138,6 +138,8 @@ def test_a_plc_selects_a_recipe_by_its_number(client):
     assert "'lid'" in taken.json()["detail"]
     answer = client.post("/v1/inspect?number=12", content=image(50), headers=PNG)
     assert answer.json()["recipe_id"] == "lid"
+    both = client.post("/v1/inspect?number=12&recipe=cap", content=image(50), headers=PNG)
+    assert both.status_code == 422
     unknown = client.post("/v1/inspect?number=13", content=image(50), headers=PNG)
     assert (unknown.status_code, unknown.json()["verdict"]) == (404, "error")
 

@@ -217,6 +217,13 @@ def test_a_program_that_the_system_ends_is_explained(client, labelled, working):
     assert "memory runs out" in found["message"]
 
 
+def test_a_program_that_says_nothing_has_failed(client, labelled, working):
+    id = ask(client).json()["id"]
+    with working("pass"):
+        found = ended(client, id)
+    assert (found["state"], "without a word" in found["message"]) == ("failed", True)
+
+
 def test_a_full_disk_is_explained(client, labelled, working):
     id = ask(client).json()["id"]
     text = (
