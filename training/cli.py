@@ -28,6 +28,7 @@ from training.methods import METHODS
 from training.recipe import FitSettings, Places
 from training.repeatability import read_parts, repeatability
 from training.retrain import RejectBy, RetrainSettings, feature_source, retrain
+from training.worker import leaving_at_once
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -289,4 +290,5 @@ def _metrics_line(metrics: dict[str, float]) -> str:
 
 def main() -> None:
     """Run the command line."""
-    run(app)
+    with leaving_at_once():
+        run(app)

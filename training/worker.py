@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import torch
 from torch import distributed, nn
@@ -70,17 +70,41 @@ class Worker:
         """End every process but the first, without an error: the rest is for one to do."""
         self.wait()
         if self.rank:
-            # At once: while Python takes itself down, gloo's threads now and then abort the
-            # process, and torchrun then ends the first one, too.
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(0)
+            _leave(0)
 
     def precision(self) -> AbstractContextManager[object]:
         """bfloat16 where a GPU has it. On a CPU a transformer is no faster in it."""
         if self.device.type == "cuda" and torch.cuda.is_bf16_supported():
             return torch.autocast("cuda", torch.bfloat16)
         return nullcontext()
+
+
+@contextmanager
+def leaving_at_once() -> Iterator[None]:
+    """One of several processes ends with what is inside, and does not wait for Python to take
+    itself down; a process that is alone is left as it is."""
+    try:
+        yield
+    except SystemExit as end:
+        if _processes() == 1:
+            raise
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+        _leave(1 if isinstance(end.code, str) else end.code or 0)
+    if _processes() > 1:
+        _leave(0)
+
+
+def _leave(code: int) -> NoReturn:
+    # While Python takes itself down, threads of libraries now and then abort the process
+    # ("terminate called without an active exception"), and torchrun takes what is done for failed.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _processes() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 @contextmanager
@@ -98,7 +122,7 @@ def enlisted(device: Device = "auto") -> Iterator[Worker]:
             "The network was to learn on a GPU, but this torch finds none.",
             remedy="Check the driver and install a torch for CUDA, or set the device to cpu.",
         )
-    count = int(os.environ.get("WORLD_SIZE", "1"))
+    count = _processes()
     if chosen == "cuda":
         where = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(where)
