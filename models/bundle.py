@@ -55,6 +55,13 @@ class Thresholds(Contract):
             return "review"
         return "ok" if score < self.review else "error"
 
+    def nearness(self, score: float) -> float:
+        """1 on a line, 0 as far from both as they are from each other: a label says most where
+        the score is nearest to a line."""
+        between = self.ng - self.review or 0.1 * abs(self.ng) or 1.0
+        distance = min(abs(score - self.review), abs(score - self.ng))
+        return max(0.0, 1 - distance / between)
+
 
 class Calibration(Contract):
     """What held-out good parts scored: the quantiles 0 %, 1 %, … 100 % of their raw scores.

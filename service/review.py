@@ -34,7 +34,7 @@ def interest(
     both before passes; of those, only what is near to a line is shown, and the share `sampled` of
     the rest, drawn by `id` and spread among all the others.
     """
-    nearness = _nearness(score, thresholds)
+    nearness = thresholds.nearness(score)
     if verdict == "review":
         return Interest(2 + nearness, "near" if nearness > _NEAR else "review")
     if verdict == "ng":
@@ -45,10 +45,3 @@ def interest(
     if drawn < sampled:
         return Interest(3 * drawn / sampled, "sampled")
     return None
-
-
-def _nearness(score: float, thresholds: Thresholds) -> float:
-    """1 on a line, 0 as far from both as they are from each other."""
-    between = thresholds.ng - thresholds.review or 0.1 * abs(thresholds.ng) or 1.0
-    distance = min(abs(score - thresholds.review), abs(score - thresholds.ng))
-    return max(0.0, 1 - distance / between)

@@ -23,7 +23,7 @@ from training.data import Dataset, joined
 from training.errors import TrainingError
 from training.evaluation import Evaluation, score_images
 from training.fit import Fitted, fit
-from training.labelled import LABELLINGS, learn_ten
+from training.labelled import labelling, learn_few
 from training.methods import method
 from training.networks.scorer import ScoreSettings
 from training.progress import Reporter
@@ -95,7 +95,7 @@ class Benchmark:
         """All there are to run, category by category. Raises TrainingError for a method that
         there is not."""
         for name in self.methods:
-            if name not in LABELLINGS:
+            if not labelling(name):
                 self._anomalies(name, "")
         return [
             Stage(set_name, category, name, seed)
@@ -149,7 +149,7 @@ class Benchmark:
         given = {"data": self._data(stage).digest}
         if EXTERNAL in stage.method.split("+"):
             given["external"] = str(self._anomalies(stage.method, stage.category)[2])
-        return given | ({"champion": self.champion} if stage.method in LABELLINGS else {})
+        return given | ({"champion": self.champion} if labelling(stage.method) else {})
 
     def _run(self, stage: Stage) -> dict[str, Any]:
         data = self._data(stage)
@@ -158,12 +158,12 @@ class Benchmark:
                 f"{stage.category} has no test images.",
                 remedy="Put some into test/good and test/<defect>, or leave that product out.",
             )
-        if stage.method in LABELLINGS:
-            learned = learn_ten(
-                data, self._champion(stage), self._places(stage), LABELLINGS[stage.method],
+        how = labelling(stage.method)
+        if how:
+            return learn_few(
+                data, self._champion(stage), self._places(stage), how,
                 seed=stage.seed, steps=self.steps, reporter=self.reporter,
             )  # fmt: skip
-            return learned.figures()
         protocol = self._protocol(stage.set_name)
         preset, anomalies, external = self._anomalies(stage.method, stage.category)
         settings = FitSettings(

@@ -13,22 +13,30 @@ from training.benchmark import Benchmark
 from training.benchmark_page import render
 from training.data import Dataset, read_mvtec
 from training.errors import TrainingError
-from training.labelled import LABELLINGS
+from training.labelled import EXAMPLES
 from training.methods import METHODS
 from training.progress import TerminalReporter
 from training.public_sets import left_out_images, read_categories, read_cifar10, read_visa
 from training.table import comma_separated, markdown
 
 # What is compared where nobody says otherwise.
-USUAL = "best,fast,paper,padim,patchcore,knn,labels-masks,labels-images"
+USUAL = "best,fast,paper,padim,patchcore,knn"
 USUAL_CIFAR = "turned,pooled-gaussian,small"
+_FEW = [f"{how}-{count}" for how in ("masks", "images") for count in (10, 5, 3, 1)]
+USUAL_FEW = ",".join(
+    ["best", *_FEW, *(f"{each}-unseen" for each in _FEW), "masks-10-chosen", "images-10-chosen"]
+    + [f"{how}-{count}" for how in ("active", "random") for count in (20, 50)]
+)
 
 
 def benchmark_command(
     *,
     sets: Annotated[
         list[str],
-        typer.Argument(help="mvtec, visa, cifar10, tile, or folders in the MVTec layout."),
+        typer.Argument(
+            help="mvtec, visa, cifar10, tile, or folders in the MVTec layout; fewshot is tile "
+            "with a few labels."
+        ),
     ],
     json_file: Annotated[
         Path, typer.Option("--json", help="Every figure; an interrupted run goes on.")
@@ -39,15 +47,16 @@ def benchmark_command(
     methods: Annotated[
         str,
         typer.Option(
-            help=f"Of {', '.join([*METHODS, *LABELLINGS])}, comma-separated; NAME+confetti learns "
-            "drawn anomalies besides, NAME+external other images."
+            help=f"Of {', '.join(METHODS)}, comma-separated; NAME+confetti learns drawn anomalies "
+            f"besides, NAME+external other images. What --champion learns from labels: {EXAMPLES}; "
+            "…-unseen tests kinds of defects that were not labelled, …-chosen chooses how to learn."
         ),
     ] = "",
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from 0.")] = 3,
     backbone: Annotated[
         str, typer.Option(help="Name of a backbone; mobilenet_v2 is also found in --shared.")
     ] = "mobilenet_v2",
-    champion: Annotated[str, typer.Option(help="What labels-… start from.")] = "best",
+    champion: Annotated[str, typer.Option(help="What learns labels.")] = "best",
     steps: Annotated[
         int | None, typer.Option(min=1, help="Shorter trainings, to try it out.")
     ] = None,
@@ -103,7 +112,7 @@ def benchmark_command(
                 return read_cifar10(
                     source, out / "cifar10", train_images=train_images, left_out=left_out
                 )
-            case "tile":
+            case "tile" | "fewshot":
                 return {"tile": read_mvtec(shared / "data" / "magnetic_tile")}
             case folder:
                 return read_categories(Path(folder))
@@ -118,7 +127,7 @@ def benchmark_command(
             remedy="Run it on cifar10, without --external.",
         )
     reporter = TerminalReporter()
-    usual = USUAL_CIFAR if sets == ["cifar10"] else USUAL
+    usual = {"cifar10": USUAL_CIFAR, "fewshot": USUAL_FEW}.get(",".join(sets), USUAL)
     benchmark = Benchmark(
         sets={Path(name).name: read(name) for name in sets},
         backbone=_backbone(backbone, backbones, shared, out),

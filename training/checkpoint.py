@@ -10,6 +10,7 @@ from torch import nn
 from training.errors import TrainingError
 from training.networks.adtr import Adtr, AdtrConfig
 from training.networks.convolutional import ConvolutionalAutoencoder, ConvolutionalConfig
+from training.networks.discriminator import Discriminator, DiscriminatorConfig
 from training.networks.memory_bank import MemoryBank, MemoryBankConfig
 from training.networks.orientation import Orientation, OrientationConfig
 from training.networks.place_bank import PlaceBank, PlaceBankConfig
@@ -32,6 +33,7 @@ _MODULES: dict[str, tuple[type[nn.Module], type[Any]]] = {
     "memory_bank": (MemoryBank, MemoryBankConfig),
     "place_bank": (PlaceBank, PlaceBankConfig),
     "orientation": (Orientation, OrientationConfig),
+    "discriminator": (Discriminator, DiscriminatorConfig),
 }
 
 

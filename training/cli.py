@@ -164,6 +164,16 @@ def retrain_command(
     alpha_images: Annotated[
         float, typer.Option(help="Weight of the push where only the image is labelled.")
     ] = RetrainSettings.alpha_images,
+    mix: Annotated[
+        float,
+        typer.Option(
+            min=0.0, help="What knowing the labelled defects counts for, against all else."
+        ),
+    ] = RetrainSettings.mix,
+    choose: Annotated[
+        bool,
+        typer.Option("--choose", help="Choose alphas and mix on half of the labels: takes longer."),
+    ] = False,
     reject_by: Annotated[
         RejectBy, typer.Option(help="rate: the champion's false rejects; f1: the best on labels.")
     ] = "rate",
@@ -176,6 +186,8 @@ def retrain_command(
     settings = RetrainSettings(
         alpha_pixels=alpha_pixels,
         alpha_images=alpha_images,
+        mix=mix,
+        choose=choose,
         steps=steps,
         seed=seed,
         reject_by=reject_by,

@@ -12,10 +12,12 @@ from models.appearance import Appearances, appearances
 from models.bundle import Effort
 from training.data import LabelledFile
 from training.features import FeatureCache, FeatureSource
+from training.networks.discriminator import Discriminator, DiscriminatorConfig
 from training.networks.orientation import Orientation
-from training.networks.scorer import Reconstruction, Scorer
+from training.networks.scorer import Scorer
 from training.progress import Reporter
 from training.push_pull import PushPull, learn_labels
+from training.weights import with_discriminator
 from training.worker import Worker
 
 _TRIAL_STEPS = 6
@@ -28,18 +30,17 @@ def foresee(scorer: Scorer, cache: FeatureCache, good: Sequence[LabelledFile]) -
 
     What tells turned parts would take minutes to try, and is not foreseen.
     """
-    seconds: float | None = 0.0
     if any(isinstance(part, Orientation) for part in scorer.parts):
-        seconds = None
-    elif any(isinstance(part, Reconstruction) for part in scorer.parts):
-        few = good[:_TRIAL_IMAGES]
-        trial = PushPull(steps=_TRIAL_STEPS)
-        started = time.monotonic()
-        learn_labels(
-            copy.deepcopy(scorer), cache, few, [replace(file, verdict="ng") for file in few], trial,
-            Reporter(), Worker(),
-        )  # fmt: skip
-        seconds = (time.monotonic() - started) * PushPull.steps / _TRIAL_STEPS
+        return measure(cache, good, None)
+    few = good[:_TRIAL_IMAGES]
+    knowing = Discriminator(DiscriminatorConfig(scorer.shape[0]))
+    started = time.monotonic()
+    learn_labels(
+        with_discriminator(copy.deepcopy(scorer), knowing), cache, few,
+        [replace(file, verdict="ng") for file in few], PushPull(steps=_TRIAL_STEPS),
+        Reporter(), Worker(),
+    )  # fmt: skip
+    seconds = (time.monotonic() - started) * PushPull.steps / _TRIAL_STEPS
     return measure(cache, good, seconds)
 
 

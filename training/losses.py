@@ -1,4 +1,4 @@
-"""ADTR's losses (arXiv 2209.01816, section 3.3), per batch.
+"""ADTR's losses (arXiv 2209.01816, section 3.3) and that of known defects, per batch.
 
 f and f̂ are features and their reconstruction, (B, C, H, W); a distance is (B, H, W). Both are
 float32, whatever f̂ was computed in.
@@ -6,6 +6,7 @@ float32, whatever f̂ was computed in.
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 _SMALLEST = 1e-6
 
@@ -44,3 +45,26 @@ def push_pull_images(phi: Tensor, anomalous: Tensor, alpha: float, k: int) -> Te
     cells = phi.flatten(1)
     largest = cells.topk(min(k, cells.shape[1]), dim=1).values.mean(dim=1)
     return (1 - anomalous) * largest + alpha * anomalous * push(largest)
+
+
+def known_cells(logits: Tensor, anomalous: Tensor, defective: Tensor) -> Tensor:
+    """Cross-entropy of marked cells against those of good images and against unmarked ones, each
+    of the three as a whole: a quarter, a half, a quarter. What is not there is left out.
+
+    `logits` and `anomalous` are (B, H, W), `defective` (B) is 0 or 1 per image.
+    """
+    by_cell = F.binary_cross_entropy_with_logits(logits, anomalous, reduction="none")
+    marked = anomalous > 0
+    of_defective = (defective > 0).view(-1, 1, 1).expand_as(marked)
+    groups = ((0.25, marked), (0.5, ~of_defective), (0.25, of_defective & ~marked))
+    return torch.stack([w * by_cell[group].mean() for w, group in groups if group.any()]).sum()
+
+
+def known_images(logits: Tensor, defective: Tensor, k: int) -> Tensor:
+    """Cross-entropy of images, for each of which the mean of its k largest logits speaks.
+
+    `logits` are (B, H, W), `defective` (B) is 0 or 1; a grid of fewer than k cells counts them all.
+    """
+    cells = logits.flatten(1)
+    speaking = cells.topk(min(k, cells.shape[1]), dim=1).values.mean(dim=1)
+    return F.binary_cross_entropy_with_logits(speaking, defective)

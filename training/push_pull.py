@@ -1,4 +1,7 @@
-"""The anomaly-available path. ADTR's: good cells are pulled together, marked ones pushed apart."""
+"""The anomaly-available path. ADTR's: good cells are pulled together, marked ones pushed apart.
+
+What has no network to push with can still learn to know the labelled defects themselves.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +17,7 @@ from training.errors import TrainingError
 from training.evaluation import grid_mask
 from training.features import FeatureCache
 from training.loop import Schedule, train
+from training.networks.discriminator import Discriminator
 from training.networks.orientation import Orientation
 from training.networks.scorer import Reconstruction, Scorer
 from training.progress import Reporter
@@ -21,6 +25,11 @@ from training.turns import TURNING, learn_turns, turn_parts
 from training.worker import Worker
 
 BATCH = 8
+# To know defects is learned cell by cell, which is quick: from more images at a time.
+KNOWING = Schedule(steps=300, batch=16, learning_rate=2e-3, weight_decay=1e-2)
+# What the loss by image counts for beside that by cell: without it the loudest cells of good parts
+# outshout small defects.
+IMAGES = 0.5
 
 
 @dataclass(frozen=True)
@@ -33,6 +42,10 @@ class PushPull:
     steps: int = 300
     learning_rate: float = 5e-4
     seed: int = 0
+
+
+# The parts of a scorer that learn from labels.
+LEARNING = (Reconstruction, Orientation, Discriminator)
 
 
 @dataclass(frozen=True)
@@ -58,16 +71,20 @@ def learn_labels(
     one without as an image. To what tells turns, defective parts are other things. Returns the loss
     of every step. Raises TrainingError for a scorer that has nothing to train.
     """
-    if not any(isinstance(part, Reconstruction | Orientation) for part in scorer.parts):
+    if not any(isinstance(part, LEARNING) for part in scorer.parts):
         raise TrainingError(
-            "This model only remembers good parts; it cannot learn from labels.",
+            "This model only remembers good parts; it cannot learn from anomalies.",
             remedy="Fit the recipe with --preset best, fast or paper.",
         )
     curve: list[float] = []
     for number, part in enumerate(scorer.parts):
         if isinstance(part, Reconstruction):
-            batches = _Batches(scorer, number, cache, good, defective, settings.seed, worker)
+            batches = _Batches(scorer, number, cache, good, defective, settings.seed, worker, BATCH)
             curve += _learn(part, batches, settings, reporter, worker)
+        elif isinstance(part, Discriminator):
+            size = KNOWING.batch
+            batches = _Batches(scorer, number, cache, good, defective, settings.seed, worker, size)
+            curve += _know(part, batches, settings, reporter, worker)
         elif isinstance(part, Orientation):
             curve += learn_turns(
                 part,
@@ -107,6 +124,32 @@ def _learn(
         )  # fmt: skip
 
 
+def _know(
+    part: Discriminator,
+    batches: "_Batches",
+    settings: PushPull,
+    reporter: Reporter,
+    worker: Worker,
+) -> list[float]:
+    def loss(batch: _Batch) -> Tensor:
+        logits = part.logits(batch.features).float()
+        by_image = losses.known_images(logits, batch.defective, settings.k)
+        located = batch.located
+        if not bool((located & (batch.defective > 0)).any()):
+            return by_image
+        by_cell = losses.known_cells(
+            logits[located], batch.cells[located], batch.defective[located]
+        )
+        return by_cell + IMAGES * by_image
+
+    schedule = replace(KNOWING, steps=settings.steps)
+    with reporter.bar("Knowing defects", settings.steps) as advance:
+        return train(
+            part, schedule, batches, loss, seed=settings.seed, worker=worker,
+            progress=lambda step, value: advance(step, f"loss {value:.3f}"),
+        )  # fmt: skip
+
+
 class _Batches:
     """The batch of each step, which depends on the seed and the step alone."""
 
@@ -119,6 +162,7 @@ class _Batches:
         defective: Sequence[LabelledFile],
         seed: int,
         worker: Worker,
+        size: int,
     ) -> None:
         _, rows, columns = scorer.shape
         self._scorer = scorer
@@ -128,14 +172,14 @@ class _Batches:
         self._defective = defective
         self._seed = seed
         self._worker = worker
+        self._half = size // 2
         self._blank = np.zeros((rows, columns), np.bool_)
         self._cells = {f.sha256: grid_mask(f.mask, rows, columns) for f in defective if f.mask}
 
     def __call__(self, step: int) -> _Batch:
         rng = np.random.default_rng([self._seed, step])
-        half = BATCH // 2
-        chosen = [self._good[i] for i in rng.integers(len(self._good), size=half)]
-        chosen += [self._defective[i] for i in rng.integers(len(self._defective), size=half)]
+        chosen = [self._good[i] for i in rng.integers(len(self._good), size=self._half)]
+        chosen += [self._defective[i] for i in rng.integers(len(self._defective), size=self._half)]
         chosen = list(self._worker.share(chosen))
         device = self._worker.device
         names = [file.sha256 for file in chosen]

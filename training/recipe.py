@@ -133,7 +133,7 @@ def train_recipe(
     exposed = bool(settings.anomalies or settings.external)
     if exposed:
         curve += _learn_anomalies(scorer, lesson, settings, places)
-        count_what_learned(scorer)
+        count_what_learned(scorer, mix=0.0)
     worker.leave_to_the_first()
     balance(scorer, cache, normals)
     weighed = ""

@@ -1,7 +1,5 @@
 """The anomaly-available path: labels move a champion, and are what it is compared on."""
 
-import math
-import time
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,9 +9,10 @@ from models.bundle import CHECKPOINT, MODEL, TRAINED_ON, Bundle, Manifest
 from models.durable import write_file
 from models.sample import Snapshot
 from models.session import Device
-from training.calibrate import LEAST, Rates, calibrate, statement
+from training.calibrate import Rates, calibrate, statement
+from training.candidate import Learning, split_labels, train_candidate
 from training.checkpoint import load_checkpoint
-from training.comparison import Comparison, compare
+from training.comparison import Comparison
 from training.data import Dataset, LabelledFile, read_snapshot
 from training.effort import look, measure
 from training.errors import TrainingError
@@ -23,34 +22,21 @@ from training.features import FeatureCache, FeatureSource
 from training.fit import GOLDEN
 from training.graph import feature_part
 from training.progress import Reporter
-from training.push_pull import PushPull, learn_labels
 from training.recipe import Places, gather_features
 from training.report import Report, render
 from training.sensitivity import find_spots
-from training.weights import balance, count_what_learned
 from training.worker import enlisted
 
 RejectBy = Literal["rate", "f1"]
 
-HOLD_OUT = 0.2
-
 
 @dataclass(frozen=True)
-class RetrainSettings(PushPull):
+class RetrainSettings(Learning):
     """How labels are learned, and where the backbone runs. `reject_by` says what sets the reject
     line: the champion's false-reject rate, or the best F1 on held-out labels."""
 
     reject_by: RejectBy = "rate"
     device: Device = "auto"
-
-
-@dataclass(frozen=True)
-class Labels:
-    """Labelled images, apart: what is trained on, and what champion and candidate are tried on."""
-
-    good: tuple[LabelledFile, ...]
-    defective: tuple[LabelledFile, ...]
-    held_out: tuple[LabelledFile, ...]
 
 
 @dataclass(frozen=True)
@@ -84,32 +70,24 @@ def retrain(
     cache = FeatureCache(places.cache, source, device=settings.device)
     gather_features(cache, labels.good + labels.defective + labels.held_out, reporter)
 
-    scorer = load_checkpoint(champion.read(CHECKPOINT))
-    before = evaluate(score_features(scorer, cache, labels.held_out), source.size)
-    started = time.monotonic()
+    before = load_checkpoint(champion.read(CHECKPOINT))
     with enlisted(settings.device) as worker:
-        curve = learn_labels(
-            scorer, cache, labels.good, labels.defective, settings, reporter, worker
-        )
-        worker.leave_to_the_first()
-    seconds = time.monotonic() - started
-    normals = tuple(file for file in labels.held_out if file.verdict == "ok")
-    balance(scorer, cache, normals)
-    count_what_learned(scorer)
-    after = evaluate(score_features(scorer, cache, labels.held_out), source.size)
-    comparison = compare(before, after)
+        candidate = train_candidate(before, cache, labels, settings, reporter, worker)
+    scorer, comparison, normals = candidate.scorer, candidate.comparison, labels.normals
+    after = comparison.candidate
     calm = evaluate(score_features(scorer, cache, normals), source.size)
     manifest = _manifest(champion, snapshot, places, after, settings.reject_by).model_copy(
         update={
             "appearance": look(source, normals + labels.good),
-            "effort": measure(cache, labels.good, seconds),
+            "effort": measure(cache, labels.good, candidate.seconds),
         }
     )
     reporter.say(statement(manifest.calibration))
     spots = find_spots(scorer, cache, normals, manifest.thresholds, reporter)
     report = render(
         Report(
-            manifest, curve, scorer, cache, calm, after, snapshot.digest, asdict(settings),
+            manifest, candidate.curve, scorer, cache, calm, after, snapshot.digest,
+            asdict(candidate.learning),
             spots, comparison,
         )
     )  # fmt: skip
@@ -130,37 +108,6 @@ def feature_source(bundle: Bundle) -> FeatureSource:
     needs no backbone file."""
     manifest = bundle.manifest
     return FeatureSource(feature_part(bundle.read(MODEL)), manifest.input, manifest.pixels)
-
-
-def split_labels(files: tuple[LabelledFile, ...], seen: frozenset[str]) -> Labels:
-    """Hold out a fifth of each kind, by content hash, among what the champion has not seen.
-
-    Raises TrainingError when a side would be left empty.
-    """
-    held: set[str] = set()
-    for kind in {(file.verdict, file.defect_class) for file in files}:
-        of_kind = sorted(file.sha256 for file in files if (file.verdict, file.defect_class) == kind)
-        fresh = [sha256 for sha256 in of_kind if sha256 not in seen]
-        wanted = max(math.ceil(HOLD_OUT * len(of_kind)), LEAST if kind[0] == "ok" else 1)
-        held.update(fresh[: min(wanted, len(of_kind) // 2)])
-    labels = Labels(
-        good=tuple(f for f in files if f.verdict == "ok" and f.sha256 not in held),
-        defective=tuple(f for f in files if f.verdict == "ng" and f.sha256 not in held),
-        held_out=tuple(f for f in files if f.sha256 in held),
-    )
-    for what, count, least in (
-        ("good parts to train on", len(labels.good), LEAST),
-        ("defective parts to train on", len(labels.defective), 1),
-        ("good parts that the champion has not seen", _count(labels.held_out, "ok"), LEAST),
-        ("defective parts that the champion has not seen", _count(labels.held_out, "ng"), 1),
-    ):
-        if count < least:
-            raise TrainingError(
-                f"There are {count} {what}, and {least} are needed to train and compare.",
-                remedy="Label at least two parts of a defect class, and name the good parts that "
-                "the champion was fitted on with --data.",
-            )
-    return labels
 
 
 def _gather(snapshot: Snapshot, champion: Bundle, data: Dataset | None) -> tuple[LabelledFile, ...]:
@@ -200,7 +147,3 @@ def _manifest(
             "sha256": {},
         }
     )
-
-
-def _count(files: tuple[LabelledFile, ...], verdict: str) -> int:
-    return sum(file.verdict == verdict for file in files)

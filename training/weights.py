@@ -13,12 +13,16 @@ from training.bootstrap import draws
 from training.data import LabelledFile
 from training.features import FeatureCache
 from training.metrics import image_metrics
+from training.networks.discriminator import Discriminator
 from training.networks.orientation import Orientation
 from training.networks.scorer import Reconstruction, Scorer
 from training.progress import Reporter
 
 # Of the scores that a part gives good parts; less would make it all that counts.
 _STEADY = 1e-3
+# The same of what knows defects, which says next to nothing of good parts where they are easily
+# told apart: a small part of what it says of a defect that it is sure of.
+_STEADY_KNOWING = 0.1
 # Drawn defects, and the steps in which weights are tried.
 DRAWN = 180
 STEPS = 4
@@ -33,6 +37,7 @@ def balance(scorer: Scorer, cache: FeatureCache, normals: Sequence[LabelledFile]
     distance_PBHW = _distances(scorer, cache, normals)
     scores_PB = torch.stack([scorer.score.scores(part) for part in distance_PBHW])
     scorer.scale_P.copy_(scores_PB.std(1).clamp_min(_STEADY))
+    scorer.scale_P[_knowing(scorer)] = scorer.scale_P[_knowing(scorer)].clamp_min(_STEADY_KNOWING)
 
 
 def weigh(
@@ -81,12 +86,40 @@ def weigh(
     return _useful(scorer), chosen
 
 
-def count_what_learned(scorer: Scorer) -> None:
-    """Let what has learned from labels count for no less than the mean part, in place: before, it
-    may have counted for nothing."""
+def count_what_learned(scorer: Scorer, mix: float) -> None:
+    """Let what has learned from labels or anomalies count, in place: before, it may have counted
+    for nothing.
+
+    What rebuilds or tells turns counts for no less than the mean part, what knows defects for `mix`
+    of all others together.
+    """
+    knows = _knowing(scorer)
     for number, part in enumerate(scorer.parts):
         if isinstance(part, Reconstruction | Orientation):
-            scorer.weight_P[number].clamp_min_(float(scorer.weight_P.mean()))
+            scorer.weight_P[number].clamp_min_(float(scorer.weight_P[~knows].mean()))
+    scorer.weight_P[knows] = mix * float(scorer.weight_P[~knows].sum())
+
+
+def with_discriminator(scorer: Scorer, discriminator: Discriminator) -> Scorer:
+    """The scorer with what will know defects, in the place of what knew some before. The parts are
+    shared with the one that is given."""
+    kept = [n for n, part in enumerate(scorer.parts) if not isinstance(part, Discriminator)]
+    grown = Scorer(
+        scorer.shape,
+        scorer.standardise,
+        list(scorer.whitenings),
+        [*(scorer.parts[n] for n in kept), discriminator],
+        [*(scorer.sees[n] for n in kept), 0],
+        scorer.score,
+    )
+    grown.scale_P[:-1] = scorer.scale_P[kept]
+    grown.weight_P[:-1] = scorer.weight_P[kept]
+    return grown.eval()
+
+
+def _knowing(scorer: Scorer) -> Tensor:
+    """Which parts know defects (P)."""
+    return torch.tensor([isinstance(part, Discriminator) for part in scorer.parts])
 
 
 def _useful(scorer: Scorer) -> Scorer:

@@ -1,27 +1,29 @@
 import csv
 import io
 import json
+from collections import Counter
 
 import numpy as np
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from models.bundle import Thresholds
 from models.session import open_session
 from training.backbones import IMAGENET_MEAN, IMAGENET_STD, import_backbone
 from training.benchmark import Benchmark
 from training.benchmark_page import render
 from training.cli import app
 from training.data import read_mvtec
-from training.demo_data import write_demo
+from training.demo_data import DEFECTS, write_demo
 from training.errors import TrainingError
 from training.features import FeatureCache, FeatureSource
 from training.graph import feature_graph
-from training.labelled import take_labels
+from training.labelled import halves, labelling, take
 from training.progress import Reporter
 from training.table import by_seed, cell, comma_separated, markdown
 
-METHODS = ("fast", "knn", "labels-masks", "labels-images")
+METHODS = ("fast", "knn", "masks-3", "images-2-unseen", "active-12")
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +63,17 @@ def test_every_stage_is_measured_and_written(ran):
     assert plain["served_score_gap"] <= 1e-3
     low, high = plain["intervals"]["image_auroc"]
     assert low <= plain["image_auroc"] <= high
-    learned = results["figures"]["mine/cap/labels-masks/seed0"]
+    learned = results["figures"]["mine/cap/masks-3/seed0"]
     assert "pixel_ap" in learned["before"]
     assert "neither trained on" in learned["comparison"]
+    assert learned["labels"] == 9
+    assert (learned["alpha_pixels"], learned["mix"]) == (0.3, 0.25)
+    unseen = results["figures"]["mine/cap/images-2-unseen/seed0"]
+    kinds = unseen["kinds"]
+    assert {each["labels"] for each in kinds.values()} == {4}
+    tested = [each["before"]["image_auroc"] for each in kinds.values()]
+    assert unseen["before"]["image_auroc"] == pytest.approx(np.mean(tested))
+    assert results["figures"]["mine/cap/active-12/seed0"]["labels"] == 12
     assert results["peak_memory_gib"] > 0
 
 
@@ -128,7 +138,7 @@ def test_what_cannot_be_run_is_said(small, backbone, tmp_path, dataset):
     with pytest.raises(TrainingError, match="magic"):
         benchmark(small, backbone, tmp_path, methods=("magic",)).run(tmp_path / "f.json")
     with pytest.raises(TrainingError, match="starts from what fast"):
-        benchmark(small, backbone, tmp_path, methods=("labels-masks",)).run(tmp_path / "f.json")
+        benchmark(small, backbone, tmp_path, methods=("masks-1",)).run(tmp_path / "f.json")
     only_good = {"mine": {"cap": read_mvtec(small)}}
     only_good["mine"]["cap"] = type(dataset)(small, dataset.train, ())
     with pytest.raises(TrainingError, match="no test images"):
@@ -143,10 +153,10 @@ def test_the_table_the_csv_and_the_page_show_every_method(ran):
     table = markdown(results)
     for name in METHODS:
         assert f"| {name} |" in table
-    assert "before labels-masks" in table
+    assert "before masks-3" in table
     assert "±" in table
     rows = list(csv.DictReader(io.StringIO(comma_separated(results))))
-    assert len(rows) == 8
+    assert len(rows) == 10
     first = results["figures"]["mine/cap/fast/seed0"]
     assert float(rows[0]["image_auroc"]) == first["image_auroc"]
     page = render(results, out)
@@ -185,15 +195,32 @@ def test_the_command_runs_on_a_folder(small, backbone, tmp_path):
     assert "Benchmark" in (tmp_path / "out" / "benchmark.html").read_text()
 
 
-def test_ten_labels_of_each_kind_are_taken_out(small):
+def test_labels_come_from_one_half_and_the_other_measures(small):
     test = read_mvtec(small).test
-    labelled, remaining = take_labels(test, seed=0)
-    assert len(labelled) == 30
-    assert {file.verdict for file in labelled} == {"ng"}
-    assert len(remaining) == 4 + 3 * 2
-    assert not {f.sha256 for f in labelled} & {f.sha256 for f in remaining}
-    other, _ = take_labels(test, seed=1)
-    assert {f.sha256 for f in other} != {f.sha256 for f in labelled}
+    pool, tested = halves(test)
+    assert sorted(f.sha256 for f in (*pool, *tested)) == sorted(f.sha256 for f in test)
+    assert halves(test[::-1])[0] == pool[::-1]
+
+    def taken(name, seed=0):
+        scores = [index / len(pool) for index in range(len(pool))]
+        return take(pool, labelling(name), scores, Thresholds(review=0.5, ng=0.6), seed)
+
+    three = taken("masks-3")
+    assert Counter(f.defect_class for f in three) == dict.fromkeys(DEFECTS, 3)
+    assert all(f.mask and f in pool for f in three)
+    assert {f.sha256 for f in taken("masks-3", seed=1)} != {f.sha256 for f in three}
+    one = taken("images-1")
+    assert {f.sha256 for f in one} <= {f.sha256 for f in three}  # of the same order
+    assert not any(f.mask for f in one)
+    nearest = {pool.index(f) / len(pool) for f in taken("active-5")}
+    assert all(0.4 < score < 0.7 for score in nearest)
+    assert len(taken("random-5")) == 5
+
+
+@pytest.mark.parametrize("name", ["masks-0", "active-5-unseen", "labels-masks", "masks"])
+def test_what_is_no_labelling_is_taken_for_a_method_and_refused(small, backbone, tmp_path, name):
+    with pytest.raises(TrainingError, match="There is no method"):
+        benchmark(small, backbone, tmp_path, methods=(name,)).run(tmp_path / "f.json")
 
 
 def test_the_shared_backbone_and_tiles_work(shared, tmp_path):

@@ -45,3 +45,22 @@ def test_gradients_push_marked_cells_up_and_pull_good_ones_down():
     marked = torch.tensor([[[1.0, 0.0], [0.0, 0.0]]])
     losses.push_pull_pixels(phi, marked, 0.3).sum().backward()
     assert phi.grad[0, 0, 0] < 0 < phi.grad[0, 1, 1]
+
+
+def test_known_cells_weigh_what_is_marked_what_is_not_and_what_is_good():
+    logits = torch.tensor([[[2.0, -1.0]], [[0.5, 0.5]]])
+    marked = torch.tensor([[[1.0, 0.0]], [[0.0, 0.0]]])
+    surprise = [math.log(1 + math.exp(x)) for x in (-2.0, -1.0, 0.5)]
+    expected = 0.25 * surprise[0] + 0.25 * surprise[1] + 0.5 * surprise[2]
+    found = losses.known_cells(logits, marked, torch.tensor([1.0, 0.0]))
+    assert found.item() == pytest.approx(expected, rel=1e-6)
+    only_good = losses.known_cells(logits[1:], marked[1:], torch.tensor([0.0]))
+    assert only_good.item() == pytest.approx(0.5 * surprise[2], rel=1e-6)
+
+
+def test_known_images_are_judged_by_their_loudest_cells():
+    logits = torch.tensor([[[3.0, 1.0, -9.0]], [[-2.0, -4.0, -9.0]]])
+    expected = (math.log(1 + math.exp(-2.0)) + math.log(1 + math.exp(-3.0))) / 2
+    found = losses.known_images(logits, torch.tensor([1.0, 0.0]), k=2)
+    assert found.item() == pytest.approx(expected, rel=1e-6)
+    assert losses.known_images(logits, torch.tensor([1.0, 0.0]), k=99).isfinite()

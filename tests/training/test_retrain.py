@@ -6,17 +6,25 @@ import pytest
 
 from models.bundle import CHECKPOINT, TRAINED_ON, open_bundle
 from models.sample import LabelledImage, Sample, write_snapshot
+from tests.said import Said
+from training.candidate import Learning, split_labels, train_candidate
 from training.checkpoint import load_checkpoint
 from training.data import LabelledFile
 from training.errors import TrainingError
 from training.evaluation import evaluate, grid_mask, score_features
+from training.fit import fit
+from training.networks.discriminator import Discriminator
 from training.progress import Reporter
 from training.push_pull import PushPull, learn_labels
-from training.recipe import Places
-from training.retrain import RetrainSettings, retrain, split_labels
+from training.recipe import FitSettings, Places
+from training.retrain import RetrainSettings, retrain
 from training.worker import Worker
 
 QUICK = RetrainSettings(steps=100)
+
+
+def learned_by(bundle):
+    return bundle.read(TRAINED_ON).decode().split()
 
 
 def labelled(files, *, masks):
@@ -44,12 +52,48 @@ def test_labels_make_a_candidate_that_is_not_worse(bundle, dataset, tmp_path, ma
     assert result.path is not None
     candidate = open_bundle(result.path)
     assert candidate.manifest.parent_version == 1
+    knowing = load_checkpoint(candidate.read(CHECKPOINT)).parts[-1]
+    assert isinstance(knowing, Discriminator)
+    assert bool(knowing.config.hidden) == masks
     assert candidate.manifest.origin == "retrain"
     assert candidate.manifest.snapshot == snapshot.digest
     assert (candidate.manifest.calibration.f1 is not None) == masks
     compared = {file.sha256 for file in result.comparison.candidate.files}
     for opened in (bundle, candidate):
         assert not compared & set(opened.read(TRAINED_ON).decode().split())
+
+
+def test_alphas_and_mix_are_chosen_on_labels_and_said(bundle, trained, dataset):
+    scorer = load_checkpoint(bundle.read(CHECKPOINT))
+    labels = split_labels((*dataset.train, *dataset.test), frozenset(learned_by(bundle)))
+    trained.cache.add(dataset.train + dataset.test, lambda *_: None)
+    reporter = Said()
+    learning = Learning(steps=3, choose=True)
+    found = train_candidate(scorer, trained.cache, labels, learning, reporter, Worker()).learning
+    (line,) = [line for line in reporter.lines if line.startswith("Chosen on")]
+    assert f"alpha {found.alpha_pixels:g} with masks" in line
+    assert f"mix {found.mix:g}" in line
+    assert found.alpha_pixels / found.alpha_images == pytest.approx(10)
+    few = dataclasses.replace(labels, defective=labels.defective[:1])
+    kept = train_candidate(scorer, trained.cache, few, learning, reporter, Worker()).learning
+    assert kept == learning
+    assert "Too few labels to choose by" in reporter.lines[-1]
+
+
+def test_what_only_remembers_learns_to_know_defects(dataset, backbone, tmp_path):
+    places = Places(tmp_path / "store", tmp_path / "cache")
+    fitted = fit(dataset, backbone, FitSettings("cap", "knn", size=64, grid=4), places)
+    champion, cache = fitted.trained.scorer, fitted.trained.cache
+    seen = frozenset(learned_by(open_bundle(fitted.path)))
+    labels = split_labels((*dataset.train, *dataset.test), seen)
+    candidate = train_candidate(champion, cache, labels, Learning(), Reporter(), Worker())
+    files = (*labels.normals, *labels.defective)
+
+    def auroc(scorer):
+        found = evaluate(score_features(scorer, cache, files), cache.source.size)
+        return found.metrics["image_auroc"]
+
+    assert auroc(candidate.scorer) > auroc(champion)
 
 
 @pytest.mark.parametrize("masks", [True, False])
@@ -100,6 +144,13 @@ def test_every_kind_is_held_out_among_what_the_champion_has_not_seen():
     assert held == {"g13", "g14", "g15", "g16", "g17", "d2", "s0", "s1", "s10"}
     assert not held & seen
     assert len(labels.good) + len(labels.defective) + len(held) == len(files)
+
+
+def test_of_kinds_with_one_label_each_a_fifth_of_all_is_held_out():
+    files = (*(file(f"g{i:02}") for i in range(20)), *(file(f"d{i}", "ng", f"k{i}") for i in "123"))
+    labels = split_labels(files, frozenset())
+    assert [f.sha256 for f in labels.held_out if f.verdict == "ng"] == ["d1"]
+    assert [f.sha256 for f in labels.defective] == ["d2", "d3"]
 
 
 GOOD, BAD = [file(f"g{i}") for i in range(20)], [file(f"d{i}", "ng") for i in range(9)]

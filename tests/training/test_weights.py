@@ -4,23 +4,18 @@ import torch
 from torch import nn
 
 from models.image import InputSize, PixelContract
+from tests.said import Said
 from training import graph
+from training.checkpoint import dump_checkpoint, load_checkpoint
 from training.features import FeatureCache, FeatureSource, channel_statistics
 from training.fit import fit
 from training.lesson import Lesson
 from training.methods import method
+from training.networks.discriminator import Discriminator, DiscriminatorConfig
 from training.networks.scorer import Reconstruction, Scorer
 from training.progress import Reporter
 from training.recipe import FitSettings, Places
-from training.weights import balance, count_what_learned, weigh
-
-
-class Said(Reporter):
-    def __init__(self):
-        self.lines = []
-
-    def say(self, text):
-        self.lines.append(text)
+from training.weights import balance, count_what_learned, weigh, with_discriminator
 
 
 class Backwards(nn.Module):
@@ -91,8 +86,22 @@ def test_a_part_that_misleads_counts_for_nothing_and_is_left_out(weighed, lesson
 def test_what_can_learn_from_labels_stays_and_counts_once_it_has(weighed):
     found = weighed(Reconstruction(Flatter()))
     assert found.weight_P.tolist() == [1, 0]
-    count_what_learned(found)
+    count_what_learned(found, mix=0.5)
     assert found.weight_P.tolist() == [1, 0.5]
+
+
+def test_what_knows_defects_counts_for_its_share_and_is_learned_anew(weighed, lesson):
+    found = weighed(Backwards())
+    channels = lesson.raw_shape[0]
+    knowing = [Discriminator(DiscriminatorConfig(channels, hidden)) for hidden in (0, 8)]
+    grown = with_discriminator(found, knowing[0])
+    count_what_learned(grown, mix=0.5)
+    assert grown.weight_P.tolist() == [1, 0.5]
+    again = with_discriminator(grown, knowing[1])
+    assert list(again.parts) == [found.parts[0], knowing[1]]
+    raw = torch.from_numpy(lesson.cache[lesson.files[0].sha256])[None]
+    loaded = load_checkpoint(dump_checkpoint(again))
+    torch.testing.assert_close(loaded(raw), again(raw))
 
 
 def test_best_is_weighed_and_says_how(dataset, backbone, tmp_path):
