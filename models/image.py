@@ -57,11 +57,16 @@ class PixelContract(Contract):
 
 
 class InputSize(Contract):
-    """The size a network sees, in pixels, and how an image gets there."""
+    """The size a network sees, in pixels, and how an image gets there.
+
+    Where a `tile` is named, the backbone sees squares of that side one after the other. They are
+    cut inside the graph: outside of it an image is resized, whether tiled or not.
+    """
 
     height: int
     width: int
     resize: Literal["stretch"] = "stretch"
+    tile: int | None = None
 
 
 def decode(data: bytes, contract: PixelContract, *, max_pixels: int = MAX_PIXELS) -> Pixels:

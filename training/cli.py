@@ -1,6 +1,7 @@
 """`kizu-train`: fit, retrain, evaluate, repeatability, benchmark, backbone, demo-data."""
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -36,6 +37,8 @@ app = typer.Typer(
 )  # fmt: skip
 app.add_typer(backbone_app, name="backbone")
 app.command("benchmark")(benchmark_command)
+
+LEAST_SIDE = 32
 
 StoreOption = Annotated[
     Path, typer.Option("--store", envvar="KIZU_STORE", help="Directory of bundles.")
@@ -74,8 +77,22 @@ def fit_command(
         ScheduleName, typer.Option(help="short: as long as each preset needs; paper: 500 epochs.")
     ] = "short",
     steps: Annotated[int | None, typer.Option(min=1, help="Another number of steps.")] = None,
-    size: Annotated[int, typer.Option(min=32, help="Side of the network's input in pixels.")] = 256,
-    grid: Annotated[int, typer.Option(min=2, help="Cells per side; divides the size.")] = 16,
+    size: Annotated[
+        str, typer.Option(help="The network's input in pixels: a side, or WIDTHxHEIGHT.")
+    ] = "256",
+    grid: Annotated[
+        int | None,
+        typer.Option(
+            min=2, help="Cells along the shorter side, which divide it: 16, of tiles one per 16 px."
+        ),
+    ] = None,
+    tile: Annotated[
+        int | None,
+        typer.Option(
+            min=32,
+            help="Let the backbone see large images in tiles of this side, in bounded memory.",
+        ),
+    ] = None,
     false_review: Annotated[
         float, typer.Option(help="Share of good parts that may be sent to review.")
     ] = Rates.review,
@@ -112,8 +129,9 @@ def fit_command(
         recipe=recipe,
         preset=preset,
         schedule=schedule,
-        size=size,
+        size=_sides(size),
         grid=grid,
+        tile=tile,
         stages=_names(stages),
         rates=Rates(review=false_review, reject=false_reject),
         anomalies=_names(anomalies),
@@ -288,6 +306,19 @@ def _evaluate(bundle: Bundle, dataset: Dataset, device: Device) -> dict[str, obj
     for score in result.scores:
         verdicts[bundle.manifest.thresholds.verdict(float(score))] += 1
     return {"images": len(result.files), "verdicts": verdicts, **result.metrics}
+
+
+def _sides(size: str) -> tuple[int, int]:
+    """Width and height of `256` or `1024x768`."""
+    found = re.fullmatch(r"([1-9]\d*)(?:x([1-9]\d*))?", size)
+    if not found:
+        raise TrainingError(f"{size} is no size.", remedy="Name --size as 256 or as 1024x768.")
+    width, height = (int(side) for side in (found[1], found[2] or found[1]))
+    if min(width, height) < LEAST_SIDE:
+        raise TrainingError(
+            f"An input of {size} pixels is too small.", remedy=f"Choose {LEAST_SIDE} at least."
+        )
+    return width, height
 
 
 def _names(listed: str) -> tuple[str, ...]:

@@ -39,7 +39,7 @@ class FeatureSource:
     @property
     def digest(self) -> str:
         """Changes with anything that would change a feature."""
-        settings = self.size.model_dump_json() + self.pixels.model_dump_json()
+        settings = self.size.model_dump_json(exclude_none=True) + self.pixels.model_dump_json()
         return hashlib.sha256(self.graph + settings.encode()).hexdigest()
 
     def read(self, path: Path) -> Pixels:

@@ -6,6 +6,7 @@ from onnx import TensorProto, helper, numpy_helper, version_converter
 
 from models.backbone import Backbone, Stage
 from training.errors import TrainingError
+from training.tiled_graph import Tiles, tile_by_tile
 
 OPSET = 18
 IR_VERSION = 10
@@ -56,11 +57,14 @@ def store_half(model: onnx.ModelProto) -> onnx.ModelProto:
     return _model([*casts, *graph.node], list(graph.input), list(graph.output), kept)
 
 
-def feature_graph(backbone: Backbone, stages: tuple[Stage, ...], grid_stride: int) -> bytes:
+def feature_graph(
+    backbone: Backbone, stages: tuple[Stage, ...], grid_stride: int, tiles: Tiles | None = None
+) -> bytes:
     """uint8 `image` (B, H, W, 3) to float32 `features` (B, C, H / stride, W / stride).
 
     Finer stages are averaged over each cell, coarser ones interpolated; all are concatenated in
-    the order of `stages`. The graph is used for training and stands unchanged in the bundle.
+    the order of `stages`. With `tiles`, the backbone sees one after the other, and the image has
+    their height and width. The graph is used for training and stands unchanged in the bundle.
     """
     body = onnx.compose.add_prefix(onnx.load_from_string(backbone.model), BACKBONE).graph
     source = body.input[0].name
@@ -79,13 +83,15 @@ def feature_graph(backbone: Backbone, stages: tuple[Stage, ...], grid_stride: in
         resized.append(node.output[0])
     nodes.append(helper.make_node("Concat", resized, ["features"], axis=1))
     channels = sum(stage.channels for stage in stages)
-    model = _model(
-        nodes,
-        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["B", "H", "W", 3])],
-        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["B", channels, "h", "w"])],
-        initializers,
-    )
-    return model.SerializeToString()
+    inputs = [helper.make_tensor_value_info("image", TensorProto.UINT8, ["B", "H", "W", 3])]
+    outputs = [
+        helper.make_tensor_value_info("features", TensorProto.FLOAT, ["B", channels, "h", "w"])
+    ]
+    if tiles:
+        whole = helper.make_graph(nodes, "kizu", inputs, outputs, initializers)
+        tiled = tile_by_tile(whole, tiles, grid_stride)
+        nodes, initializers = list(tiled.node), list(tiled.initializer)
+    return _model(nodes, inputs, outputs, initializers).SerializeToString()
 
 
 def pixel_graph() -> bytes:

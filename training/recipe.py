@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -23,6 +24,7 @@ from training.methods import Sight, method
 from training.networks.scorer import Scorer, ScoreSettings
 from training.progress import Reporter
 from training.push_pull import PushPull, learn_labels
+from training.tiled_graph import Tiles
 from training.weights import balance, count_what_learned, weigh
 from training.worker import Worker
 
@@ -33,7 +35,9 @@ ANOMALIES = 600
 
 @dataclass(frozen=True)
 class FitSettings:
-    """How a recipe is fitted. `size` is in pixels, `grid` in cells per side.
+    """How a recipe is fitted. `size` is in pixels, a side or (width, height); `grid` is the number
+    of cells along the shorter side. With a `tile`, in pixels, the backbone sees an image tile by
+    tile.
 
     `anomalies` are kinds to draw on good parts, `external` is a folder of images of something else:
     with either, what has learned to rebuild good parts then learns by `push_pull` not to rebuild
@@ -43,8 +47,9 @@ class FitSettings:
     recipe: str
     preset: str = "best"
     schedule: ScheduleName = "short"
-    size: int = 256
-    grid: int = 16
+    size: int | tuple[int, int] = 256
+    grid: int | None = None
+    tile: int | None = None
     stages: tuple[str, ...] = ()
     pixels: PixelContract = field(default_factory=PixelContract)
     seed: int = 0
@@ -55,6 +60,16 @@ class FitSettings:
     score: ScoreSettings = field(default_factory=ScoreSettings)
     rates: Rates = field(default_factory=Rates)
     device: Device = "auto"
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Width and height of the input, in pixels."""
+        return self.size if isinstance(self.size, tuple) else (self.size, self.size)
+
+    @property
+    def cells(self) -> int:
+        """Cells along the shorter side: 16, of a tiled image one for 16 pixels."""
+        return self.grid or (min(self.sides) // 16 if self.tile else 16)
 
 
 @dataclass(frozen=True)
@@ -166,27 +181,44 @@ def gather_features(
 
 
 def _source(backbone: Backbone, settings: FitSettings, sight: Sight) -> FeatureSource:
-    size = InputSize(height=settings.size, width=settings.size)
+    width, height = settings.sides
     if sight == "pixels":
-        return FeatureSource(pixel_graph(), size, settings.pixels)
-    if settings.size % settings.grid:
+        if settings.tile:
+            raise TrainingError(
+                f"{settings.preset} sees pixels, and no backbone that could see tiles.",
+                remedy="Leave --tile out, or choose another --preset.",
+            )
+        return FeatureSource(pixel_graph(), InputSize(height=height, width=width), settings.pixels)
+    shorter = min(height, width)
+    cell = shorter // settings.cells
+    if shorter % settings.cells or height % cell or width % cell:
         raise TrainingError(
-            f"A grid of {settings.grid} does not divide an input of {settings.size} pixels.",
+            f"A grid of {settings.cells} does not divide an input of {width}×{height} pixels.",
             remedy="Choose --size as a multiple of --grid.",
         )
     stages = _stages(backbone, settings.stages)
     if sight == "last":
         stages = stages[-1:]
     coarsest = max(stage.stride for stage in stages)
-    if settings.size % coarsest:
+    if height % coarsest or width % coarsest:
         raise TrainingError(
-            f"An input of {settings.size} pixels is no multiple of the coarsest stage's stride "
+            f"An input of {width}×{height} pixels is no multiple of the coarsest stage's stride "
             f"of {coarsest}.",
             remedy="Choose another --size, or leave that stage out with --stages.",
         )
+    tiles = None
+    if settings.tile:
+        stride = math.lcm(coarsest, cell)
+        if settings.tile % stride or height % settings.tile or width % settings.tile:
+            raise TrainingError(
+                f"Tiles of {settings.tile} pixels do not divide an input of {width}×{height}, or "
+                f"are no multiple of {stride}.",
+                remedy=f"Choose --tile and --size so, for instance --tile {16 * stride}.",
+            )
+        tiles = Tiles(height, width, settings.tile, stride)
     return FeatureSource(
-        feature_graph(backbone, stages, settings.size // settings.grid),
-        size,
+        feature_graph(backbone, stages, cell, tiles),
+        InputSize(height=height, width=width, tile=settings.tile),
         settings.pixels,
     )
 
