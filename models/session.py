@@ -33,16 +33,28 @@ _NVIDIA = ("cuda", "tensorrt")
 ON_CORES = ("cpu", "openvino")
 # What lets a device compute in half precision. The others take a graph as it is written.
 _HALF = {"tensorrt": {"trt_fp16_enable": "1"}}
+# What lets a device record a run's launches once and repeat them, from and to the same memory.
+_RECORDED = {
+    "cuda": {"enable_cuda_graph": "1"},
+    "tensorrt": {"trt_cuda_graph_enable": "1"},
+}
 
 
 def open_session(
-    model: bytes, *, device: Device = "auto", threads: int = 0, precision: Precision = "fp32"
+    model: bytes,
+    *,
+    device: Device = "auto",
+    threads: int = 0,
+    precision: Precision = "fp32",
+    recorded: bool = False,
 ) -> ort.InferenceSession:
     """Load an ONNX model onto a device; `threads` bounds the CPU threads of one run, 0 is all.
 
-    `auto` is CUDA or OpenVINO where the installed runtime was built for it, else the CPU. Raises
-    ModelError, or DeviceError when the device does not really run, or not in that precision: ONNX
-    Runtime falls back to the CPU without a word, and lists providers that cannot load.
+    `auto` is CUDA or OpenVINO where the installed runtime was built for it, else the CPU. With
+    `recorded`, runs are CUDA graphs: each names one by the run option `gpu_graph_id`, and its
+    inputs and outputs stay where they are. Raises ModelError, or DeviceError when the device does
+    not really run, or not so: ONNX Runtime falls back to the CPU without a word, and lists
+    providers that cannot load.
     """
     chosen = resolved(device)
     if precision == "fp16" and chosen not in _HALF:
@@ -50,11 +62,18 @@ def open_session(
             f"The device {chosen!r} computes in fp32 alone.",
             remedy=f"Set the precision to fp32, or the device to {' or '.join(_HALF)}.",
         )
+    if recorded and chosen not in _RECORDED:
+        raise DeviceError(
+            f"The device {chosen!r} has no CUDA graphs.",
+            remedy=f"Leave them off, or set the device to {' or '.join(_RECORDED)}.",
+        )
     if chosen in _NVIDIA:
         ort.preload_dlls()  # CUDA and cuDNN from their wheels, which the loader would not find
     (provider, choices), *others = PROVIDERS[chosen]
     if precision == "fp16":
         choices = choices | _HALF[chosen]
+    if recorded:
+        choices = choices | _RECORDED[chosen]
     providers: list[Any] = [(provider, choices), *others]
     if provider not in ort.get_available_providers():
         raise _not_running(chosen, f"this ONNX Runtime has no {provider}")

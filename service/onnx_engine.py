@@ -30,6 +30,7 @@ class OnnxDevice:
 
     def __init__(self, settings: Settings, *, under_way: Callable[[], int] = lambda: 0) -> None:
         self._settings = settings
+        self.recorded = settings.cuda_graphs
         self._under_way = under_way
         self.on_cores = resolved(settings.device) in ON_CORES
         self.threads = settings.threads or os.cpu_count() or 1
@@ -51,7 +52,7 @@ class OnnxDevice:
         """A session of a model by the settings. Raises ModelError or DeviceError."""
         return open_session(
             model, device=self._settings.device, threads=threads,
-            precision=self._settings.precision,
+            precision=self._settings.precision, recorded=self.recorded,
         )  # fmt: skip
 
     @contextmanager
@@ -96,7 +97,7 @@ class OnnxEngine:
                 buckets = () if device.on_cores else powers_of_two(device.max_batch)
             # The largest first: memory that was taken is never given back, and the smaller fit in.
             self._buckets = [
-                _Bucket(self._session, size, golden.images[0])
+                _Bucket(self._session, size, golden, recorded=device.recorded)
                 for size in sorted(buckets, reverse=True)
             ]
             replayed = self.run(golden.images)
@@ -144,30 +145,50 @@ class OnnxEngine:
 
 
 _OUTPUTS = ["score", "heatmap"]
+_UNTIL_RECORDED = 3
 
 
 class _Bucket:
-    """A size of batch, with memory on the device of its own. Made warm."""
+    """A size of batch, with memory on the device of its own. Made warm.
 
-    def __init__(self, session: ort.InferenceSession, size: int, image: Pixels) -> None:
+    Where it is `recorded`, the device repeats the launches of an earlier run: the golden vectors
+    that are replayed later go through the recording.
+    """
+
+    def __init__(
+        self, session: ort.InferenceSession, size: int, golden: Golden, *, recorded: bool
+    ) -> None:
         self.size = size
         self._session = session
-        self._images = np.repeat(image[None], size, axis=0)
+        self._images = np.repeat(golden.images[:1], size, axis=0)
         place = "cuda" if is_accelerator(session) else "cpu"
         self._input = ort.OrtValue.ortvalue_from_numpy(self._images, place, 0)
+        shapes = {"score": [size], "heatmap": [size, *golden.heatmaps.shape[1:]]}
+        self._outputs = {
+            name: ort.OrtValue.ortvalue_from_shape_and_type(shapes[name], np.float32, place, 0)
+            for name in _OUTPUTS
+        }
         self._binding = session.io_binding()
         self._binding.bind_ortvalue_input("image", self._input)
-        for name in _OUTPUTS:
-            self._binding.bind_output(name)
-        self._session.run_with_iobinding(self._binding)
+        for name, value in self._outputs.items():
+            self._binding.bind_ortvalue_output(name, value)
+        self._options = ort.RunOptions()
+        if recorded:
+            self._options.add_run_config_entry("gpu_graph_id", str(size))
+        # The first runs of a recording take memory, the next is recorded.
+        for _ in range(_UNTIL_RECORDED if recorded else 1):
+            self._launch()
 
     def run(self, images: Pixels) -> Outputs:
         """Of the first `len(images)` items; what was there before fills the rest."""
         self._images[: len(images)] = images
         self._input.update_inplace(self._images)
-        self._session.run_with_iobinding(self._binding)
+        self._launch()
         scores, heatmaps = self._binding.copy_outputs_to_cpu()
         return Outputs(scores[: len(images)], heatmaps[: len(images)])
+
+    def _launch(self) -> None:
+        self._session.run_with_iobinding(self._binding, self._options)
 
 
 def powers_of_two(most: int) -> list[int]:

@@ -41,6 +41,11 @@ def test_half_precision_is_refused_where_it_would_not_be_used(scorer: bytes) -> 
         open_session(scorer, device="cpu", precision="fp16")
 
 
+def test_cuda_graphs_are_refused_where_there_are_none(scorer: bytes) -> None:
+    with pytest.raises(DeviceError, match="'cpu' has no CUDA graphs"):
+        open_session(scorer, device="cpu", recorded=True)
+
+
 @pytest.mark.skipif(HAS_CUDA, reason="this ONNX Runtime offers CUDA")
 @pytest.mark.filterwarnings("ignore:Specified provider")
 def test_auto_does_not_fall_back_to_the_cpu_without_a_word(

@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 
 from models.bundle import GOLDEN
@@ -49,6 +50,18 @@ def test_runs_beside_each_other_give_what_each_gives_alone(bundle, images):
     for one, other in zip(alone, beside, strict=True):
         np.testing.assert_allclose(one.scores, other.scores, rtol=1e-4)
         np.testing.assert_allclose(one.heatmaps, other.heatmaps, atol=1e-3)
+
+
+@pytest.mark.skipif(
+    "CUDAExecutionProvider" not in ort.get_available_providers(), reason="no CUDA here"
+)
+def test_a_recorded_run_gives_what_a_plain_one_does(bundle, images):
+    plain = OnnxDevice(Settings(device="cuda")).open(bundle).run(images)
+    recorded = OnnxDevice(Settings(device="cuda", cuda_graphs=True)).open(bundle)
+    for _ in range(3):
+        outputs = recorded.run(images)
+        np.testing.assert_allclose(outputs.scores, plain.scores, atol=1e-4)
+        np.testing.assert_allclose(outputs.heatmaps, plain.heatmaps, atol=1e-3)
 
 
 @pytest.mark.parametrize(("most", "sizes"), [(1, [1]), (2, [1, 2]), (6, [1, 2, 4, 6])])
