@@ -61,6 +61,12 @@ def test_one_defect_is_judged_as_it_stands():
     assert compare(evaluation(GOOD, [0.9]), evaluation(GOOD, [0.1])).worse
 
 
+@pytest.mark.parametrize(("defects", "metrics"), [(2, 1), (3, 2)])
+def test_the_pixels_of_one_or_two_defects_forbid_nothing(defects, metrics):
+    pair = [evaluation(GOOD, [0.9] * defects, seed) for seed in (0, 1)]
+    assert len(compare(*pair).changes) == metrics
+
+
 def test_the_same_comparison_gives_the_same_interval():
     pair = evaluation(GOOD, [0.6, 0.9]), evaluation(GOOD, [0.7, 0.8])
     assert compare(*pair).changes == compare(*pair).changes
