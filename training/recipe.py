@@ -57,7 +57,7 @@ class FitSettings:
     anomalies: tuple[str, ...] = ()
     external: Path | None = None
     push_pull: PushPull = field(default_factory=PushPull)
-    score: ScoreSettings = field(default_factory=ScoreSettings)
+    score: ScoreSettings | None = None
     rates: Rates = field(default_factory=Rates)
     device: Device = "auto"
 
@@ -70,6 +70,13 @@ class FitSettings:
     def cells(self) -> int:
         """Cells along the shorter side: 16, of a tiled image one for 16 pixels."""
         return self.grid or (min(self.sides) // 16 if self.tile else 16)
+
+    @property
+    def scored(self) -> ScoreSettings:
+        """How distances become a score: by a window of a sixteenth of the shorter side, if nothing
+        else is said. By a smaller one the finest cells of good parts would have their say, of which
+        there are many: on drawn caps at 1024 pixels image AUROC fell from 95.5 to 76.4."""
+        return self.score or ScoreSettings(pool=max(ScoreSettings.pool, min(self.sides) // 16))
 
 
 @dataclass(frozen=True)
@@ -144,7 +151,7 @@ def train_recipe(
         settings.seed, settings.schedule, settings.steps, reporter,
         _states(settings, data, cache, places, resume=resume), worker,
     )  # fmt: skip
-    scorer, curve = chosen.learn(lesson, settings.score)
+    scorer, curve = chosen.learn(lesson, settings.scored)
     exposed = bool(settings.anomalies or settings.external)
     if exposed:
         curve += _learn_anomalies(scorer, lesson, settings, places)

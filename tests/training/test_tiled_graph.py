@@ -2,14 +2,15 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from models.bundle import CHECKPOINT, GOLDEN, MODEL, open_bundle
+from models.bundle import CHECKPOINT, GOLDEN, open_bundle
 from models.golden import Golden
 from models.session import open_session
+from service.onnx_engine import OnnxDevice
+from service.settings import Settings
 from training import tiled_graph
 from training.checkpoint import load_checkpoint
 from training.cli import app
 from training.errors import TrainingError
-from training.evaluation import score_images
 from training.fit import fit
 from training.graph import feature_graph
 from training.recipe import FitSettings, Places
@@ -63,15 +64,14 @@ def test_a_tiled_recipe_is_fitted_exported_and_scored_as_any_other(dataset, back
     size = bundle.manifest.input
     assert (size.width, size.height, size.tile) == (192, 128, 64)
     assert load_checkpoint(bundle.read(CHECKPOINT)).shape[1:] == (8, 12)
-    assert feature_source(bundle).graph == fitted.trained.cache.source.graph
+    source = feature_source(bundle)
+    assert source.graph == fitted.trained.cache.source.graph
     golden = Golden.from_bytes(bundle.read(GOLDEN))
     assert golden.heatmaps.shape[1:] == (128, 192)
-    session = open_session(bundle.read(MODEL), device="cpu")
-    served = score_images(session, feature_source(bundle), dataset.test)
+    images = np.stack([source.read(file.image) for file in dataset.test])
+    served = OnnxDevice(Settings(device="cpu")).open(bundle).run(images)
     assert fitted.trained.test is not None
-    np.testing.assert_allclose(
-        [score for _, score, _ in served], fitted.trained.test.scores, rtol=1e-3
-    )
+    np.testing.assert_allclose(served.scores, fitted.trained.test.scores, rtol=1e-3)
 
 
 @pytest.mark.parametrize(
