@@ -6,19 +6,23 @@ ServiceError
 - QueueFull, NotReady, StorageUnavailable 503; DeadlinePassed 504; EngineFailure 500
 """
 
+import errno
+import sqlite3
 from typing import Any
 
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 
 from models.errors import BundleError, DeviceError, ImageError, KizuError
 
 log = structlog.get_logger()
+
+_POSTGRESQL_DISK_FULL = "53100"
 
 
 class ServiceError(KizuError):
@@ -179,11 +183,27 @@ def as_service_error(error: BaseException) -> ServiceError:
         return InvalidImage(error.message, remedy=error.remedy)
     if isinstance(error, BundleError | DeviceError):
         return BundleRefused(error.message, remedy=error.remedy)
+    if _disk_is_full(error):
+        return StorageUnavailable(
+            "The disk is full; nothing was stored.",
+            remedy="Free some space. A part that was to be inspected counts as not inspected.",
+        )
     if isinstance(error, OperationalError | InterfaceError | PoolTimeoutError):
         return StorageUnavailable(
             "The result could not be stored.", remedy="Treat the part as not inspected."
         )
     return ServiceError("Something failed inside; the log has the details.")
+
+
+def _disk_is_full(error: BaseException) -> bool:
+    """Whether that is what a file, SQLite or PostgreSQL complains of."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    driver = error.orig if isinstance(error, DBAPIError) else None
+    return (
+        getattr(driver, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+        or getattr(driver, "sqlstate", None) == _POSTGRESQL_DISK_FULL
+    )
 
 
 def _from_status(error: HTTPException) -> ServiceError:

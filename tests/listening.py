@@ -11,8 +11,8 @@ from structlog.testing import capture_logs
 
 
 @contextmanager
-def listening(app: FastAPI) -> Iterator[tuple[str, int]]:
-    """Serve on a free port; its host and port.
+def listening(app: FastAPI, port: int = 0) -> Iterator[tuple[str, int]]:
+    """Serve on this port, or on a free one; its host and port.
 
     It listens from here on: a request waits for the service to start, so nobody has to poll.
     """
@@ -22,7 +22,7 @@ def listening(app: FastAPI) -> Iterator[tuple[str, int]]:
     )
     server = uvicorn.Server(config)
     # Logged from another thread, lines would slip past pytest's capture.
-    with socket.create_server(("127.0.0.1", 0)) as listener, capture_logs():
+    with socket.create_server(("127.0.0.1", port)) as listener, capture_logs():
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         try:

@@ -1,0 +1,143 @@
+"""What goes wrong in a plant: the operator sees what happened and what to do, and loses nothing."""
+
+import hashlib
+import io
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+
+import httpx2 as httpx
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import expect
+from sqlalchemy import Engine, event, update
+from sqlalchemy.orm import Session
+
+from service.app import create_app
+from service.engine import FakeEngine
+from service.settings import Settings
+from service.store import trainings
+from service.store.database import open_database
+from service.store.tables import Training, Worker
+from service.store.trainings import MOST_ATTEMPTS
+from tests.console.conftest import open_page
+from tests.console.test_decisions import go
+from tests.console.test_masks import stroke, tool
+from tests.grey_parts import image, inspect
+from tests.listening import listening
+
+
+@pytest.fixture
+def settings(store, tmp_path):
+    return Settings(store=store, data=tmp_path / "data", scan_seconds=0.05)
+
+
+@contextmanager
+def served(settings, port=0):
+    app = create_app(settings, open_engine=lambda bundle: FakeEngine())
+    with (
+        listening(app, port) as (host, port),
+        httpx.Client(base_url=f"http://{host}:{port}", timeout=30) as client,
+    ):
+        yield client
+        app.state.live.close()
+
+
+def test_a_label_given_while_the_service_restarts_arrives_by_itself(settings, context):
+    with served(settings) as api:
+        port = api.base_url.port
+        part = inspect(api, 125, part_id="r1")
+        page = open_page(context, api)
+        page.goto(f"{api.base_url}#/review")
+        expect(page.locator(".head")).to_contain_text("part r1")
+    page.keyboard.press("n")
+    expect(page.get_by_role("alert").first).to_contain_text("The service cannot be reached.")
+    with served(settings, port) as api:
+        page.wait_for_function("() => localStorage.getItem('kizu.labels') === '[]'", timeout=60_000)
+        said = api.get(f"/v1/inspections/{part['id']}/feedback").json()
+        assert [label["verdict"] for label in said] == ["ng"]
+        inspect(api, 160, part_id="r2")
+        go(page, "line")
+        expect(page.locator("main")).to_contain_text("r2")
+
+
+def test_a_mask_outlives_the_image_that_it_was_drawn_on(settings, context, browser):
+    with served(settings) as api:
+        part = inspect(api, 125, part_id="m1")
+        page = open_page(context, api)
+        page.goto(f"{api.base_url}#/review")
+        expect(page.locator(".head")).to_contain_text("part m1")
+        tool(page, "box")
+        stroke(page, (10, 10), (30, 30))
+        sha256 = hashlib.sha256(image(125)).hexdigest()
+        (settings.data / "blobs" / sha256[:2] / sha256).unlink()  # as a retention would
+        with page.expect_response("**/v1/feedback") as stored:
+            page.keyboard.press("n")
+        label = stored.value.json()
+        mask = api.get(f"/v1/feedback/{label['id']}/mask").content
+        assert np.asarray(Image.open(io.BytesIO(mask)).convert("L"))[20, 20] > 127
+        elsewhere = browser.new_context()  # a browser keeps what it has seen
+        page = open_page(elsewhere, api)
+        page.goto(f"{api.base_url}#/inspection/{part['id']}")
+        expect(page.locator(".unseen").first).to_contain_text("no longer kept")
+        elsewhere.close()
+
+
+def test_a_training_whose_worker_is_killed_is_shown_as_failed_and_can_be_retried(settings, context):
+    with served(settings) as api:
+        for grey, verdict in [(50, "ok")] * 12 + [(160, "ng")] * 2:
+            part = inspect(api, grey)
+            label = {"inspection_id": part["id"], "verdict": verdict, "operator": "Aya"}
+            api.post("/v1/feedback", json=label).raise_for_status()
+        asked = api.post("/v1/recipes/cap/trainings", json={"by": "eva", "reason": "dents"})
+        asked.raise_for_status()
+        database = open_database(settings.database_url)
+        for _ in range(MOST_ATTEMPTS):
+            with Session(database) as session, session.begin():
+                assert trainings.take(session, "killed")
+            long_ago = datetime.now(UTC) - timedelta(minutes=5)
+            with Session(database) as session, session.begin():
+                session.execute(update(Training).values(seen_at=long_ago))
+                session.execute(update(Worker).values(seen_at=long_ago))
+        with Session(database) as session, session.begin():
+            assert trainings.take(session, "next") is None
+        database.dispose()
+        page = open_page(context, api)
+        go(page, "training")
+        training = page.locator(".training.panel")
+        expect(training.locator(".role")).to_have_text("failed")
+        expect(training).to_contain_text("ended 3 times")
+        expect(page.locator(".estimate")).to_contain_text("No worker is running")
+        training.get_by_role("button", name="Try again").click()
+        expect(page.locator(".training.panel").first.locator(".role")).to_have_text("waits")
+
+
+def test_labels_wait_here_while_the_disk_is_full(settings, context):
+    full = False
+
+    def limit(connection, record, proxy):
+        """SQLite's own error of a full disk, which has no other switch."""
+        pages = connection.execute("PRAGMA page_count").fetchone()[0]
+        connection.execute(f"PRAGMA max_page_count = {pages if full else 2**30}")
+
+    event.listen(Engine, "checkout", limit)
+    try:
+        with served(settings) as api:
+            parts = [inspect(api, 125, part_id=f"d{number}") for number in range(40)]
+            page = open_page(context, api)
+            page.goto(f"{api.base_url}#/review")
+            expect(page.locator(".waiting")).to_have_text("40 waiting")
+            full = True
+            for _ in parts[:39]:
+                expect(page.locator(".verdicts")).to_be_visible()
+                page.keyboard.press("n")
+            expect(page.get_by_role("alert").first).to_contain_text("The disk is full")
+            full = False
+            page.wait_for_function(
+                "() => localStorage.getItem('kizu.labels') === '[]'", timeout=60_000
+            )
+            counts = [api.get(f"/v1/inspections/{part['id']}/feedback").json() for part in parts]
+            assert sum(len(said) for said in counts) == 39
+            assert max(len(said) for said in counts) == 1
+    finally:
+        event.remove(Engine, "checkout", limit)
