@@ -206,6 +206,7 @@ export const japanese = {
 
   // Training
   'Which labels': '学習するラベル',
+  'Leave single parts out': '部品ごとに除外する',
   'Learn from these': 'これらで学習する',
   Estimate: '見積もり',
   'A new version is made beside the one that decides; nothing changes on the line until somebody promotes it.':

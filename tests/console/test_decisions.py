@@ -153,3 +153,28 @@ def test_a_camera_that_drifts_is_said_with_what_to_do(page, api):
     go(page, "drift")
     expect(page.locator(".camera.drifting")).to_contain_text("Look at the lamps")
     expect(page.locator(".camera .range")).to_have_count(4)
+
+
+def test_single_parts_are_left_out_of_a_training(page, api):
+    parts = [inspect(api, grey, part_id=f"s{grey}") for grey in (50, 60, 151, 152, 153)]
+    for part in parts:
+        verdict = "ng" if part["score"] > 100 else "ok"
+        label = {"inspection_id": part["id"], "verdict": verdict, "operator": "Aya"}
+        api.post("/v1/feedback", json=label).raise_for_status()
+    go(page, "training")
+    counts = page.locator(".estimate td.number")
+    expect(counts.first).to_have_text("3")
+    page.get_by_text("Leave single parts out").click()
+    shown = page.locator(".parts .part")
+    expect(shown).to_have_count(5)
+    expect(shown.first).to_contain_text("s153")  # the defective ones first
+    with page.expect_request("**/estimate") as asked:
+        shown.first.get_by_role("checkbox").uncheck()
+    assert asked.value.post_data_json == {"without": [parts[-1]["id"]]}
+    expect(counts.first).to_have_text("2")
+    page.get_by_label("Camera").fill("elsewhere")
+    page.keyboard.press("Tab")
+    expect(shown).to_have_count(0)
+    page.get_by_label("Camera").fill("")
+    page.keyboard.press("Tab")
+    expect(shown.first.get_by_role("checkbox")).not_to_be_checked()

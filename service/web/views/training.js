@@ -1,12 +1,13 @@
 // Learning from labels: which ones, what it takes, how far it is, and what it came to.
 
-import { askTraining, cancelTraining, estimateTraining, listTrainings, Problem, retryTraining } from '../api.js';
+import { askTraining, cancelTraining, estimateTraining, listInspections, listTrainings, Problem, retryTraining } from '../api.js';
 import { element, fill } from '../element.js';
 import { attempt } from '../notices.js';
 import { askReason } from '../reason.js';
-import { countText, durationText, t, timeText } from '../texts.js';
+import { countText, durationText, labelText, t, timeText } from '../texts.js';
 
 const EVERY_MS = 1000;
+const PAGE = 40;
 const STATES = { queued: 'waits', running: 'runs', succeeded: 'succeeded', refused: 'refused', failed: 'failed', cancelled: 'cancelled' };
 const UNDER_WAY = ['queued', 'running'];
 
@@ -23,11 +24,15 @@ export async function open(place, shell) {
     element('div', { class: 'fields' },
       field('since', t('From'), 'datetime-local'), field('until', t('Until'), 'datetime-local'),
       field('camera', t('Camera')), field('lot', t('Lot'))),
-    estimate, element('p', { class: 'buttons' }, begin));
+    estimate);
+  const filters = () => Object.fromEntries([...new FormData(form)].filter(([, value]) => value)
+    .map(([name, value]) => [name, name === 'since' || name === 'until' ? new Date(value).toISOString() : value]));
+  const parts = new Parts((wanted) => listInspections({ recipe, limit: PAGE, ...filters(), ...wanted }));
+  form.append(parts.place, element('p', { class: 'buttons' }, begin));
+  form.querySelector('.fields').addEventListener('change', () => parts.again());
   fill(place, form, list);
 
-  const chosen = () => Object.fromEntries([...new FormData(form)].filter(([, value]) => value)
-    .map(([name, value]) => [name, name === 'since' || name === 'until' ? new Date(value).toISOString() : value]));
+  const chosen = () => ({ ...filters(), ...(parts.without.size && { without: [...parts.without] }) });
 
   let worker = true;
 
@@ -68,6 +73,52 @@ export async function open(place, shell) {
     if (!(error instanceof Problem)) throw error;
   }), EVERY_MS);
   return () => clearInterval(again);
+}
+
+/** The labelled parts themselves, defective ones first, each of which can be left out. */
+class Parts {
+  constructor(list) {
+    this.list = list;
+    this.without = new Set();
+    this.turn = 0;
+    this.grid = element('div', { class: 'parts' });
+    this.more = element('button', { type: 'button', class: 'more', hidden: true, onclick: () => this.load() }, t('Older'));
+    this.place = element('details', { class: 'choice', ontoggle: () => this.again() },
+      element('summary', {}, t('Leave single parts out')), this.grid, this.more);
+  }
+
+  /** Show what fits now, if anybody looks. What was left out stays so. */
+  async again() {
+    if (!this.place.open) return;
+    this.turn += 1;
+    fill(this.grid);
+    this.next = { label: 'ng' };
+    await this.load();
+  }
+
+  async load() {
+    const { label, before } = this.next;
+    const { turn } = this;
+    let page = null;
+    await attempt(t('Which labels'), async () => {
+      page = await this.list({ label, ...(before && { before }) });
+    });
+    if (!page || turn !== this.turn) return; // asked for other parts meanwhile
+    this.grid.append(...page.items.map((item) => this.#part(item)));
+    this.next = page.next ? { label, before: page.next } : label === 'ng' && { label: 'ok' };
+    this.more.hidden = !this.next;
+    if (this.next && !page.next) await this.load();
+  }
+
+  #part(item) {
+    const box = element('input', { type: 'checkbox', checked: !this.without.has(item.id), onchange: () => {
+      if (box.checked) this.without.delete(item.id);
+      else this.without.add(item.id);
+    } });
+    return element('label', { class: 'part' }, box,
+      element('img', { class: 'thumbnail', src: `${item.heatmap}?format=overlay`, alt: '', loading: 'lazy' }),
+      element('span', {}, labelText(item.feedback)), element('span', { class: 'quiet' }, item.part_id ?? timeText(item.creation_time)));
+  }
 }
 
 function field(name, title, type = 'text') {
