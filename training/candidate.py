@@ -58,7 +58,10 @@ class Labels:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A champion's scorer that has learned labels, with what it was told, in words."""
+    """A scorer that has learned labels, how it learned them, and how it did against the champion.
+
+    `curve` is the loss of every step, `seconds` what the learning took.
+    """
 
     scorer: Scorer
     learning: Learning
