@@ -40,7 +40,7 @@ def _rows(figures: Mapping[str, Any], set_name: str) -> list[tuple[str, list[str
         runs = by_seed(figures, set_name, method)
         before = [run["before"] for run in runs if "before" in run]
         if before:
-            title = f"before {method}, on the images that remain"
+            title = f"before {method}"
             rows.append((title, [cell(before, metric) for metric in SHOWN], "soft"))
         rows.append((method, [cell(runs, metric) for metric in SHOWN], ""))
     for title, known in PAPER.get(set_name, ()):

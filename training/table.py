@@ -54,7 +54,7 @@ def markdown(results: Mapping[str, Any]) -> str:
             if any("before" in run for run in runs):
                 before = [run["before"] for run in runs if "before" in run]
                 cells = [cell(before, metric) for metric in SHOWN]
-                lines.append(f"| before {method}, on the images that remain | {_row(cells)} | |")
+                lines.append(f"| before {method} | {_row(cells)} | |")
             seconds = np.mean([run["learning_seconds"] for run in runs])
             cells = [cell(runs, metric) for metric in SHOWN]
             lines.append(f"| {method} | {_row(cells)} | {seconds:.0f} |")
