@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 # What a figure still counts for after the next one: some twenty are remembered.
 _KEPT = 0.95
+# Before so many intervals are known, one of them could be all that an estimate stands on: a disk
+# that stalls for a second is no pace.
+_FEW = 3
 # Without a new interval for so long, or for so many intervals, nothing is known any more. Else an
 # estimate that is too high would keep out those who could mend it.
 _OLD_S, _OLD_INTERVALS = 1.0, 10
@@ -34,6 +37,7 @@ class Pace:
         self._at_once = at_once
         self._clock = clock
         self._interval_s = 0.0
+        self._intervals = 0
         self._deviation_s = 0.0
         self._learned = 0.0
         self._last: float | None = None  # verdict, if it has been busy since
@@ -42,7 +46,7 @@ class Pace:
     def within_s(self) -> float:
         """Seconds within which one more would have its verdict, most likely; 0 where it need not
         wait, or before anything is known."""
-        if self.under_way < self._at_once or self._is_old:
+        if self.under_way < self._at_once or self._is_old or self._intervals < _FEW:
             return 0.0
         return self._expected_s + _DEVIATIONS * self._deviation_s
 
@@ -74,11 +78,14 @@ class Pace:
         now = self._clock()
         if self._is_old:
             self._interval_s = self._deviation_s = 0.0
+            self._intervals = 0
         if way.expected_s:
             missed = abs(now - way.began - way.expected_s)
             self._deviation_s = _KEPT * self._deviation_s + (1 - _KEPT) * missed
         if self._last is not None:
-            kept = _KEPT if self._interval_s else 0.0
+            # The mean of the first ones, and then of those remembered.
+            kept = min(_KEPT, self._intervals / (self._intervals + 1))
             self._interval_s = kept * self._interval_s + (1 - kept) * (now - self._last)
+            self._intervals += 1
             self._learned = now
         self._last = now

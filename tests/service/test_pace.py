@@ -79,7 +79,7 @@ def test_a_pause_is_not_taken_for_slowness(line):
         line.finish(0.02)
     line.clock.now += 1000
     line.send(8)
-    line.keep_busy([0.02], times=2)
+    line.keep_busy([0.02], times=4)
     assert line.pace.within_s == pytest.approx(9 * 0.02)
 
 
@@ -88,6 +88,16 @@ def test_a_device_that_slows_down_is_noticed(line):
     line.keep_busy([0.02])
     line.keep_busy([0.04], times=100)
     assert line.pace.within_s == pytest.approx(9 * 0.04, rel=0.05)
+
+
+def test_a_disk_that_stalls_at_the_start_is_no_pace(line):
+    line.send(12)
+    line.keep_busy([0.02, 1.3], times=1)
+    assert line.pace.within_s == 0
+    line.keep_busy([0.02], times=2)
+    assert line.pace.within_s == pytest.approx(13 * (1.3 + 0.02 + 0.02) / 3)
+    line.keep_busy([0.02], times=100)
+    assert line.pace.within_s < 1
 
 
 def test_what_fails_ends_its_way_and_tells_nothing(line):
