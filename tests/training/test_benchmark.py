@@ -12,6 +12,7 @@ from models.bundle import Thresholds
 from models.session import open_session
 from training.backbones import IMAGENET_MEAN, IMAGENET_STD, import_backbone
 from training.benchmark import Benchmark
+from training.benchmark_cli import USUAL_FEW
 from training.benchmark_page import render
 from training.cli import app
 from training.data import read_mvtec
@@ -215,6 +216,13 @@ def test_labels_come_from_one_half_and_the_other_measures(small):
     nearest = {pool.index(f) / len(pool) for f in taken("active-5")}
     assert all(0.4 < score < 0.7 for score in nearest)
     assert len(taken("random-5")) == 5
+
+
+def test_what_fewshot_measures_where_nobody_says_otherwise_can_be_measured():
+    champion, *few = USUAL_FEW.split(",")
+    assert champion == "best"
+    assert len(few) == len(set(few)) == 22
+    assert all(labelling(name) for name in few)
 
 
 @pytest.mark.parametrize("name", ["masks-0", "active-5-unseen", "labels-masks", "masks"])
