@@ -34,10 +34,8 @@ ON_CORES = ("cpu", "openvino")
 # What lets a device compute in half precision. The others take a graph as it is written.
 _HALF = {"tensorrt": {"trt_fp16_enable": "1"}}
 # What lets a device record a run's launches once and repeat them, from and to the same memory.
-_RECORDED = {
-    "cuda": {"enable_cuda_graph": "1"},
-    "tensorrt": {"trt_cuda_graph_enable": "1"},
-}
+# TensorRT has a switch as well, but whether it keeps one recording for each size is not known here.
+_RECORDED = {"cuda": {"enable_cuda_graph": "1"}}
 
 
 def open_session(

@@ -100,14 +100,11 @@ class OnnxEngine:
                 _Bucket(self._session, size, golden, recorded=device.recorded)
                 for size in sorted(buckets, reverse=True)
             ]
-            replayed = self.run(golden.images)
-            with device.run(1):  # as if another was under way
-                beside = self.run(golden.images)
+            replayed = list(self._replay(golden.images))
         except (ModelError, ValueError, KeyError, EngineFailure) as error:
             raise BundleError(f"{bundle.path} cannot be replayed: {error}") from error
-        difference = golden.disagreement(replayed.scores, replayed.heatmaps) or golden.disagreement(
-            beside.scores, beside.heatmaps
-        )
+        found = (golden.disagreement(one.scores, one.heatmaps) for one in replayed)
+        difference = next((each for each in found if each), None)
         if difference:
             raise BundleError(
                 f"{bundle.path} disagrees on {self.device} with what training saw: its "
@@ -132,11 +129,17 @@ class OnnxEngine:
                 results: list[Any] = session.run(_OUTPUTS, {"image": images})
             return Outputs(results[0], results[1])
         most = self._buckets[0].size
-        parts = [self._fit(images[i : i + most]) for i in range(0, len(images), most)]
-        return Outputs(
-            np.concatenate([part.scores for part in parts]),
-            np.concatenate([part.heatmaps for part in parts]),
-        )
+        return _joined([self._fit(images[i : i + most]) for i in range(0, len(images), most)])
+
+    def _replay(self, images: Pixels) -> Iterator[Outputs]:
+        """These images by each way that a run can take: a recording that is right of one size says
+        nothing of the others."""
+        yield self.run(images)
+        with self._shared.run(1):  # as if another was under way
+            yield self.run(images)
+        for bucket in self._buckets:
+            starts = range(0, len(images), bucket.size)
+            yield _joined([bucket.run(images[i : i + bucket.size]) for i in starts])
 
     def _fit(self, images: Pixels) -> Outputs:
         """By the smallest bucket that they fit into."""
@@ -189,6 +192,14 @@ class _Bucket:
 
     def _launch(self) -> None:
         self._session.run_with_iobinding(self._binding, self._options)
+
+
+def _joined(parts: Sequence[Outputs]) -> Outputs:
+    """Of one batch after the other."""
+    return Outputs(
+        np.concatenate([part.scores for part in parts]),
+        np.concatenate([part.heatmaps for part in parts]),
+    )
 
 
 def powers_of_two(most: int) -> list[int]:

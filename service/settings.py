@@ -37,8 +37,8 @@ class Settings(BaseSettings):
     )
     cuda_graphs: bool = Field(
         False,
-        description="Record each size of batch as a CUDA graph, which saves the time between "
-        "kernels; a bundle that cannot be recorded, as one that sees tiles, is refused.",
+        description="On cuda, record each size of batch as a CUDA graph, which saves the time "
+        "between kernels; a bundle that cannot be recorded, as one that sees tiles, is refused.",
     )
     threads: int = Field(0, ge=0, description="CPU threads of one model run; 0 is all cores.")
     promotion: Promotions = Field(

@@ -16,16 +16,16 @@ from training.data import LabelledFile
 from training.errors import TrainingError
 from training.evaluation import Evaluation, evaluate, score_features
 from training.features import FeatureCache
+from training.metrics import image_metrics
 from training.networks.discriminator import Discriminator, DiscriminatorConfig
-from training.networks.scorer import Scorer
+from training.networks.scorer import Reconstruction, Scorer
 from training.progress import Reporter
 from training.push_pull import PushPull, learn_labels
-from training.weights import balance, count_what_learned, with_discriminator
+from training.weights import balance, count_what_learned, distances, with_discriminator
 from training.worker import Worker
 
 HOLD_OUT = 0.2
-# What is tried where the labels are to choose: times the alphas, and shares of the score. The usual
-# ones were chosen on labels of magnetic tiles, which no figure of these is measured on.
+# What is tried where the labels are to choose: times the alphas, and shares of the score.
 ALPHAS = (0.3, 1.0, 3.0)
 MIXES = (0.1, 0.25, 0.5, 1.0)
 
@@ -134,7 +134,8 @@ def _choose(
     anomalous = np.array([file.verdict == "ng" for file in files])
     once_and_drawn = np.concatenate([np.ones((1, len(files))), draws(anomalous)])
     found = {}
-    for times in ALPHAS:
+    rebuilds = any(isinstance(part, Reconstruction) for part in champion.parts)
+    for times in ALPHAS if rebuilds else (1.0,):
         alphas = replace(
             learning,
             alpha_pixels=times * learning.alpha_pixels,
@@ -142,9 +143,11 @@ def _choose(
         )
         scorer, _ = _learn(champion, cache, labels.good, learned, alphas, reporter, worker)
         balance(scorer, cache, labels.normals)
+        distance_PBHW = distances(scorer, cache, files)
         for mix in MIXES:
             count_what_learned(scorer, mix)
-            measured = _evaluate(scorer, cache, files).measure(once_and_drawn)
+            scores = scorer.score.scores(scorer.join(distance_PBHW)).numpy()
+            measured = image_metrics(scores, anomalous, once_and_drawn)
             found[replace(alphas, mix=mix)] = measured["image_auroc"]
     best = max(found, key=lambda tried: float(found[tried][0]))
     if learning in found:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from models.bundle import CHECKPOINT, TRAINED_ON, Bundle, Thresholds
+from models.bundle import CHECKPOINT, TRAINED_ON, Bundle
 from training.candidate import Learning, split_labels, train_candidate
 from training.checkpoint import load_checkpoint
 from training.data import Dataset, LabelledFile
@@ -109,17 +109,13 @@ def halves(test: Sequence[LabelledFile]) -> tuple[list[LabelledFile], list[Label
 
 
 def take(
-    pool: Sequence[LabelledFile],
-    how: Labelling,
-    scores: Sequence[float],
-    thresholds: Thresholds,
-    seed: int,
+    pool: Sequence[LabelledFile], how: Labelling, seed: int, nearness: Sequence[float] | None = None
 ) -> list[LabelledFile]:
-    """What is labelled of a pool with these scores; without their masks if so."""
-    rng = np.random.default_rng([_SEED, seed])
-    shuffled = rng.permutation(len(pool)).tolist()
-    if how.choice == "active":
-        shuffled.sort(key=lambda i: -thresholds.nearness(scores[i]))
+    """What is labelled of a pool, without masks if so. `nearness` says how near each one's score is
+    to a threshold: those that are nearest come first, if any are to."""
+    shuffled = np.random.default_rng([_SEED, seed]).permutation(len(pool)).tolist()
+    if nearness is not None:
+        shuffled.sort(key=lambda i: -nearness[i])
     if how.choice == "kind":
         kinds = sorted({file.defect_class for file in pool if file.defect_class})
         chosen = [
@@ -147,8 +143,12 @@ class _Learner:
     ) -> dict[str, Any]:
         """As a benchmark writes them."""
         before = load_checkpoint(self.champion.read(CHECKPOINT))
-        scores = [score for _, score, _ in score_features(before, self.cache, pool)]
-        taken = take(pool, self.how, scores, self.champion.manifest.thresholds, self.seed)
+        nearness = None
+        if self.how.choice == "active":
+            lines = self.champion.manifest.thresholds
+            scored = score_features(before, self.cache, pool)
+            nearness = [lines.nearness(score) for _, score, _ in scored]
+        taken = take(pool, self.how, self.seed, nearness)
         if not any(file.verdict == "ng" for file in taken):
             raise TrainingError(
                 f"No defect of {self.data.root} is among what would be labelled.",

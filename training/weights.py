@@ -34,7 +34,7 @@ def balance(scorer: Scorer, cache: FeatureCache, normals: Sequence[LabelledFile]
     no distance away."""
     if len(scorer.parts) == 1:
         return
-    distance_PBHW = _distances(scorer, cache, normals)
+    distance_PBHW = distances(scorer, cache, normals)
     scores_PB = torch.stack([scorer.score.scores(part) for part in distance_PBHW])
     scorer.scale_P.copy_(scores_PB.std(1).clamp_min(_STEADY))
     scorer.scale_P[_knowing(scorer)] = scorer.scale_P[_knowing(scorer)].clamp_min(_STEADY_KNOWING)
@@ -66,7 +66,7 @@ def weigh(
     drawn = draw_anomalies(
         normals, cache, tuple(DRAWINGS), DRAWN, directory, seed=seed, reporter=reporter
     )
-    distance_PBHW = _distances(scorer, cache, (*normals, *drawn))
+    distance_PBHW = distances(scorer, cache, (*normals, *drawn))
     anomalous = np.arange(distance_PBHW.shape[1]) >= len(normals)
     once_and_drawn = np.concatenate([np.ones((1, len(anomalous))), draws(anomalous)])
     tried = _weights(len(scorer.parts))
@@ -142,8 +142,8 @@ def _useful(scorer: Scorer) -> Scorer:
     return useful.eval()
 
 
-def _distances(scorer: Scorer, cache: FeatureCache, files: Sequence[LabelledFile]) -> Tensor:
-    """Each part's distances of all files, (P, B, H, W)."""
+def distances(scorer: Scorer, cache: FeatureCache, files: Sequence[LabelledFile]) -> Tensor:
+    """Each part's distances of all files, (P, B, H, W), neither scaled nor weighed."""
     with torch.inference_mode():
         return torch.cat(
             [scorer.distances(torch.from_numpy(cache[file.sha256])[None]) for file in files], 1

@@ -88,9 +88,7 @@ def leaving_at_once() -> Iterator[None]:
     except SystemExit as end:
         if _processes() == 1:
             raise
-        if isinstance(end.code, str):
-            print(end.code, file=sys.stderr)
-        _leave(1 if isinstance(end.code, str) else end.code or 0)
+        _leave(end.code if isinstance(end.code, int) else int(end.code is not None))
     if _processes() > 1:
         _leave(0)
 

@@ -7,7 +7,10 @@ import onnxruntime as ort
 import pytest
 
 from models.bundle import GOLDEN
+from models.errors import BundleError
 from models.golden import Golden
+from service import onnx_engine
+from service.engine import Outputs
 from service.onnx_engine import OnnxDevice, OnnxEngine, powers_of_two
 from service.settings import Settings
 
@@ -50,6 +53,21 @@ def test_runs_beside_each_other_give_what_each_gives_alone(bundle, images):
     for one, other in zip(alone, beside, strict=True):
         np.testing.assert_allclose(one.scores, other.scores, rtol=1e-4)
         np.testing.assert_allclose(one.heatmaps, other.heatmaps, atol=1e-3)
+
+
+def test_a_size_that_gives_other_results_is_found_at_the_start(bundle, monkeypatch):
+    """As a recording would that was made of another size."""
+    right = onnx_engine._Bucket.run
+
+    def wrong_of_two(bucket, images):
+        outputs = right(bucket, images)
+        return Outputs(outputs.scores + (bucket.size == 2), outputs.heatmaps)
+
+    monkeypatch.setattr(onnx_engine._Bucket, "run", wrong_of_two)
+    device = OnnxDevice(Settings(device="cpu", threads=1))
+    OnnxEngine(bundle, device, buckets=(1, 4))
+    with pytest.raises(BundleError, match="its score differs by 1"):
+        OnnxEngine(bundle, device, buckets=(1, 2, 4))
 
 
 @pytest.mark.skipif(

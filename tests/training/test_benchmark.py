@@ -203,8 +203,7 @@ def test_labels_come_from_one_half_and_the_other_measures(small):
     assert halves(test[::-1])[0] == pool[::-1]
 
     def taken(name, seed=0):
-        scores = [index / len(pool) for index in range(len(pool))]
-        return take(pool, labelling(name), scores, Thresholds(review=0.5, ng=0.6), seed)
+        return take(pool, labelling(name), seed)
 
     three = taken("masks-3")
     assert Counter(f.defect_class for f in three) == dict.fromkeys(DEFECTS, 3)
@@ -213,8 +212,10 @@ def test_labels_come_from_one_half_and_the_other_measures(small):
     one = taken("images-1")
     assert {f.sha256 for f in one} <= {f.sha256 for f in three}  # of the same order
     assert not any(f.mask for f in one)
-    nearest = {pool.index(f) / len(pool) for f in taken("active-5")}
-    assert all(0.4 < score < 0.7 for score in nearest)
+    lines = Thresholds(review=0.5, ng=0.6)
+    nearness = [lines.nearness(index / len(pool)) for index in range(len(pool))]
+    near = take(pool, labelling("active-3"), 0, nearness)
+    assert all(0.4 < pool.index(f) / len(pool) < 0.7 for f in near)
     assert len(taken("random-5")) == 5
 
 
