@@ -151,7 +151,7 @@ def _open(
     batcher = image_batcher(settings, metrics, lanes=lanes, max_batch=max_batch)
     watchdog = Watchdog(
         registry, batcher, every_s=settings.canary_seconds, hang_s=settings.hang_seconds,
-        give_up=give_up,
+        precision=settings.precision, give_up=give_up,
     )  # fmt: skip
     watchdog.start()
     newest = _newest(database)

@@ -31,6 +31,7 @@ class OnnxDevice:
     def __init__(self, settings: Settings, *, under_way: Callable[[], int] = lambda: 0) -> None:
         self._settings = settings
         self.recorded = settings.cuda_graphs
+        self.precision = settings.precision
         self._under_way = under_way
         self.on_cores = resolved(settings.device) in ON_CORES
         self.threads = settings.threads or os.cpu_count() or 1
@@ -52,7 +53,7 @@ class OnnxDevice:
         """A session of a model by the settings. Raises ModelError or DeviceError."""
         return open_session(
             model, device=self._settings.device, threads=threads,
-            precision=self._settings.precision, recorded=self.recorded,
+            precision=self.precision, recorded=self.recorded,
         )  # fmt: skip
 
     @contextmanager
@@ -103,7 +104,10 @@ class OnnxEngine:
             replayed = list(self._replay(golden.images))
         except (ModelError, ValueError, KeyError, EngineFailure) as error:
             raise BundleError(f"{bundle.path} cannot be replayed: {error}") from error
-        found = (golden.disagreement(one.scores, one.heatmaps) for one in replayed)
+        found = (
+            golden.disagreement(one.scores, one.heatmaps, precision=device.precision)
+            for one in replayed
+        )
         difference = next((each for each in found if each), None)
         if difference:
             raise BundleError(

@@ -32,8 +32,8 @@ class Settings(BaseSettings):
     )
     precision: Precision = Field(
         "fp32",
-        description="fp16 lets TensorRT compute in half precision; a bundle whose "
-        "golden vectors it misses is refused.",
+        description="fp16 computes in half precision, on cuda the backbone alone, on "
+        "tensorrt what gains by it; a bundle whose golden vectors it misses is refused.",
     )
     cuda_graphs: bool = Field(
         False,

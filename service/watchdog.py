@@ -16,6 +16,7 @@ import structlog
 
 from models.bundle import GOLDEN
 from models.golden import Golden
+from models.session import Precision
 from service.errors import NotReady, QueueFull
 from service.registry import Loaded, Registry
 from service.scoring import ImageBatcher, Scored
@@ -35,12 +36,14 @@ class Watchdog:
         *,
         every_s: float,
         hang_s: float,
+        precision: Precision,
         give_up: Callable[[], None],
     ) -> None:
         self._registry = registry
         self._batcher = batcher
         self._every_s = every_s
         self._hang_s = hang_s
+        self._precision = precision
         self._give_up = give_up
         self._problem: str | None = None
         self._suspected = threading.Event()
@@ -115,7 +118,7 @@ class Watchdog:
         if isinstance(found, str) or found is None:
             return found
         return Golden(image, score, heatmap).disagreement(
-            np.array([found.score], np.float32), found.heatmap[None]
+            np.array([found.score], np.float32), found.heatmap[None], precision=self._precision
         )
 
     def _wait(self, future: "Future[Scored]") -> Scored | str | None:

@@ -3,7 +3,8 @@
 import copy
 import resource
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -15,17 +16,20 @@ from training.features import FeatureCache, FeatureSource
 from training.networks.discriminator import Discriminator, DiscriminatorConfig
 from training.networks.orientation import Orientation
 from training.networks.scorer import Scorer
-from training.progress import Reporter
+from training.progress import Advance, Reporter
 from training.push_pull import PushPull, learn_labels
+from training.step import WARM
 from training.weights import with_discriminator
 from training.worker import Worker
 
-_TRIAL_STEPS = 6
+_TRIAL_STEPS = 8
 _TRIAL_IMAGES = 4
 _LOOKED_AT = 300
 
 
-def foresee(scorer: Scorer, cache: FeatureCache, good: Sequence[LabelledFile]) -> Effort:
+def foresee(
+    scorer: Scorer, cache: FeatureCache, good: Sequence[LabelledFile], worker: Worker
+) -> Effort:
     """What a retraining from here will take: a few steps of one are tried on a copy.
 
     What tells turned parts would take minutes to try, and is not foreseen.
@@ -34,14 +38,28 @@ def foresee(scorer: Scorer, cache: FeatureCache, good: Sequence[LabelledFile]) -
         return measure(cache, good, None)
     few = good[:_TRIAL_IMAGES]
     knowing = Discriminator(DiscriminatorConfig(scorer.shape[0]))
-    started = time.monotonic()
+    clock = _Clock()
     learn_labels(
         with_discriminator(copy.deepcopy(scorer), knowing), cache, few,
         [replace(file, verdict="ng") for file in few], PushPull(steps=_TRIAL_STEPS),
-        Reporter(), Worker(),
+        clock, worker,
     )  # fmt: skip
-    seconds = (time.monotonic() - started) * PushPull.steps / _TRIAL_STEPS
-    return measure(cache, good, seconds)
+    return measure(cache, good, clock.seconds_per_step * PushPull.steps)
+
+
+class _Clock(Reporter):
+    """Shows nothing, and notes what a step of each bar takes, without the first ones, which make
+    the device ready."""
+
+    def __init__(self) -> None:
+        self.seconds_per_step = 0.0
+
+    @contextmanager
+    def bar(self, title: str, total: int) -> Iterator[Advance]:
+        times: list[float] = []
+        yield lambda done, note: times.append(time.monotonic())
+        took = np.diff(times)[WARM:]
+        self.seconds_per_step += float(np.median(took))
 
 
 def measure(

@@ -15,7 +15,7 @@ from training.progress import Reporter
 from training.recipe import FitSettings, Places, Trained, train_recipe
 from training.report import Report, render
 from training.sensitivity import find_spots
-from training.worker import enlisted
+from training.worker import Worker, enlisted
 
 # Good parts whose scores a bundle carries, to be replayed where it is served.
 GOLDEN = 3
@@ -76,7 +76,9 @@ def fit(
         git_commit=git_commit(),
         metrics=trained.test.metrics if trained.test else {},
         appearance=look(source, trained.normals + trained.learned),
-        effort=foresee(trained.scorer, trained.cache, trained.normals),
+        effort=foresee(
+            trained.scorer, trained.cache, trained.normals, Worker(device=worker.device)
+        ),
         sha256={},
     )
     report = render(

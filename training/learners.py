@@ -92,7 +92,7 @@ class Rebuild:
 
         with lesson.reporter.bar("Training", schedule.steps) as advance:
             curve = train(
-                network, schedule, batch, loss, seed=seed, worker=worker,
+                network, schedule, batch, loss, seed=seed, worker=worker, repeatable=True,
                 state=lesson.state(number, schedule) if lesson.state else None,
                 progress=lambda step, value: advance(step, f"loss {value:.1f}"),
             )  # fmt: skip

@@ -9,7 +9,8 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 
 from models.durable import make_directory, write_file
 from training.errors import TrainingError
+from training.step import WARM, step_of
 from training.worker import Worker
 
 Batch = TypeVar("Batch")
@@ -65,56 +67,72 @@ def train(
     state: "TrainingState | None" = None,
     progress: Callable[[int, float], None] | None = None,
     worker: Worker | None = None,
+    repeatable: bool = False,
 ) -> list[float]:
     """Train `network` in place and return the loss of every step.
 
-    `batch(step)` must depend on the step alone, and be this worker's share, where it learns. Where
-    a `state` is given, it is continued from, saved every minute and at an interruption. Raises
-    TrainingError when the loss is not finite.
+    `batch(step)` must depend on the step alone, and be this worker's share, where it learns. A loss
+    is `repeatable` that is tensor arithmetic alone, of batches of one shape: a GPU then records a
+    step and repeats it. Where a `state` is given, it is continued from, saved every minute and at
+    an interruption. Raises TrainingError when the loss is not finite.
     """
     worker = worker or Worker()
     network.to(worker.device)
-    optimiser = torch.optim.AdamW(
-        network.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay
-    )
-    losses = state.load(network, optimiser) if state else []
+    learn = step_of(
+        network, loss, worker, clip=schedule.clip, weight_decay=schedule.weight_decay,
+        repeatable=repeatable,
+    )  # fmt: skip
+    losses = state.load(network, learn.optimiser) if state else []
+    learn.ready()
     network.train()
     saved = time.monotonic()
+    steps = range(len(losses), schedule.steps)
     with _deferred_interrupt() as interrupted:
-        for step in range(len(losses), schedule.steps):
+        for step, given in zip(steps, _batches(batch, steps, worker), strict=True):
             torch.manual_seed(seed * 1_000_003 + step)  # dropout
-            for group in optimiser.param_groups:
-                group["lr"] = schedule.rate(step)
-            with worker.precision():
-                value = loss(batch(step))
-            optimiser.zero_grad()
-            value.backward()
-            # All processes stop at the same step, or one would wait for the others forever.
-            mean, stopping = worker.average(network, value.item(), float(interrupted()))
-            norm = nn.utils.clip_grad_norm_(network.parameters(), schedule.clip)
+            learn.rate(schedule.rate(step))
+            mean, norm, stopping = learn(given, interrupted())
             _check(mean, norm, losses, schedule)
-            optimiser.step()
             losses.append(mean)
             if progress:
                 progress(step + 1, mean)
             due = stopping or time.monotonic() - saved > SAVE_EVERY_S
             if state and worker.rank == 0 and due:
-                state.save(network, optimiser, losses)
+                state.save(network, learn.optimiser, losses)
                 saved = time.monotonic()
             if stopping:
                 raise KeyboardInterrupt
         if state and worker.rank == 0:
-            state.save(network, optimiser, losses)  # what comes after a training can fail, too
+            # What comes after a training can fail, too.
+            state.save(network, learn.optimiser, losses)
         if interrupted():
             raise KeyboardInterrupt
     network.eval().cpu()
     return losses
 
 
-def _check(value: float, norm: Tensor, losses: list[float], schedule: Schedule) -> None:
+def _batches(
+    batch: Callable[[int], Batch], steps: Sequence[int], worker: Worker
+) -> Iterator[Batch]:
+    """The batch of each step; on a GPU, which needs no core, the next is made beside it."""
+    if worker.device.type != "cuda":
+        yield from map(batch, steps)
+        return
+    first, rest = steps[: WARM + 1], steps[WARM + 1 :]
+    yield from map(batch, first)  # nothing else may use a GPU that records
+    with ThreadPoolExecutor(1) as beside:
+        following = [beside.submit(batch, step) for step in rest[:1]]
+        for step in rest:
+            given = following.pop().result()
+            if step < rest[-1]:
+                following.append(beside.submit(batch, step + 1))
+            yield given
+
+
+def _check(value: float, norm: float, losses: list[float], schedule: Schedule) -> None:
     """Raise TrainingError where going on makes no sense, with the likely cause."""
     step = len(losses)
-    if not (math.isfinite(value) and torch.isfinite(norm)):
+    if not (math.isfinite(value) and math.isfinite(norm)):
         raise TrainingError(
             f"The loss became {value} at step {step}.",
             remedy="Look for images that are all one colour; try another --seed.",

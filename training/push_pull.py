@@ -6,6 +6,7 @@ What has no network to push with can still learn to know the labelled defects th
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -48,8 +49,7 @@ class PushPull:
 LEARNING = (Reconstruction, Orientation, Discriminator)
 
 
-@dataclass(frozen=True)
-class _Batch:
+class _Batch(NamedTuple):
     features: Tensor  # (B, K, H, W), as the scorer's parts see them
     cells: Tensor  # (B, H, W), 1 where a mask marks the cell
     defective: Tensor  # (B), 1 for defective
@@ -120,7 +120,7 @@ def _learn(
     with reporter.bar("Learning from labels", settings.steps) as advance:
         return train(
             part.network, schedule, batches, loss, seed=settings.seed, worker=worker,
-            progress=lambda step, value: advance(step, f"loss {value:.3f}"),
+            progress=lambda step, value: advance(step, f"loss {value:.3f}"), repeatable=True,
         )  # fmt: skip
 
 

@@ -76,7 +76,7 @@ def learn_turns(
 
     with reporter.bar("Learning turns", schedule.steps) as advance:
         return train(
-            network, schedule, batch, loss, seed=seed, worker=worker, state=state,
+            network, schedule, batch, loss, seed=seed, worker=worker, state=state, repeatable=True,
             progress=lambda step, value: advance(step, f"loss {value:.2f}"),
         )  # fmt: skip
 

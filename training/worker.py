@@ -75,7 +75,8 @@ class Worker:
     def precision(self) -> AbstractContextManager[object]:
         """bfloat16 where a GPU has it. On a CPU a transformer is no faster in it."""
         if self.device.type == "cuda" and torch.cuda.is_bf16_supported():
-            return torch.autocast("cuda", torch.bfloat16)
+            # Weights that are cast once and kept would not be those of a recording's next steps.
+            return torch.autocast("cuda", torch.bfloat16, cache_enabled=False)
         return nullcontext()
 
 

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import numpy as np
 import typer
@@ -30,15 +30,16 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from models.bundle import FILES, MODEL, open_bundle, write_bundle
-from models.image import decode, resize
-from models.session import open_session
+from models.bundle import FILES, open_bundle, write_bundle
+from models.session import ON_CORES, Device, resolved
 from tests.benchmarks.load import Question, Target, closed_loop, open_loop, summarise
+from tests.benchmarks.loop import Loop
 from tests.benchmarks.material import ARCHITECTURES, bundle_of, camera_images, quantisers
 from tests.benchmarks.subject import PEERS, Subject, kizu, peer
+from training.export import git_commit
 
 BATCHES = (1, 2, 4, 8)
-CONNECTIONS = 16
+LARGE_BATCHES = (1, 4, 8, 16, 32)
 SWAPS = 200
 OVERLOAD_S = 60
 PARTS = ("ceiling", "saturated", "latency", "peers", "overload", "swap", "idle", "memory")
@@ -57,6 +58,9 @@ class Bench:
         seconds: float,
         repeats: int,
         requests: int,
+        *,
+        device: Device = "cpu",
+        connections: int = 16,
     ) -> None:
         self.name = name
         self.store = store
@@ -66,6 +70,9 @@ class Bench:
         self.seconds = seconds
         self.repeats = repeats
         self.requests = requests
+        self.device = resolved(device)
+        self.on_cores = self.device in ON_CORES
+        self.connections = connections
         self.figures: dict[str, Any] = {}
 
     @property
@@ -74,32 +81,45 @@ class Bench:
         return self.store / "cap" / "1"
 
     def ceiling(self) -> None:
-        """Decode, resize and run in a tight loop, by the best batch, and by as many loops beside
-        each other as there are cores, of one thread each."""
-        cores = os.cpu_count() or 1
-        whole = _Loop(self.bundle, self.images)
-        parts = [_Loop(self.bundle, self.images, threads=1) for _ in range(cores)]
-        found: dict[int, list[float]] = {size: [] for size in BATCHES}
-        beside: list[float] = []
-        seconds = self.seconds / len(BATCHES)
+        """What the device does at its best batch, without a service.
+
+        On a CPU: decode, resize and run in a tight loop, and in as many loops beside each other as
+        there are cores, of one thread each. On a GPU: the run alone, and fed by all cores.
+        """
+        whole = Loop(self.bundle, self.images, device=self.device)
+        if self.on_cores:
+            best = self._best(whole.run, BATCHES)
+            most = self._beside_each_other()
+        else:
+            best = self._best(whole.alone, LARGE_BATCHES)
+            most = max(self._best(whole.fed, LARGE_BATCHES).values())
+        self.figures["ceiling"] = {"per_second": best, "best": max(best.values()), "most": most}
+
+    def _best(
+        self, loop: Callable[[int, float], list[float]], sizes: tuple[int, ...]
+    ) -> dict[int, float]:
+        """Images a second by size of batch."""
+        found: dict[int, list[float]] = {size: [] for size in sizes}
         for _ in range(self.repeats):
-            for size in BATCHES:
-                took = whole.run(size, seconds)
+            for size in sizes:
+                took = loop(size, self.seconds / len(sizes))
                 found[size].append(size * len(took) / sum(took))
+        return {size: statistics.median(values) for size, values in found.items()}
+
+    def _beside_each_other(self) -> float:
+        cores = os.cpu_count() or 1
+        parts = [Loop(self.bundle, self.images, threads=1) for _ in range(cores)]
+        rates = []
+        for _ in range(self.repeats):
             with ThreadPoolExecutor(cores) as pool:
-                counts = [pool.submit(part.run, 1, seconds) for part in parts]
-                beside.append(sum(len(c.result()) / sum(c.result()) for c in counts))
-        rates = {size: statistics.median(values) for size, values in found.items()}
-        self.figures["ceiling"] = {
-            "per_second": rates,
-            "best": max(rates.values()),
-            "beside_each_other": statistics.median(beside),
-        }
+                counts = [pool.submit(part.run, 1, self.seconds / len(BATCHES)) for part in parts]
+                rates.append(sum(len(c.result()) / sum(c.result()) for c in counts))
+        return statistics.median(rates)
 
     def saturated(self) -> None:
-        """As many requests as it answers, by 16 connections of a light client."""
+        """As many requests as it answers, by all connections of a light client."""
         with self._kizu() as subject:
-            runs = [self._wrk(subject, CONNECTIONS) for _ in range(self.repeats)]
+            runs = [self._wrk(subject, self.connections) for _ in range(self.repeats)]
         ceiling = self.figures["ceiling"]
         rate = statistics.median(run["per_second"] for run in runs)
         self.figures["saturated"] = {
@@ -107,14 +127,14 @@ class Bench:
             "per_second": rate,
             "p99": statistics.median(run["p99"] for run in runs),
             "of_ceiling": rate / ceiling["best"],
-            "of_loops_beside_each_other": rate / ceiling["beside_each_other"],
+            "of_most": rate / ceiling["most"],
         }
 
     def latency(self) -> None:
         """One request at a time, each time after a tight loop of the same; then at 70 % of what it
         answers at most."""
         peak = self.figures["saturated"]["per_second"]
-        loop = _Loop(self.bundle, self.images)
+        loop = Loop(self.bundle, self.images, device=self.device)
         bare, alone = [], []
         with self._kizu() as subject:
             for _ in range(self.repeats):
@@ -139,7 +159,7 @@ class Bench:
                 data = Path(tempfile.mkdtemp(dir=self.data)) if duties == "kept" else None
                 with peer(name, self.bundle, data) as subject:
                     self._closed(subject, 2, seconds=2)  # warm
-                    runs = [self._wrk(subject, CONNECTIONS) for _ in range(self.repeats)]
+                    runs = [self._wrk(subject, self.connections) for _ in range(self.repeats)]
                 entries[name] = {
                     "per_second": statistics.median(run["per_second"] for run in runs),
                     "p99": statistics.median(run["p99"] for run in runs),
@@ -252,7 +272,7 @@ class Bench:
             answers: dict[int, int] = {}
             for _ in range(10):
                 target = Target(subject.port, questions)
-                loop = closed_loop(target, CONNECTIONS, most=self.requests // 10)
+                loop = closed_loop(target, self.connections, most=self.requests // 10)
                 for answer in uvloop.run(loop):
                     answers[answer.status] = answers.get(answer.status, 0) + 1
                 held.append(subject.memory)
@@ -274,7 +294,7 @@ class Bench:
         # Not removed before the end: where a file system has just let many files go, as ext4, it
         # takes a millisecond to make another one.
         data = Path(tempfile.mkdtemp(dir=self.data))
-        with kizu(store or self.store, data) as subject:
+        with kizu(store or self.store, data, device=self.device) as subject:
             self._closed(subject, 2, seconds=2)  # warm
             yield subject
 
@@ -343,31 +363,6 @@ def _photograph(path: str, jpeg: bytes) -> Question:
     return Question(path, jpeg, "image/jpeg", quantisers(jpeg))
 
 
-class _Loop:
-    """What there is to do for an image, and nothing else."""
-
-    def __init__(self, bundle: Path, images: list[bytes], threads: int = 0) -> None:
-        opened = open_bundle(bundle)
-        self._session = open_session(opened.read(MODEL), device="cpu", threads=threads)
-        self._manifest = opened.manifest
-        self._images = images
-
-    def run(self, size: int, seconds: float) -> list[float]:
-        """What each batch took, in seconds."""
-        took: list[float] = []
-        end = time.perf_counter() + seconds
-        while (began := time.perf_counter()) < end:
-            first = len(took) * size
-            batch = np.stack([self._read(first + i) for i in range(size)])
-            self._session.run(["score", "heatmap"], {"image": batch})
-            took.append(time.perf_counter() - began)
-        return took
-
-    def _read(self, number: int) -> np.ndarray:
-        image = decode(self._images[number % len(self._images)], self._manifest.pixels)
-        return resize(image, self._manifest.input)
-
-
 _BOUNDARY = "kizu-benchmark"
 _LUA = """
 local parts, number, first = {}, 0, 0
@@ -404,11 +399,7 @@ end
 """
 
 
-def _machine() -> dict[str, Any]:
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True,
-        cwd=Path(__file__).parent,
-    ).stdout.strip()  # fmt: skip
+def _machine(device: Device) -> dict[str, Any]:
     processor = next(
         line.split(":")[1].strip()
         for line in Path("/proc/cpuinfo").read_text().splitlines()
@@ -416,7 +407,7 @@ def _machine() -> dict[str, Any]:
     )
     return {
         "cores": os.cpu_count(), "processor": processor, "python": platform.python_version(),
-        "commit": commit,
+        "commit": git_commit(), "device": device,
     }  # fmt: skip
 
 
@@ -431,6 +422,8 @@ def main(
     seconds: Annotated[float, typer.Option(help="Of each measurement.")] = 10.0,
     repeats: Annotated[int, typer.Option(help="Whose median counts.")] = 3,
     requests: Annotated[int, typer.Option(help="Of the part that watches memory.")] = 100_000,
+    connections: Annotated[int, typer.Option(help="Of the client that saturates.")] = 16,
+    device: Annotated[str, typer.Option(help="What runs the model; peers are on the CPU.")] = "cpu",
 ) -> None:
     """Measure the service on this machine."""
     if not shutil.which("wrk"):
@@ -438,12 +431,15 @@ def main(
     work.mkdir(parents=True, exist_ok=True)
     work = work.resolve()
     images = camera_images(work)
-    results: dict[str, Any] = {"machine": _machine(), "bundles": {}}
+    chosen = cast(Device, device)
+    results: dict[str, Any] = {"machine": _machine(resolved(chosen)), "bundles": {}}
     console = Console()
     with tempfile.TemporaryDirectory(dir=work) as data:
         for name in bundles.split(","):
             store = bundle_of(name, work)
-            bench = Bench(name, store, images, work, Path(data), seconds, repeats, requests)
+            bench = Bench(
+                name, store, images, work, Path(data), seconds, repeats, requests,
+                device=chosen, connections=connections)  # fmt: skip
             for part in only.split(","):
                 console.print(f"{name}: {part}")
                 measure: Callable[[], None] = getattr(bench, part)
@@ -463,9 +459,7 @@ def _table(bundles: dict[str, dict[str, Any]]) -> Table:
         "ceiling, images/s": lambda f: f"{f['ceiling']['best']:.1f}",
         "saturated, images/s": lambda f: f"{f['saturated']['per_second']:.1f}",
         "of the ceiling": lambda f: f"{f['saturated']['of_ceiling']:.2f}",
-        "of loops beside each other": (
-            lambda f: f"{f['saturated']['of_loops_beside_each_other']:.2f}"
-        ),
+        "of what all cores can do": lambda f: f"{f['saturated']['of_most']:.2f}",
         "alone, p50 above bare, ms": lambda f: f"{f['latency']['above_bare_ms']:.1f}",
         "at 70 %, p99 / p50": lambda f: f"{f['latency']['p99_of_p50']:.2f}",
         "of the best peer with its duties": lambda f: f"{f['peers']['of_best_kept']:.2f}",

@@ -36,6 +36,23 @@ def test_it_agrees_up_to_the_tolerance(golden: Golden, sign: int) -> None:
     assert "heatmap differs" in str(golden.disagreement(golden.scores, golden.heatmaps + far[1]))
 
 
+def test_half_precision_may_differ_by_a_hundredth(golden: Golden) -> None:
+    heatmaps = np.zeros((2, 4, 5), np.float32)
+    heatmaps[:, 0, 0] = 100, 10
+    golden = Golden(golden.images, np.array([100, 10], np.float32), heatmaps)
+    near, far = np.array([0.99, 0.099], np.float32), np.array([0, 0.12], np.float32)
+    marked = np.zeros_like(heatmaps)
+    marked[:, 2, 2] = 1
+    close = golden.scores + near, heatmaps + near[:, None, None] * marked
+    assert golden.disagreement(*close, precision="fp16") is None
+    assert golden.disagreement(*close)
+    for what, other in (
+        ("score", (golden.scores + far, heatmaps)),
+        ("heatmap", (golden.scores, heatmaps + far[:, None, None] * marked)),
+    ):
+        assert f"{what} differs by 0.12" in str(golden.disagreement(*other, precision="fp16"))
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("what", ["score", "heatmap"])
 def test_one_number_that_is_none_disagrees(golden: Golden, what: str, bad: float) -> None:

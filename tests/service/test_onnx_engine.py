@@ -14,6 +14,10 @@ from service.engine import Outputs
 from service.onnx_engine import OnnxDevice, OnnxEngine, powers_of_two
 from service.settings import Settings
 
+ON_A_GPU = pytest.mark.skipif(
+    "CUDAExecutionProvider" not in ort.get_available_providers(), reason="no CUDA here"
+)
+
 
 @pytest.fixture(scope="module")
 def images(bundle):
@@ -70,9 +74,17 @@ def test_a_size_that_gives_other_results_is_found_at_the_start(bundle, monkeypat
         OnnxEngine(bundle, device, buckets=(1, 2, 4))
 
 
-@pytest.mark.skipif(
-    "CUDAExecutionProvider" not in ort.get_available_providers(), reason="no CUDA here"
-)
+@ON_A_GPU
+def test_half_precision_is_near_to_what_training_saw(bundle, images):
+    plain = OnnxDevice(Settings(device="cuda")).open(bundle).run(images)
+    for recorded in (False, True):
+        device = OnnxDevice(Settings(device="cuda", precision="fp16", cuda_graphs=recorded))
+        half = device.open(bundle).run(images)
+        np.testing.assert_allclose(half.scores, plain.scores, rtol=1e-2)
+        assert not np.array_equal(half.scores, plain.scores)
+
+
+@ON_A_GPU
 def test_a_recorded_run_gives_what_a_plain_one_does(bundle, images):
     plain = OnnxDevice(Settings(device="cuda")).open(bundle).run(images)
     recorded = OnnxDevice(Settings(device="cuda", cuda_graphs=True)).open(bundle)

@@ -8,6 +8,7 @@ from torch import nn
 
 from training.errors import TrainingError
 from training.loop import Schedule, TrainingState, epochs, train
+from training.worker import Worker
 
 SCHEDULE = Schedule(steps=12, batch=4, learning_rate=1e-2)
 
@@ -26,6 +27,10 @@ def run(model, **options):
     )  # fmt: skip
 
 
+def interrupt():
+    os.kill(os.getpid(), signal.SIGINT)
+
+
 def test_a_seed_gives_the_identical_losses():
     assert run(network()) == run(network())
 
@@ -33,19 +38,40 @@ def test_a_seed_gives_the_identical_losses():
 def test_an_interrupted_training_goes_on_as_if_it_had_not_been(tmp_path):
     handler = signal.getsignal(signal.SIGINT)
     whole = run(network())
-
-    def interrupt(step, loss):
-        if step == 5:
-            os.kill(os.getpid(), signal.SIGINT)
-
     state = TrainingState(tmp_path / "c.pt", "this", resume=True)
     with pytest.raises(KeyboardInterrupt):
-        run(network(), state=state, progress=interrupt)
+        run(network(), state=state, progress=lambda step, loss: step == 5 and interrupt())
     steps = []
     resumed = run(network(), state=state, progress=lambda step, loss: steps.append(step))
     assert resumed == whole
     assert steps[0] == 7  # the step that was under way is kept
     assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_a_training_goes_on_from_a_checkpoint_of_a_gpu(tmp_path):
+    """Where steps are recorded, the optimiser keeps its rate and its count on the GPU."""
+    whole = run(network())
+    stopped = TrainingState(tmp_path / "c.pt", "this", resume=True)
+    with pytest.raises(KeyboardInterrupt):
+        run(network(), state=stopped, progress=lambda step, loss: step == 5 and interrupt())
+    saved = torch.load(tmp_path / "c.pt")
+    for group in saved["optimiser"]["param_groups"]:
+        group |= {"lr": torch.tensor(0.1), "fused": True, "capturable": True}
+    torch.save(saved, tmp_path / "c.pt")
+    assert run(network(), state=stopped) == whole
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_a_gpu_that_repeats_a_recorded_step_learns_as_one_that_does_not(tmp_path):
+    worker = Worker(device=torch.device("cuda"))
+    plain = run(network(), worker=worker)
+    recorded = run(network(), worker=worker, repeatable=True)
+    assert recorded == pytest.approx(plain, rel=1e-3)
+    state = TrainingState(tmp_path / "c.pt", "this", resume=True)
+    with pytest.raises(KeyboardInterrupt):
+        run(network(), worker=worker, repeatable=True, state=state,
+            progress=lambda step, loss: step == 7 and interrupt())  # fmt: skip
+    assert run(network(), worker=worker, repeatable=True, state=state) == pytest.approx(recorded)
 
 
 def test_another_trainings_checkpoint_is_refused(tmp_path):
