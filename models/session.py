@@ -5,7 +5,6 @@ from typing import Any, Literal, get_args
 import onnxruntime as ort
 
 from models.errors import DeviceError, ModelError
-from models.half import in_half
 
 Device = Literal["auto", "cpu", "cuda", "tensorrt", "openvino"]
 Precision = Literal["fp32", "fp16"]
@@ -32,8 +31,8 @@ PROVIDERS: dict[str, list[tuple[str, dict[str, str]]]] = {
 _NVIDIA = ("cuda", "tensorrt")
 # Devices whose runs share the processor's cores.
 ON_CORES = ("cpu", "openvino")
-# Devices that compute in half precision: TensorRT where it likes, CUDA as the graph says.
-_HALF: dict[str, dict[str, str]] = {"tensorrt": {"trt_fp16_enable": "1"}, "cuda": {}}
+# What lets a device compute in half precision. The others take a graph as it is written.
+_HALF = {"tensorrt": {"trt_fp16_enable": "1"}}
 # What lets a device record a run's launches once and repeat them, from and to the same memory.
 # TensorRT has a switch as well, but whether it keeps one recording for each size is not known here.
 _RECORDED = {"cuda": {"enable_cuda_graph": "1"}}
@@ -71,7 +70,6 @@ def open_session(
     (provider, choices), *others = PROVIDERS[chosen]
     if precision == "fp16":
         choices = choices | _HALF[chosen]
-        model = in_half(model) if chosen == "cuda" else model
     if recorded:
         choices = choices | _RECORDED[chosen]
     providers: list[Any] = [(provider, choices), *others]

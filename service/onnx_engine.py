@@ -30,10 +30,10 @@ class OnnxDevice:
 
     def __init__(self, settings: Settings, *, under_way: Callable[[], int] = lambda: 0) -> None:
         self._settings = settings
-        self.recorded = settings.cuda_graphs
         self.precision = settings.precision
         self._under_way = under_way
         self.on_cores = resolved(settings.device) in ON_CORES
+        self._records = settings.cuda_graphs and resolved(settings.device) == "cuda"
         self.threads = settings.threads or os.cpu_count() or 1
         self.lanes = min(self.threads, 4) if self.on_cores else 1
         self.max_batch = settings.max_batch or (1 if self.on_cores else 8)
@@ -49,11 +49,17 @@ class OnnxDevice:
         """Load a bundle. Raises BundleError or DeviceError."""
         return OnnxEngine(bundle, self)
 
-    def session(self, model: bytes, threads: int) -> ort.InferenceSession:
+    def records(self, bundle: Bundle) -> bool:
+        """Whether runs of a bundle are CUDA graphs. What sees tiles is a loop, which none holds."""
+        return self._records and not bundle.manifest.input.tile
+
+    def session(
+        self, model: bytes, threads: int, *, recorded: bool = False
+    ) -> ort.InferenceSession:
         """A session of a model by the settings. Raises ModelError or DeviceError."""
         return open_session(
             model, device=self._settings.device, threads=threads,
-            precision=self.precision, recorded=self.recorded,
+            precision=self.precision, recorded=recorded,
         )  # fmt: skip
 
     @contextmanager
@@ -87,7 +93,8 @@ class OnnxEngine:
         # The session is made from the very bytes that were hashed: a file read twice could change.
         try:
             model = bundle.read(MODEL)
-            self._session = device.session(model, device.threads)
+            recorded = device.records(bundle)
+            self._session = device.session(model, device.threads, recorded=recorded)
             self.device = provider_of(self._session)
             self._shared = device
             self._narrow = self._session
@@ -97,10 +104,16 @@ class OnnxEngine:
             if buckets is None:
                 buckets = () if device.on_cores else powers_of_two(device.max_batch)
             # The largest first: memory that was taken is never given back, and the smaller fit in.
-            self._buckets = [
-                _Bucket(self._session, size, golden, recorded=device.recorded)
-                for size in sorted(buckets, reverse=True)
-            ]
+            # A session knows how to convolve one size: given another, cuDNN plans each convolution
+            # anew, every time, some milliseconds each. A recording plans nothing: many share one.
+            sizes = sorted(buckets, reverse=True)
+            alike = recorded or device.on_cores
+            own = {
+                size: self._session if alike or size == sizes[0]
+                else device.session(model, device.threads)
+                for size in sizes
+            }  # fmt: skip
+            self._buckets = [_Bucket(own[size], size, golden, recorded=recorded) for size in sizes]
             replayed = list(self._replay(golden.images))
         except (ModelError, ValueError, KeyError, EngineFailure) as error:
             raise BundleError(f"{bundle.path} cannot be replayed: {error}") from error

@@ -32,13 +32,13 @@ class Settings(BaseSettings):
     )
     precision: Precision = Field(
         "fp32",
-        description="fp16 computes in half precision, on cuda the backbone alone, on "
-        "tensorrt what gains by it; a bundle whose golden vectors it misses is refused.",
+        description="fp16 lets TensorRT compute in half precision; a bundle whose "
+        "golden vectors it misses is refused.",
     )
     cuda_graphs: bool = Field(
-        False,
+        True,
         description="On cuda, record each size of batch as a CUDA graph, which saves the time "
-        "between kernels; a bundle that cannot be recorded, as one that sees tiles, is refused.",
+        "between kernels; not of a bundle that sees tiles, which cannot be recorded.",
     )
     threads: int = Field(0, ge=0, description="CPU threads of one model run; 0 is all cores.")
     promotion: Promotions = Field(

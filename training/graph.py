@@ -5,12 +5,12 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper, version_converter
 
 from models.backbone import Backbone, Stage
-from models.half import BACKBONE
 from training.errors import TrainingError
 from training.tiled_graph import Tiles, tile_by_tile
 
 OPSET = 18
 IR_VERSION = 10
+BACKBONE = "backbone_"
 
 
 def fold_normalisation(

@@ -36,7 +36,7 @@ def test_it_agrees_up_to_the_tolerance(golden: Golden, sign: int) -> None:
     assert "heatmap differs" in str(golden.disagreement(golden.scores, golden.heatmaps + far[1]))
 
 
-def test_half_precision_may_differ_by_a_hundredth(golden: Golden) -> None:
+def test_it_agrees_up_to_a_share_of_what_is_expected(golden: Golden) -> None:
     heatmaps = np.zeros((2, 4, 5), np.float32)
     heatmaps[:, 0, 0] = 100, 10
     golden = Golden(golden.images, np.array([100, 10], np.float32), heatmaps)

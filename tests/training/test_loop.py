@@ -10,6 +10,7 @@ from training.errors import TrainingError
 from training.loop import Schedule, TrainingState, epochs, train
 from training.worker import Worker
 
+CPU = torch.device("cpu")
 SCHEDULE = Schedule(steps=12, batch=4, learning_rate=1e-2)
 
 
@@ -18,12 +19,12 @@ def network():
     return nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.2), nn.Linear(8, 3))
 
 
-def run(model, **options):
+def run(model, device=CPU, **options):
     data = torch.randn(20, 3, generator=torch.Generator().manual_seed(1))
     indices = epochs(20, 4, seed=5)
     return train(
-        model, SCHEDULE, lambda step: data[torch.from_numpy(indices(step))],
-        lambda x: (model(x) - x).square().mean(), seed=5, **options,
+        model, SCHEDULE, lambda step: data[torch.from_numpy(indices(step))].to(device),
+        lambda x: (model(x) - x).square().mean(), seed=5, worker=Worker(device=device), **options,
     )  # fmt: skip
 
 
@@ -63,15 +64,15 @@ def test_a_training_goes_on_from_a_checkpoint_of_a_gpu(tmp_path):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 def test_a_gpu_that_repeats_a_recorded_step_learns_as_one_that_does_not(tmp_path):
-    worker = Worker(device=torch.device("cuda"))
-    plain = run(network(), worker=worker)
-    recorded = run(network(), worker=worker, repeatable=True)
+    cuda = torch.device("cuda")
+    plain = run(network(), cuda)
+    recorded = run(network(), cuda, repeatable=True)
     assert recorded == pytest.approx(plain, rel=1e-3)
     state = TrainingState(tmp_path / "c.pt", "this", resume=True)
     with pytest.raises(KeyboardInterrupt):
-        run(network(), worker=worker, repeatable=True, state=state,
+        run(network(), cuda, repeatable=True, state=state,
             progress=lambda step, loss: step == 7 and interrupt())  # fmt: skip
-    assert run(network(), worker=worker, repeatable=True, state=state) == pytest.approx(recorded)
+    assert run(network(), cuda, repeatable=True, state=state) == pytest.approx(recorded)
 
 
 def test_another_trainings_checkpoint_is_refused(tmp_path):
