@@ -17,6 +17,7 @@ from service.candidates import Candidates
 from service.drift import Drift
 from service.engine import Engine
 from service.errors import install_handlers
+from service.gate import Gate
 from service.inspector import Inspector
 from service.labels import Labels
 from service.live import KEPT, Event, Live
@@ -39,9 +40,11 @@ from service.routes import (
     parts,
     recipes,
     review,
+    session,
     thresholds,
     trainings,
 )
+from service.routes.access import GateMiddleware, needs
 from service.routes.problems import PROBLEMS
 from service.scoring import image_batcher
 from service.settings import Settings
@@ -81,21 +84,23 @@ def create_app(
     app.state.live = Live()  # whoever serves it must end the watching before the connections
     install_handlers(app)
     app.add_middleware(AdmissionMiddleware, paths=("/inspect", "/v1/inspect"))
+    app.add_middleware(GateMiddleware)
     app.add_middleware(AccessMiddleware, max_body_bytes=settings.max_body_bytes)
     for module in (
         inspect, inspections, parts, feedback, review, live, exports, recipes, thresholds, bundles,
-        trainings, cameras, drift, open_inference, health,
+        trainings, cameras, drift, open_inference, session, health,
     ):  # fmt: skip
         app.include_router(module.router)
     # The short forms that cameras and operators' tools use.
-    for path, endpoint, body in (
-        ("/inspect", inspect.inspect, inspect.INSPECT_BODY),
-        ("/feedback", feedback.give_feedback, None),
+    for path, endpoint, body, role in (
+        ("/inspect", inspect.inspect, inspect.INSPECT_BODY, needs("camera")),
+        ("/feedback", feedback.give_feedback, None, needs("operator")),
     ):
         app.add_api_route(
             path,
             endpoint,
             methods=["POST"],
+            dependencies=[role],
             operation_id=f"{endpoint.__name__}_short",
             status_code=201 if path == "/feedback" else 200,
             openapi_extra=body,
@@ -181,6 +186,12 @@ def _open(
         live=live,
         drift=drift,
         shifts=Shifts(settings.shifts),
+        gate=Gate(
+            database,
+            access=settings.access,
+            host=settings.host,
+            session_hours=settings.session_hours,
+        ),
     )
 
 
@@ -193,6 +204,7 @@ def _newest(database: Database) -> list[Inspection]:
 
 
 def _close(state: State) -> None:
+    state.gate.close()
     state.watchdog.close()
     state.batcher.close()  # answers what is in flight
     state.registry.close()

@@ -1,4 +1,4 @@
-"""`kizu`: serve, worker, bundle, snapshot, backup, restore."""
+"""`kizu`: serve, worker, bundle, user, key, snapshot, import, backup, restore."""
 
 import ctypes
 import gc
@@ -8,13 +8,12 @@ import socket
 import threading
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import structlog
 import typer
 import uvicorn
 from fastapi import FastAPI
-from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -22,8 +21,10 @@ from rich.table import Table
 from models.bundle import list_recipes, list_versions, open_bundle
 from models.command import run
 from models.errors import BundleError
+from service.accounts_cli import key_app, user_app
 from service.app import create_app
 from service.backup import back_up, restore
+from service.cli_settings import Data, DatabaseUrl, Store, read_settings
 from service.client import Kizu
 from service.imports import ImportFormat, read_labelled, send
 from service.logs import configure_logging
@@ -48,10 +49,8 @@ app = typer.Typer(
 )  # fmt: skip
 bundle_app = typer.Typer(no_args_is_help=True, help="Verify, list and promote bundles.")
 app.add_typer(bundle_app, name="bundle")
-
-Store = Annotated[Path | None, typer.Option(help="Directory of bundles (KIZU_STORE).")]
-Data = Annotated[Path | None, typer.Option(help="Directory of images and rows (KIZU_DATA).")]
-DatabaseUrl = Annotated[str | None, typer.Option(help="SQLAlchemy URL (KIZU_DATABASE).")]
+app.add_typer(user_app, name="user")
+app.add_typer(key_app, name="key")
 
 
 class _Server(uvicorn.Server):
@@ -99,7 +98,7 @@ def serve(
     """Serve the bundles of a store; every other setting is a KIZU_… variable."""
     configure_logging()
     _share_memory()
-    settings = _settings(
+    settings = read_settings(
         store=store, data=data, database=database, host=host, port=port, device=device
     )
     # One process owns the device, and ends with it, so that whoever watches it starts another.
@@ -132,7 +131,7 @@ def _end_when(lost: threading.Event, server: _Server) -> None:
 def worker_command(store: Store = None, data: Data = None, database: DatabaseUrl = None) -> None:
     """Carry out the retrainings that people ask for in the console, one at a time."""
     configure_logging()
-    settings = _settings(store=store, data=data, database=database)
+    settings = read_settings(store=store, data=data, database=database)
     program = find_program()
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -154,14 +153,14 @@ def verify_command(
 ) -> None:
     """Check every hash, and replay the golden vectors on this machine's device."""
     opened = open_bundle(bundle)
-    engine = OnnxDevice(_settings(device=device)).open(opened)
+    engine = OnnxDevice(read_settings(device=device)).open(opened)
     typer.echo(f"ok: {opened.digest} agrees with its training on {engine.device}")
 
 
 @bundle_app.command("list")
 def list_command(store: Store = None) -> None:
     """List the bundles of a store."""
-    settings = _settings(store=store)
+    settings = read_settings(store=store)
     table = Table("Recipe", "Version", "Made", "From", "Image AUROC", "Hashes")
     for recipe in list_recipes(settings.store):
         for version in list_versions(settings.store, recipe):
@@ -180,7 +179,7 @@ def promote_command(
     database: DatabaseUrl = None,
 ) -> None:
     """Let a version decide from now on; a running service takes it up within seconds."""
-    settings = _settings(store=store, data=data, database=database)
+    settings = read_settings(store=store, data=data, database=database)
     registry = Registry(
         settings.store,
         open_database(settings.database_url),
@@ -199,7 +198,7 @@ def snapshot_command(
     database: DatabaseUrl = None,
 ) -> None:
     """Write the operators' labels as an immutable snapshot for `kizu-train retrain`."""
-    settings = _settings(data=data, database=database)
+    settings = read_settings(data=data, database=database)
     engine = open_database(settings.database_url)
     snapshot = take_snapshot(engine, Blobs(settings.data / "blobs"), out, Wanted(recipe=recipe))
     defective = sum(sample.verdict == "ng" for sample in snapshot.samples)
@@ -218,10 +217,13 @@ def import_command(
     operator: Annotated[str, typer.Option(help="In whose name they are labelled.")],
     format: Annotated[ImportFormat, typer.Option(help="How the folder is laid out.")] = "mvtec",
     url: Annotated[str, typer.Option(help="The service.")] = "http://127.0.0.1:8000",
+    key: Annotated[
+        str | None, typer.Option(envvar="KIZU_KEY", help="An operator's key, where one is needed.")
+    ] = None,
 ) -> None:
     """Have labelled images inspected and labelled by a running service; goes on where it was."""
     found = read_labelled(folder, format)
-    with Kizu(url, patience_s=60) as kizu:
+    with Kizu(url, key=key, patience_s=60) as kizu:
         for one in track(found, "Importing", console=Console(stderr=True)):
             send(kizu, one, recipe, operator)
     typer.echo(f"{len(found)} inspections labelled")
@@ -236,7 +238,7 @@ def backup_command(
     database: DatabaseUrl = None,
 ) -> None:
     """Write all there is of a recipe to one file: bundles, images, results, labels, settings."""
-    settings = _settings(store=store, data=data, database=database)
+    settings = read_settings(store=store, data=data, database=database)
     engine = open_database(settings.database_url)
     with Console(stderr=True).status(f"Backing up {recipe} …") as status:
         missing = back_up(
@@ -255,7 +257,7 @@ def restore_command(
     database: DatabaseUrl = None,
 ) -> None:
     """Add a backup's recipe to what is here; nothing that is here is changed."""
-    settings = _settings(store=store, data=data, database=database)
+    settings = read_settings(store=store, data=data, database=database)
     settings.data.mkdir(parents=True, exist_ok=True)
     engine = open_database(settings.database_url)
     with Console(stderr=True).status(f"Restoring {file} …") as status:
@@ -274,17 +276,6 @@ def _describe(path: Path) -> tuple[str, str, str, str]:
     made = manifest.created_at.strftime("%Y-%m-%d %H:%M")
     origin = f"version {manifest.parent_version}" if manifest.parent_version else manifest.origin
     return made, origin, f"{100 * auroc:.1f}" if auroc is not None else "–", "ok"
-
-
-def _settings(**given: Any) -> Settings:
-    try:
-        return Settings(**{name: value for name, value in given.items() if value is not None})
-    except ValidationError as error:
-        wrong = "; ".join(
-            f"KIZU_{str(item['loc'][0]).upper()} {item['input']!r}: {item['msg']}"
-            for item in error.errors()
-        )
-        raise SettingsError(f"{wrong}.", remedy="See the README's table of settings.") from error
 
 
 def _bind(settings: Settings) -> socket.socket:

@@ -64,12 +64,21 @@ class Kizu:
     """The service at an address. Raises Refused and NoAnswer; a part without a result is not a
     good part.
 
+    `key` is one of `kizu key add`, where the service asks for one.
+
     What is safe to repeat is tried again for `patience_s`, later each time, and no sooner than the
     service asks for.
     """
 
-    def __init__(self, address: str, *, patience_s: float = 10.0, timeout_s: float = 15.0) -> None:
-        self._http = httpx.Client(base_url=address, timeout=timeout_s)
+    def __init__(
+        self,
+        address: str,
+        *,
+        key: str | None = None,
+        patience_s: float = 10.0,
+        timeout_s: float = 15.0,
+    ) -> None:
+        self._http = httpx.Client(base_url=address, timeout=timeout_s, headers=_shown(key))
         self._patience_s = patience_s
 
     def __enter__(self) -> Self:
@@ -123,8 +132,15 @@ class Kizu:
 class AsyncKizu:
     """The same, to be awaited."""
 
-    def __init__(self, address: str, *, patience_s: float = 10.0, timeout_s: float = 15.0) -> None:
-        self._http = httpx.AsyncClient(base_url=address, timeout=timeout_s)
+    def __init__(
+        self,
+        address: str,
+        *,
+        key: str | None = None,
+        patience_s: float = 10.0,
+        timeout_s: float = 15.0,
+    ) -> None:
+        self._http = httpx.AsyncClient(base_url=address, timeout=timeout_s, headers=_shown(key))
         self._patience_s = patience_s
 
     async def __aenter__(self) -> Self:
@@ -173,6 +189,10 @@ class AsyncKizu:
     cancel_training = _later(calls.cancel_training)
     report_drift = _later(calls.report_drift)
     ready = _later(calls.ready)
+
+
+def _shown(key: str | None) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"} if key else {}
 
 
 _GROWING = wait_exponential_jitter(multiplier=0.1, max=5.0)

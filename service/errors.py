@@ -1,6 +1,7 @@
 """What a caller can be told: one tree, one handler, RFC 9457 problem+json.
 
 ServiceError
+- NotLoggedIn 401; Forbidden 403; TooMany 429
 - BadRequest, InvalidImage, BundleRefused 422; UnsupportedMedia 415; TooLarge 413
 - NotFound 404; Conflict, Superseded 409
 - QueueFull, NotReady, StorageUnavailable 503; DeadlinePassed 504; EngineFailure 500
@@ -33,6 +34,25 @@ class ServiceError(KizuError):
     title = "Internal error"
     retryable = False
     retry_after_s: int | None = None
+
+
+class NotLoggedIn(ServiceError):
+    """Nobody known asks."""
+
+    status, type, title = 401, "not-logged-in", "Not logged in"
+
+
+class Forbidden(ServiceError):
+    """Who asks may not."""
+
+    status, type, title = 403, "forbidden", "Forbidden"
+
+
+class TooMany(ServiceError):
+    """More than somebody may ask for, or tries of a password."""
+
+    status, type, title, retryable = 429, "too-many-requests", "Too many requests", True
+    retry_after_s = 1
 
 
 class BadRequest(ServiceError):
@@ -143,7 +163,9 @@ def problem(error: BaseException, request: Request) -> dict[str, Any]:
 def answer(error: BaseException, request: Request) -> JSONResponse:
     """The same as a response."""
     shown = as_service_error(error)
-    headers = {"Retry-After": str(shown.retry_after_s)} if shown.retry_after_s else None
+    headers = {"Retry-After": str(shown.retry_after_s)} if shown.retry_after_s else {}
+    if shown.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
     return JSONResponse(
         problem(error, request),
         status_code=shown.status,

@@ -7,6 +7,7 @@ from pydantic import AwareDatetime, BaseModel, Field, model_validator
 
 from models.appearance import Appearance
 from models.bundle import Thresholds, Verdict
+from service.identity import Role
 from service.recipe_settings import RecipeSettings
 from service.regions import Box, Region
 from service.review import ReviewReason
@@ -516,6 +517,23 @@ class PartResult(BaseModel):
     part_id: str
     verdict: Verdict
     views: list[PartView]
+
+
+class LogInRequest(Closed):
+    """A user's name and password."""
+
+    name: Name
+    password: str = Field(min_length=1, max_length=1000)
+
+
+class SessionStatus(BaseModel):
+    """Who asks, and what they may; with `closed`, one has to be known. A browser that is logged in
+    shows `csrf` with all that it changes, as X-Kizu-CSRF."""
+
+    closed: bool
+    name: str | None
+    role: Role | None
+    csrf: str | None
 
 
 class Health(BaseModel):

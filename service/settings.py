@@ -7,6 +7,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from models.errors import KizuError
 from models.session import Device, Precision
+from service.identity import Access
 from service.promotions import Promotions
 
 
@@ -27,6 +28,12 @@ class Settings(BaseSettings):
     )
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on.")
+    access: Access = Field(
+        "auto",
+        description="closed: whoever asks needs a key or a log-in; open: nobody does; auto: open "
+        "while the service listens on this machine alone and there is no key and no user.",
+    )
+    session_hours: float = Field(12.0, gt=0, description="How long a log-in lasts.")
     device: Device = Field(
         "auto", description="auto, or what must really run: cpu, cuda, tensorrt, openvino."
     )

@@ -8,6 +8,7 @@ from sqlalchemy import Engine as Database
 
 from service.candidates import Candidates
 from service.drift import Drift
+from service.gate import Gate
 from service.inspector import Inspector
 from service.labels import Labels
 from service.live import Live
@@ -43,6 +44,7 @@ class State:
     shifts: Shifts
     recipes: Recipes
     drift: Drift
+    gate: Gate
 
 
 async def _state(request: Request) -> State:  # a plain function would be called in a thread

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from models.bundle import REPORT, Verdict, list_versions, look_into_bundle
 from models.errors import BundleError
 from service.errors import NotFound
+from service.routes.access import Caller, needs
 from service.routes.decisions import candidate_record
 from service.routes.problems import PROBLEMS
 from service.routes.results import result_of
@@ -23,7 +24,9 @@ from service.schemas import (
 from service.state import CurrentState, State
 from service.store import records
 
-router = APIRouter(prefix="/v1/recipes/{recipe}", tags=["bundles"])
+router = APIRouter(
+    prefix="/v1/recipes/{recipe}", tags=["bundles"], dependencies=[needs("operator")]
+)
 
 # A report is a page that training wrote: it may show pictures, and nothing else.
 REPORT_HEADERS = {
@@ -67,9 +70,18 @@ async def list_candidates(state: CurrentState, recipe: str) -> list[CandidateRec
     return await to_thread.run_sync(_candidacies, state, recipe)
 
 
-@router.post("/candidates", operation_id="nominate", status_code=201, responses=PROBLEMS)
-async def nominate(state: CurrentState, recipe: str, asked: CandidateRequest) -> CandidateRecord:
+@router.post(
+    "/candidates",
+    operation_id="nominate",
+    dependencies=[needs("engineer")],
+    status_code=201,
+    responses=PROBLEMS,
+)
+async def nominate(
+    state: CurrentState, caller: Caller, recipe: str, asked: CandidateRequest
+) -> CandidateRecord:
     """Let a version run in the champion's shadow: it is asked too, and decides nothing."""
+    asked = caller.sign(asked)
 
     def write() -> CandidateRecord:
         state.candidates.nominate(recipe, asked.version, by=asked.by, reason=asked.reason)

@@ -2,10 +2,11 @@
 
 from fastapi import APIRouter
 
+from service.routes.access import needs
 from service.schemas import CameraCounts
 from service.state import CurrentState
 
-router = APIRouter(prefix="/v1", tags=["inspection"])
+router = APIRouter(prefix="/v1", tags=["inspection"], dependencies=[needs("operator")])
 
 
 @router.get("/cameras", operation_id="list_cameras")

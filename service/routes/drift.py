@@ -4,10 +4,11 @@ from anyio import to_thread
 from fastapi import APIRouter
 
 from service.drift import CameraDrift
+from service.routes.access import needs
 from service.schemas import DriftReport, DriftTrend
 from service.state import CurrentState
 
-router = APIRouter(prefix="/v1", tags=["inspection"])
+router = APIRouter(prefix="/v1", tags=["inspection"], dependencies=[needs("operator")])
 
 
 @router.get("/drift", operation_id="report_drift")

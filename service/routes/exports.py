@@ -6,11 +6,12 @@ from fastapi import APIRouter, Query
 from starlette.responses import StreamingResponse
 
 from service.exports import MEDIA, ExportFormat, export
+from service.routes.access import needs
 from service.routes.problems import PROBLEMS
 from service.state import CurrentState
 from service.store.wanted import Wanted
 
-router = APIRouter(prefix="/v1", tags=["inspection"])
+router = APIRouter(prefix="/v1", tags=["inspection"], dependencies=[needs("engineer")])
 
 
 class ExportQuery(Wanted):

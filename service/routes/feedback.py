@@ -5,21 +5,26 @@ from fastapi import APIRouter, Response
 from sqlalchemy.orm import Session
 
 from service.errors import NotFound
+from service.routes.access import Caller, check_desk, needs
 from service.routes.problems import PROBLEMS, IdempotencyKey
 from service.routes.results import FOREVER, kept
 from service.schemas import FeedbackRequest, FeedbackResult
 from service.state import CurrentState
 from service.store import records
 
-router = APIRouter(prefix="/v1", tags=["feedback"])
+router = APIRouter(prefix="/v1", tags=["feedback"], dependencies=[needs("operator")])
 
 
 @router.post("/feedback", operation_id="give_feedback", status_code=201, responses=PROBLEMS)
 async def give_feedback(
-    label: FeedbackRequest, state: CurrentState, idempotency_key: IdempotencyKey = None
+    label: FeedbackRequest,
+    state: CurrentState,
+    caller: Caller,
+    idempotency_key: IdempotencyKey = None,
 ) -> FeedbackResult:
     """Label an inspection. Labels are appended; the newest of an inspection counts."""
-    row = await to_thread.run_sync(state.labels.add, label, idempotency_key)
+    check_desk(caller, label.desk)
+    row = await to_thread.run_sync(state.labels.add, caller.sign(label), idempotency_key)
     state.metrics.feedback.labels(row.verdict).inc()
     return FeedbackResult(id=row.id, inspection_id=row.inspection_id, creation_time=row.created_at)
 

@@ -17,6 +17,7 @@ from models.raw import PixelFormat, image_file
 from service.decision import worst
 from service.errors import BadRequest, TooLarge, UnsupportedMedia, problem
 from service.inspector import InspectionRequest
+from service.routes.access import needs
 from service.routes.problems import PROBLEMS, IdempotencyKey
 from service.routes.results import render, result_of
 from service.schemas import BatchItem, BatchResult, HeatmapFormat, InspectionResult, Problem
@@ -24,7 +25,7 @@ from service.state import CurrentState, State
 from service.store.tables import Inspection
 from service.wire import Name
 
-router = APIRouter(prefix="/v1", tags=["inspection"])
+router = APIRouter(prefix="/v1", tags=["inspection"], dependencies=[needs("camera")])
 
 IMAGE_TYPES = ("image/jpeg", "image/png", "image/bmp", "image/tiff", "image/webp")
 RAW = "application/octet-stream"

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from models.appearance import Appearance
 from models.bundle import Verdict
 from service.errors import NotFound
+from service.routes.access import Caller, needs
 from service.routes.decisions import promotion_record, recipe_record, thresholds_record
 from service.routes.problems import PROBLEMS
 from service.routes.results import FOREVER, HEATMAP_TYPES, kept, render, result_of, summary_of
@@ -29,7 +30,7 @@ from service.wire import Name
 
 T = TypeVar("T")
 
-router = APIRouter(prefix="/v1/inspections", tags=["inspection"])
+router = APIRouter(prefix="/v1/inspections", tags=["inspection"], dependencies=[needs("camera")])
 
 DRAFT_BODY: dict[str, Any] = {
     "requestBody": {
@@ -46,7 +47,7 @@ class InspectionQuery(Wanted):
     limit: Annotated[int, Query(ge=1, le=records.PAGE)] = 50
 
 
-@router.get("", operation_id="list_inspections")
+@router.get("", operation_id="list_inspections", dependencies=[needs("operator")])
 async def list_inspections(
     state: CurrentState,
     wanted: Annotated[InspectionQuery, Query()],
@@ -76,7 +77,9 @@ async def get_inspection(state: CurrentState, id: str) -> InspectionResult:
     return await _reading(state, read)
 
 
-@router.get("/{id}/image", operation_id="get_image", responses=PROBLEMS)
+@router.get(
+    "/{id}/image", operation_id="get_image", dependencies=[needs("operator")], responses=PROBLEMS
+)
 async def get_image(state: CurrentState, id: str) -> Response:
     """The image as it came."""
 
@@ -101,7 +104,9 @@ async def get_heatmap(state: CurrentState, id: str, format: HeatmapFormat = "png
     return await _reading(state, read)
 
 
-@router.get("/{id}/trail", operation_id="get_trail", responses=PROBLEMS)
+@router.get(
+    "/{id}/trail", operation_id="get_trail", dependencies=[needs("operator")], responses=PROBLEMS
+)
 async def get_trail(state: CurrentState, id: str) -> InspectionTrail:
     """All that decided an inspection, by whom and why, and all that was said of it."""
 
@@ -134,7 +139,12 @@ async def get_trail(state: CurrentState, id: str) -> InspectionTrail:
     return await _reading(state, read)
 
 
-@router.get("/{id}/feedback", operation_id="list_feedback", responses=PROBLEMS)
+@router.get(
+    "/{id}/feedback",
+    operation_id="list_feedback",
+    dependencies=[needs("operator")],
+    responses=PROBLEMS,
+)
 async def list_feedback(state: CurrentState, id: str) -> list[FeedbackSummary]:
     """All that was ever said of an inspection, the newest first; what was taken back, too."""
 
@@ -145,12 +155,14 @@ async def list_feedback(state: CurrentState, id: str) -> list[FeedbackSummary]:
     return await _reading(state, read)
 
 
-@router.get("/{id}/draft", operation_id="get_draft", responses=PROBLEMS)
-async def get_draft(state: CurrentState, id: str, operator: Name) -> Response:
+@router.get(
+    "/{id}/draft", operation_id="get_draft", dependencies=[needs("operator")], responses=PROBLEMS
+)
+async def get_draft(state: CurrentState, caller: Caller, id: str, operator: Name) -> Response:
     """The mask that an operator is drawing, as PNG; nothing (204) where none was begun."""
 
     def read(session: Session) -> Response:
-        png = drafts.find(session, id, operator)
+        png = drafts.find(session, id, caller.signature(operator))
         return Response(png, media_type="image/png") if png else Response(status_code=204)
 
     return await _reading(state, read)
@@ -159,22 +171,31 @@ async def get_draft(state: CurrentState, id: str, operator: Name) -> Response:
 @router.put(
     "/{id}/draft",
     operation_id="keep_draft",
+    dependencies=[needs("operator")],
     status_code=204,
     openapi_extra=DRAFT_BODY,
     responses=PROBLEMS,
 )
-async def keep_draft(request: Request, state: CurrentState, id: str, operator: Name) -> None:
+async def keep_draft(
+    request: Request, state: CurrentState, caller: Caller, id: str, operator: Name
+) -> None:
     """Keep a mask while it is drawn: a PNG of the image's size. A label takes its place."""
     png = await request.body()
-    await to_thread.run_sync(state.labels.keep_draft, id, operator, png)
+    await to_thread.run_sync(state.labels.keep_draft, id, caller.signature(operator), png)
 
 
-@router.delete("/{id}/draft", operation_id="remove_draft", status_code=204, responses=PROBLEMS)
-async def remove_draft(state: CurrentState, id: str, operator: Name) -> None:
+@router.delete(
+    "/{id}/draft",
+    operation_id="remove_draft",
+    dependencies=[needs("operator")],
+    status_code=204,
+    responses=PROBLEMS,
+)
+async def remove_draft(state: CurrentState, caller: Caller, id: str, operator: Name) -> None:
     """Let go of a mask that was begun."""
 
     def remove(session: Session) -> None:
-        drafts.remove(session, id, operator)
+        drafts.remove(session, id, caller.signature(operator))
         session.commit()
 
     await _reading(state, remove)

@@ -10,6 +10,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from sqlalchemy.orm import Session
 
 from service.live import Event
+from service.routes.access import needs
 from service.routes.problems import PROBLEMS
 from service.routes.results import result_of
 from service.schemas import ShiftCounts
@@ -18,7 +19,7 @@ from service.store import records
 from service.store.tables import Inspection
 from service.wire import Name
 
-router = APIRouter(prefix="/v1", tags=["live"])
+router = APIRouter(prefix="/v1", tags=["live"], dependencies=[needs("operator")])
 
 
 @router.get("/events", operation_id="follow_events", response_class=EventSourceResponse)

@@ -14,6 +14,7 @@ from models.bundle import Bundle, Manifest
 from service.engine import Outputs
 from service.errors import NotFound, UnsupportedMedia
 from service.open_inference import LENGTH_HEADER, metadata, read_request, write_response
+from service.routes.access import needs
 from service.routes.problems import PROBLEMS
 from service.state import CurrentState
 
@@ -30,7 +31,7 @@ _INFER_BODY: dict[str, Any] = {
 }
 
 
-@router.get("", operation_id="server_metadata")
+@router.get("", operation_id="server_metadata", dependencies=[needs("camera")])
 async def server() -> dict[str, Any]:
     """Who answers."""
     return {"name": "kizu", "version": version_of("kizu"), "extensions": ["binary_tensor_data"]}
@@ -50,16 +51,24 @@ async def ready(response: Response, state: CurrentState) -> dict[str, bool]:
     return {"ready": able}
 
 
-@router.get("/models/{recipe}", operation_id="model_metadata")
-@router.get("/models/{recipe}/versions/{version}", operation_id="model_version_metadata")
+@router.get("/models/{recipe}", operation_id="model_metadata", dependencies=[needs("camera")])
+@router.get(
+    "/models/{recipe}/versions/{version}",
+    operation_id="model_version_metadata",
+    dependencies=[needs("camera")],
+)
 async def model(state: CurrentState, recipe: str, version: str | None = None) -> dict[str, Any]:
     """What a model takes and gives."""
     manifest = _decides(state.registry.champion(recipe).bundle, version)
     return metadata(recipe, manifest.version, manifest.input)
 
 
-@router.get("/models/{recipe}/ready", operation_id="model_ready")
-@router.get("/models/{recipe}/versions/{version}/ready", operation_id="model_version_ready")
+@router.get("/models/{recipe}/ready", operation_id="model_ready", dependencies=[needs("camera")])
+@router.get(
+    "/models/{recipe}/versions/{version}/ready",
+    operation_id="model_version_ready",
+    dependencies=[needs("camera")],
+)
 async def model_ready(
     state: CurrentState, recipe: str, version: str | None = None
 ) -> dict[str, bool | str]:
@@ -69,11 +78,18 @@ async def model_ready(
     return {"name": recipe, "ready": True}
 
 
-@router.post("/models/{recipe}/infer", operation_id="infer", openapi_extra=_INFER_BODY)
 @router.post(
-    "/models/{recipe}/versions/{version}/infer", operation_id="infer_version",
+    "/models/{recipe}/infer",
+    operation_id="infer",
+    dependencies=[needs("camera")],
     openapi_extra=_INFER_BODY,
-)  # fmt: skip
+)
+@router.post(
+    "/models/{recipe}/versions/{version}/infer",
+    operation_id="infer_version",
+    dependencies=[needs("camera")],
+    openapi_extra=_INFER_BODY,
+)
 async def infer(
     request: Request, state: CurrentState, recipe: str, version: str | None = None
 ) -> Response:

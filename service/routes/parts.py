@@ -4,13 +4,14 @@ from anyio import to_thread
 from fastapi import APIRouter
 
 from service.decision import worst
+from service.routes.access import needs
 from service.routes.problems import PROBLEMS
 from service.routes.results import result_of
 from service.schemas import PartResult, PartView
 from service.state import CurrentState
 from service.wire import Name
 
-router = APIRouter(prefix="/v1", tags=["inspection"])
+router = APIRouter(prefix="/v1", tags=["inspection"], dependencies=[needs("camera")])
 
 
 @router.get("/parts/{part_id}", operation_id="get_part", responses=PROBLEMS)

@@ -6,6 +6,7 @@ from sqlalchemy.orm import Session
 
 from models.bundle import list_versions
 from service.registry import Champion
+from service.routes.access import Caller, needs
 from service.routes.decisions import promotion_record, recipe_record
 from service.routes.problems import PROBLEMS
 from service.schemas import (
@@ -18,7 +19,7 @@ from service.schemas import (
 from service.state import CurrentState, State
 from service.store import records
 
-router = APIRouter(prefix="/v1/recipes", tags=["recipes"])
+router = APIRouter(prefix="/v1/recipes", tags=["recipes"], dependencies=[needs("operator")])
 
 
 @router.get("", operation_id="list_recipes")
@@ -50,12 +51,17 @@ async def list_revisions(state: CurrentState, recipe: str) -> list[RecipeRevisio
 
 
 @router.post(
-    "/{recipe}/revisions", operation_id="revise_recipe", status_code=201, responses=PROBLEMS
+    "/{recipe}/revisions",
+    operation_id="revise_recipe",
+    dependencies=[needs("engineer")],
+    status_code=201,
+    responses=PROBLEMS,
 )
 async def revise_recipe(
-    state: CurrentState, recipe: str, asked: RecipeRevisionRequest
+    state: CurrentState, caller: Caller, recipe: str, asked: RecipeRevisionRequest
 ) -> RecipeRevisionRecord:
     """Where defects count and from which size on, from the next image on; nothing is retrained."""
+    asked = caller.sign(asked)
     state.registry.champion(recipe)
 
     def write() -> RecipeRevisionRecord:
@@ -72,9 +78,18 @@ async def list_promotions(state: CurrentState, recipe: str) -> list[PromotionRec
     return await to_thread.run_sync(_promotions, state, recipe)
 
 
-@router.post("/{recipe}/promotions", operation_id="promote", status_code=201, responses=PROBLEMS)
-async def promote(state: CurrentState, recipe: str, asked: PromotionRequest) -> PromotionRecord:
+@router.post(
+    "/{recipe}/promotions",
+    operation_id="promote",
+    dependencies=[needs("engineer")],
+    status_code=201,
+    responses=PROBLEMS,
+)
+async def promote(
+    state: CurrentState, caller: Caller, recipe: str, asked: PromotionRequest
+) -> PromotionRecord:
     """Let a version from the store decide, an older one too; no request is dropped."""
+    asked = caller.sign(asked)
 
     def write() -> PromotionRecord:
         state.registry.promote(

@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 
 from service.errors import NotFound
 from service.review import ReviewReason
+from service.routes.access import Caller, check_desk, needs
 from service.routes.problems import PROBLEMS
 from service.routes.results import result_of
 from service.schemas import ClaimRequest, Desk, ReleaseRequest, ReviewEntry, ReviewPage
@@ -16,7 +17,7 @@ from service.store import records, review_queue
 from service.store.tables import ReviewItem
 from service.wire import Name
 
-router = APIRouter(prefix="/v1/review", tags=["review"])
+router = APIRouter(prefix="/v1/review", tags=["review"], dependencies=[needs("operator")])
 
 
 @router.get("", operation_id="list_review", responses=PROBLEMS)
@@ -47,11 +48,12 @@ async def list_review(
 
 
 @router.post("/claims", operation_id="claim_review", responses=PROBLEMS)
-async def claim_review(state: CurrentState, asked: ClaimRequest) -> ReviewPage:
+async def claim_review(state: CurrentState, caller: Caller, asked: ClaimRequest) -> ReviewPage:
     """The next items for one screen: nobody else is given them for five minutes from now.
 
     Asking again gives what the screen holds already, and holds it longer.
     """
+    check_desk(caller, asked.desk)
 
     def take() -> ReviewPage:
         with Session(state.database) as session, session.begin():

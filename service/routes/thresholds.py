@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from models.bundle import Bundle, Thresholds
 from service.consequences import Scores
 from service.errors import BadRequest, Superseded
+from service.routes.access import Caller, needs
 from service.routes.decisions import thresholds_record
 from service.routes.problems import PROBLEMS
 from service.schemas import (
@@ -22,7 +23,9 @@ from service.state import CurrentState, State
 from service.store import records
 from service.store.tables import ThresholdRevision
 
-router = APIRouter(prefix="/v1/recipes/{recipe}", tags=["thresholds"])
+router = APIRouter(
+    prefix="/v1/recipes/{recipe}", tags=["thresholds"], dependencies=[needs("operator")]
+)
 
 
 @router.get("/thresholds", operation_id="list_thresholds", responses=PROBLEMS)
@@ -37,11 +40,18 @@ async def list_thresholds(state: CurrentState, recipe: str) -> list[ThresholdsRe
     return await to_thread.run_sync(read)
 
 
-@router.post("/thresholds", operation_id="set_thresholds", status_code=201, responses=PROBLEMS)
+@router.post(
+    "/thresholds",
+    operation_id="set_thresholds",
+    dependencies=[needs("engineer")],
+    status_code=201,
+    responses=PROBLEMS,
+)
 async def set_thresholds(
-    state: CurrentState, recipe: str, asked: ThresholdsRequest
+    state: CurrentState, caller: Caller, recipe: str, asked: ThresholdsRequest
 ) -> ThresholdsRevision:
     """Draw the lines anew, from the next inspection on; nothing is retrained."""
+    asked = caller.sign(asked)
     bundle = state.registry.champion(recipe).bundle
     if asked.bundle_version != bundle.manifest.version:
         raise Superseded(

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, Response
 from sqlalchemy.orm import Session
 
 from service.errors import NotFound
+from service.routes.access import Caller, needs
 from service.routes.bundles import REPORT_HEADERS
 from service.routes.problems import PROBLEMS
 from service.routes.results import kept
@@ -25,10 +26,15 @@ from service.wire import Name
 
 T = TypeVar("T")
 
-router = APIRouter(prefix="/v1", tags=["trainings"])
+router = APIRouter(prefix="/v1", tags=["trainings"], dependencies=[needs("operator")])
 
 
-@router.post("/recipes/{recipe}/estimate", operation_id="estimate_training", responses=PROBLEMS)
+@router.post(
+    "/recipes/{recipe}/estimate",
+    operation_id="estimate_training",
+    dependencies=[needs("engineer")],
+    responses=PROBLEMS,
+)
 async def estimate_training(
     state: CurrentState, recipe: str, labels: LabelChoice
 ) -> TrainingEstimate:
@@ -39,12 +45,15 @@ async def estimate_training(
 @router.post(
     "/recipes/{recipe}/trainings",
     operation_id="ask_training",
+    dependencies=[needs("engineer")],
     status_code=201,
     responses=PROBLEMS,
 )
-async def ask_training(state: CurrentState, recipe: str, asked: TrainingRequest) -> TrainingStatus:
+async def ask_training(
+    state: CurrentState, caller: Caller, recipe: str, asked: TrainingRequest
+) -> TrainingStatus:
     """Ask for a retraining of the bundle that decides; a worker carries it out."""
-    return await _changed(lambda: state.trainings.ask(recipe, asked))
+    return await _changed(lambda: state.trainings.ask(recipe, caller.sign(asked)))
 
 
 @router.get("/trainings", operation_id="list_trainings", responses=PROBLEMS)
@@ -73,18 +82,31 @@ async def get_training(state: CurrentState, id: str) -> TrainingStatus:
     return await to_thread.run_sync(read)
 
 
-@router.post("/trainings/{id}/cancel", operation_id="cancel_training", responses=PROBLEMS)
-async def cancel_training(state: CurrentState, id: str, asked: CancelRequest) -> TrainingStatus:
+@router.post(
+    "/trainings/{id}/cancel",
+    operation_id="cancel_training",
+    dependencies=[needs("engineer")],
+    responses=PROBLEMS,
+)
+async def cancel_training(
+    state: CurrentState, caller: Caller, id: str, asked: CancelRequest
+) -> TrainingStatus:
     """End it; one that runs ends within seconds."""
-    return await _changed(lambda: state.trainings.cancel(id, by=asked.by))
+    return await _changed(lambda: state.trainings.cancel(id, by=caller.signature(asked.by)))
 
 
 @router.post(
-    "/trainings/{id}/retry", operation_id="retry_training", status_code=201, responses=PROBLEMS
+    "/trainings/{id}/retry",
+    operation_id="retry_training",
+    dependencies=[needs("engineer")],
+    status_code=201,
+    responses=PROBLEMS,
 )
-async def retry_training(state: CurrentState, id: str, asked: CancelRequest) -> TrainingStatus:
+async def retry_training(
+    state: CurrentState, caller: Caller, id: str, asked: CancelRequest
+) -> TrainingStatus:
     """Ask for the same again, from the bundle that decides now."""
-    return await _changed(lambda: state.trainings.retry(id, by=asked.by))
+    return await _changed(lambda: state.trainings.retry(id, by=caller.signature(asked.by)))
 
 
 @router.get("/trainings/{id}/report", operation_id="get_training_report", responses=PROBLEMS)

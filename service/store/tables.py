@@ -1,5 +1,6 @@
 """The tables. Rows are appended and never changed, but for those of work that is not done yet:
-what waits for review, masks that are being drawn, and trainings that run."""
+what waits for review, masks that are being drawn, and trainings that run; and for who may come in.
+"""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -265,3 +266,38 @@ class Worker(Base):
 
     name: Mapped[str] = mapped_column(primary_key=True)
     seen_at: Mapped[datetime]
+
+
+class User(Base):
+    """Somebody who logs in with a password, and what they may."""
+
+    __tablename__ = "users"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    role: Mapped[str]
+    password: Mapped[str]
+    created_at: Mapped[datetime]
+
+
+class LogIn(Base):
+    """A browser in which a user has logged in."""
+
+    __tablename__ = "log_ins"
+
+    digest: Mapped[str] = mapped_column(primary_key=True)
+    user_name: Mapped[str] = mapped_column(ForeignKey("users.name"), index=True)
+    ends_at: Mapped[datetime]
+
+
+class ApiKey(Base):
+    """What a camera or another program shows in the place of a password. Never removed."""
+
+    __tablename__ = "api_keys"
+
+    digest: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(index=True)
+    role: Mapped[str]
+    created_at: Mapped[datetime]
+    revoked_at: Mapped[datetime | None]
+    per_second: Mapped[float | None]
+    max_bytes: Mapped[int | None]

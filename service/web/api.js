@@ -2,6 +2,7 @@
 
 import { t } from './texts.js';
 
+const SESSION = '/v1/session';
 const JSON_TYPE = { 'Content-Type': 'application/json' };
 
 /** Why there is no result: an RFC 9457 problem, or no answer at all. */
@@ -20,6 +21,32 @@ export class Problem extends Error {
 export function newKey() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   return Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');
+}
+
+// What a user's browser shows with all that it changes; who asks where nobody is known, and who is
+// told of every answer to it.
+let csrf = null;
+let askWho = null;
+let tell = () => {};
+
+export const readSession = async () => known(await get(SESSION));
+export const logIn = async (name, password) => known(await post(SESSION, { name, password }));
+
+export async function logOut() {
+  await ask(SESSION, { method: 'DELETE' });
+  return readSession();
+}
+
+/** `ask` resolves once somebody has logged in: what was refused is then sent again. `know` is given
+ * every session that is found. */
+export function watchSession(ask, know) {
+  askWho = ask;
+  tell = know;
+}
+
+function known(session) {
+  csrf = session.csrf;
+  tell(session);
 }
 
 /** The state of the service; not being ready is an answer too. */
@@ -138,8 +165,19 @@ function resultOf(status, body) {
 }
 
 async function send(path, options = {}, seconds = 15, whole = false) {
+  const shown = csrf;
+  const answer = await sendOnce(path, options, seconds, whole);
+  if (path === SESSION) return answer;
+  if (answer.status === 401 && askWho) await askWho();
+  else if (answer.status === 403 && shown) await readSession(); // another tab may have logged in
+  else return answer;
+  return csrf === shown ? answer : sendOnce(path, options, seconds, whole);
+}
+
+async function sendOnce(path, options, seconds, whole) {
   try {
-    const response = await fetch(path, { ...options, signal: AbortSignal.timeout(1000 * seconds) });
+    const headers = { ...options.headers, ...(csrf && options.method ? { 'X-Kizu-CSRF': csrf } : {}) };
+    const response = await fetch(path, { ...options, headers, signal: AbortSignal.timeout(1000 * seconds) });
     const type = response.headers.get('content-type') ?? '';
     if (whole && response.ok) return { status: response.status, type, blob: await response.blob() };
     return { status: response.status, type, body: parsed(type, await response.text()) };

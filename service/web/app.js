@@ -3,6 +3,7 @@
 import { listRecipes, Problem, readHealth } from './api.js';
 import { byId, element, fill, setText } from './element.js';
 import { resend } from './labels.js';
+import { begin, leave as logOut, may, session } from './session.js';
 import { chooseLanguage, currentLanguage, languages, t } from './texts.js';
 import * as drift from './views/drift.js';
 import * as history from './views/history.js';
@@ -20,6 +21,7 @@ const TABS = {
   training: 'Training', recipe: 'Recipe', drift: 'Drift',
 };
 const LANGUAGE_NAMES = { en: 'English', ja: '日本語' };
+const CHANGING = ['thresholds', 'models', 'training', 'recipe'];
 const EVERY_MS = 3000;
 
 /** What every view is given: the recipe and the operator that are chosen, and how to ask who. */
@@ -31,11 +33,11 @@ const shell = {
     return names.includes(wanted) ? wanted : names[0] ?? null;
   },
   get operator() {
-    return byId('operator').value.trim();
+    return session.name ?? byId('operator').value.trim();
   },
   /** The operator's name; null, and the field is shown, where there is none. */
   askOperator() {
-    return byId('operator').reportValidity() ? this.operator : null;
+    return session.name || byId('operator').reportValidity() ? this.operator : null;
   },
   open: (path) => { location.hash = `#/${path}`; },
 };
@@ -58,6 +60,10 @@ async function show() {
     fill(place, element('p', { class: 'empty' }, t('No bundle is loaded. Fit one into the store with kizu-train fit; this page notices.')));
     return;
   }
+  if (CHANGING.includes(name) && !may('engineer')) {
+    const note = element('p', { class: 'may-look' }, t('You can look at this; to change it takes an engineer.'));
+    byId('view').prepend(note);
+  }
   const left = await view.open(place, shell, rest.map(decodeURIComponent));
   if (turn === shown) leave = left ?? (() => {});
   else left?.(); // another view was asked for meanwhile
@@ -78,9 +84,16 @@ function drawFrame() {
       localStorage.setItem('kizu.recipe', target.value);
       show();
     } }),
-    operator,
+    session.name ? user() : operator,
     element('select', { id: 'language', 'aria-label': t('Language'), onchange: ({ target }) => chooseLanguage(target.value) },
       languages.map((one) => element('option', { value: one, selected: one === currentLanguage() }, LANGUAGE_NAMES[one]))));
+}
+
+function user() {
+  return element('span', { class: 'user' },
+    element('strong', {}, session.name),
+    element('span', { class: 'quiet' }, t(session.role)),
+    element('button', { onclick: () => logOut() }, t('Log out')));
 }
 
 function markTab(name) {
@@ -132,4 +145,9 @@ function drawState(state, text, title = '') {
 drawFrame();
 drawState('waiting', t('connecting …'));
 window.addEventListener('hashchange', () => begun && show());
-look();
+begin(() => {
+  drawFrame();
+  if (begun) drawRecipes();
+}).catch((error) => {
+  if (!(error instanceof Problem)) throw error; // look() says that nothing answers
+}).finally(look);

@@ -1,0 +1,62 @@
+"""What takes which role, and who asks."""
+
+from typing import Annotated, Any
+
+from fastapi import Depends, Request
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.errors import Forbidden, NotLoggedIn
+from service.identity import Identity, Role
+from service.schemas import Desk
+
+# Where nobody comes by without being known. The rest is the console's files, and what follows.
+_GUARDED = ("/v1/", "/v2/", "/inspect", "/feedback")
+# Whoever logs in is not yet known; whether the service is well is no secret.
+PUBLIC = ("/v1/session", "/v2/health/live", "/v2/health/ready")
+
+
+class GateMiddleware:
+    """Finds out who asks, before anything of what they send is read."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            request = Request(scope)
+            identity = await scope["state"]["kizu"].gate.identify(request)
+            path = scope["path"]
+            if identity is None and path.startswith(_GUARDED) and path not in PUBLIC:
+                raise NotLoggedIn("Nobody known asks.", remedy="Log in, or send a key.")
+            request.state.identity = identity
+        await self._app(scope, receive, send)
+
+
+def needs(role: Role) -> Any:
+    """A route's dependency: only who has the role, or a higher one, may."""
+
+    async def check(request: Request) -> None:
+        identity: Identity | None = request.state.identity
+        if identity is None:
+            raise NotLoggedIn("Nobody known asks.", remedy="Log in, or send a key.")
+        if not identity.may(role):
+            who = identity.name or "Whoever is not known"
+            raise Forbidden(f"This takes the role {role!r}, and {who} has {identity.role!r}.")
+
+    check.role = role  # type: ignore[attr-defined]
+    return Depends(check)
+
+
+def check_desk(identity: Identity, desk: Desk) -> None:
+    """Raise Forbidden where somebody would sit at the desk that settles disagreements, and may
+    not."""
+    if desk == "engineer" and not identity.may("engineer"):
+        raise Forbidden("Disagreements are settled by engineers.")
+
+
+async def _caller(request: Request) -> Identity:
+    identity: Identity = request.state.identity
+    return identity
+
+
+Caller = Annotated[Identity, Depends(_caller)]
