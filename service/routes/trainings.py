@@ -32,7 +32,6 @@ router = APIRouter(prefix="/v1", tags=["trainings"], dependencies=[needs("operat
 @router.post(
     "/recipes/{recipe}/estimate",
     operation_id="estimate_training",
-    dependencies=[needs("engineer")],
     responses=PROBLEMS,
 )
 async def estimate_training(

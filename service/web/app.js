@@ -3,6 +3,7 @@
 import { listRecipes, Problem, readHealth } from './api.js';
 import { byId, element, fill, setText } from './element.js';
 import { resend } from './labels.js';
+import { askName } from './operator.js';
 import { begin, leave as logOut, may, session } from './session.js';
 import { chooseLanguage, currentLanguage, languages, t } from './texts.js';
 import * as drift from './views/drift.js';
@@ -35,12 +36,20 @@ const shell = {
   get operator() {
     return session.name ?? byId('operator').value.trim();
   },
-  /** The operator's name; null, and the field is shown, where there is none. */
-  askOperator() {
-    return session.name || byId('operator').reportValidity() ? this.operator : null;
+  /** The operator's name, asked for where there is none; null where it was not told. */
+  async askOperator() {
+    return this.operator || remember(await askName());
   },
   open: (path) => { location.hash = `#/${path}`; },
 };
+
+function remember(name) {
+  if (name) {
+    byId('operator').value = name;
+    localStorage.setItem('kizu.operator', name);
+  }
+  return name;
+}
 
 let leave = () => {};
 let shown = 0;

@@ -1,7 +1,7 @@
 // Drawing a mask on a picture: tools, undo by stroke, and a draft that is kept while it is drawn.
 
 import { getDraft, getMask, keepDraft, removeDraft } from './api.js';
-import { element, fill } from './element.js';
+import { element, fill, setText } from './element.js';
 import { Mask } from './mask.js';
 import { attempt } from './notices.js';
 import { t } from './texts.js';
@@ -19,17 +19,26 @@ export class Drawing {
     this.tool = 'move';
     this.size = 8;
     this.mask = null;
+    this.state = '';
     this.saving = Promise.resolve();
+    this.#build();
     this.drawBar();
   }
 
-  /** Begin with what there is of an inspection: the operator's draft, or the mask of its label. */
-  async begin(item) {
+  /** Begin with what there is of an inspection: a mask that comes back, the operator's draft, or the
+   * mask of its label. */
+  async begin(item, back = null) {
     await this.flush();
     this.item = item;
     this.mask = null;
     this.changed = false;
+    this.state = '';
     this.choose('move');
+    if (back) {
+      this.mask = back;
+      this.#hasChanged();
+      return;
+    }
     await attempt(t('Mask'), async () => {
       const operator = this.operator();
       const draft = operator ? await getDraft(item.id, operator) : null;
@@ -76,8 +85,9 @@ export class Drawing {
     this.#hasChanged();
   }
 
+  /** Of a polygon that is open, its last corner; else the last stroke. */
   undo() {
-    this.#change((mask) => mask.undo());
+    if (!this.picture.undoCorner()) this.#change((mask) => mask.undo());
   }
 
   redo() {
@@ -118,21 +128,35 @@ export class Drawing {
     this.changed = false;
   }
 
+  /** The bar's buttons; made once, so that the focus stays where it is. */
+  #build() {
+    const button = (title, key, act) => element('button', { type: 'button', onclick: act }, t(title), ...(key ? [' ', element('kbd', {}, key)] : []));
+    this.tools = Object.entries(TOOLS).map(([tool, [title, key]]) => element('button', {
+      type: 'button', class: 'tool', 'aria-keyshortcuts': key, data: { tool }, onclick: () => this.choose(tool),
+    }, t(title), ' ', element('kbd', {}, key)));
+    this.close = button('Close polygon', '⏎', () => this.picture.close());
+    this.width = element('output', { 'aria-label': t('Brush in pixels') });
+    this.back = button('Undo', 'z', () => this.undo());
+    this.forth = button('Redo', 'y', () => this.redo());
+    this.none = button('Clear', '', () => this.clear());
+    this.saved = element('span', { class: 'saved', role: 'status' });
+    fill(this.bar, this.tools, this.close,
+      element('span', { class: 'size' },
+        element('button', { type: 'button', 'aria-label': t('Smaller'), onclick: () => this.resize(-1) }, '−'), this.width,
+        element('button', { type: 'button', 'aria-label': t('Larger'), onclick: () => this.resize(1) }, '+')),
+      this.back, this.forth, this.none, this.saved);
+  }
+
   drawBar() {
     const { mask } = this;
-    fill(this.bar,
-      Object.entries(TOOLS).map(([tool, [title, key]]) => element('button', {
-        type: 'button', class: 'tool', 'aria-pressed': String(tool === this.tool), 'aria-keyshortcuts': key, data: { tool },
-        onclick: () => this.choose(tool),
-      }, t(title), ' ', element('kbd', {}, key))),
-      element('span', { class: 'size' },
-        element('button', { type: 'button', 'aria-label': t('Smaller'), onclick: () => this.resize(-1) }, '−'),
-        element('output', { 'aria-label': t('Brush in pixels') }, `${this.size} px`),
-        element('button', { type: 'button', 'aria-label': t('Larger'), onclick: () => this.resize(1) }, '+')),
-      element('button', { type: 'button', disabled: !mask?.canUndo, onclick: () => this.undo() }, t('Undo'), ' ', element('kbd', {}, 'z')),
-      element('button', { type: 'button', disabled: !mask?.canRedo, onclick: () => this.redo() }, t('Redo'), ' ', element('kbd', {}, 'y')),
-      element('button', { type: 'button', disabled: !mask?.any, onclick: () => this.clear() }, t('Clear')),
-      element('span', { class: 'saved', role: 'status' }, this.state ?? ''));
+    const corners = this.picture.corners.length;
+    for (const one of this.tools) one.setAttribute('aria-pressed', String(one.dataset.tool === this.tool));
+    this.close.hidden = corners < 3;
+    setText(this.width, `${this.size} px`);
+    this.back.disabled = !mask?.canUndo && !corners;
+    this.forth.disabled = !mask?.canRedo;
+    this.none.disabled = !mask?.any;
+    setText(this.saved, this.state);
   }
 
   #change(change) {

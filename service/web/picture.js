@@ -6,7 +6,7 @@ import { t } from './texts.js';
 
 const MOST_ZOOM = 40;
 const STEP = 1.25;
-const CLOSE_PX = 10;
+const CLOSE_PX = 24; // a finger's
 
 /** Fetch an inspection's pictures ahead, so that they are there when they are wanted. */
 export function prefetch(item) {
@@ -21,10 +21,12 @@ const overlayOf = (item) => `${item.heatmap}?format=overlay`;
 
 export class Picture {
   /** In an empty element. `onDraw` is told of each stroke: ('line', [x0, y0, x1, y1, phase]),
-   * ('box', corners) or ('polygon', corners), in pixels of the image. */
-  constructor(stage, { onDraw = () => {} } = {}) {
+   * ('box', corners) or ('polygon', corners), in pixels of the image; `onCorners` of each change of
+   * a polygon that is not closed yet. */
+  constructor(stage, { onDraw = () => {}, onCorners = () => {} } = {}) {
     this.stage = stage;
     this.onDraw = onDraw;
+    this.onCorners = onCorners;
     this.tool = 'move';
     this.item = null;
     this.view = { x: 0, y: 0, scale: 1 };
@@ -108,11 +110,22 @@ export class Picture {
     if (corners.length >= 3) this.onDraw('polygon', corners);
   }
 
+  /** Take the last corner of an open polygon back; whether there was one. */
+  undoCorner() {
+    if (!this.corners.length) return false;
+    this.corners.pop();
+    this.#sketch(this.corners);
+    this.onCorners();
+    return true;
+  }
+
   /** Leave what was begun. */
   cancel() {
+    const open = this.corners.length > 0;
     this.corners = [];
     this.start = null;
     fill(this.pencil);
+    if (open) this.onCorners();
   }
 
   #layer(name, address, alt) {
@@ -225,11 +238,15 @@ export class Picture {
     else if (!last || last[0] !== at[0] || last[1] !== at[1]) {
       this.corners.push(at);
       this.#sketch(this.corners);
+      this.onCorners();
     }
   }
 
   #sketch(corners) {
-    fill(this.pencil, element('polygon', { points: corners.map((at) => at.join(',')).join(' ') }));
+    const [first] = this.corners;
+    fill(this.pencil,
+      element('polygon', { points: corners.map((at) => at.join(',')).join(' ') }),
+      first && element('circle', { cx: first[0], cy: first[1], r: 7 / this.view.scale }));
   }
 
   #onStage(event) {

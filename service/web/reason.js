@@ -4,10 +4,10 @@ import { element } from './element.js';
 import { t } from './texts.js';
 
 /** Ask for a reason. Gives `{by, reason}`, or null where it was called off. */
-export function askReason(shell, title, text) {
-  const by = shell.askOperator();
-  if (!by) return Promise.resolve(null);
-  const reason = element('input', { required: true, maxLength: 200, autocomplete: 'off', 'aria-label': t('Reason') });
+export async function askReason(shell, title, text) {
+  const by = await shell.askOperator();
+  if (!by) return null;
+  const reason = element('input', { required: true, pattern: '.*\\S.*', maxLength: 200, autocomplete: 'off', 'aria-label': t('Reason') });
   const dialog = element('dialog', {},
     element('form', { method: 'dialog' },
       element('h2', {}, title),
@@ -21,7 +21,7 @@ export function askReason(shell, title, text) {
   return new Promise((resolve) => {
     dialog.addEventListener('close', () => {
       dialog.remove();
-      resolve(dialog.returnValue === 'done' ? { by, reason: reason.value.trim() || '–' } : null);
+      resolve(dialog.returnValue === 'done' ? { by, reason: reason.value.trim() } : null);
     });
   });
 }

@@ -141,3 +141,62 @@ def test_the_picture_is_zoomed_and_moved_and_fits_again(review):
     assert review.locator(".sheet").bounding_box()["x"] > larger["x"]
     review.keyboard.press("0")
     assert review.locator(".sheet").bounding_box() == pytest.approx(whole)
+
+
+def labelled(page, api, part):
+    """The mask of the label that was given last, once it has arrived."""
+    page.wait_for_function("() => localStorage.getItem('kizu.labels') === '[]'")
+    [label, *_] = api.get(f"/v1/inspections/{part['id']}/feedback").json()
+    return pixels(api.get(f"/v1/feedback/{label['id']}/mask").content)
+
+
+@pytest.mark.parametrize("verdict", ["n", "o"])
+def test_a_mask_comes_back_with_the_label_that_is_taken_back(review, api, part, verdict):
+    tool(review, "brush")
+    stroke(review, (20, 20), (40, 20))
+    drawn = shown(review)
+    review.keyboard.press(verdict)
+    expect(review.locator(".empty")).to_be_visible()
+    review.get_by_role("button", name="Take back").click()
+    expect(review.locator(".head")).to_contain_text("part m1")
+    expect(review.locator(".saved")).to_have_text("mask kept")
+    assert np.array_equal(shown(review), drawn)
+    review.keyboard.press("n")
+    assert np.array_equal(labelled(review, api, part), drawn)
+
+
+def test_a_polygon_that_is_still_open_goes_into_the_label(review, api, part):
+    tool(review, "polygon")
+    for corner in ((10, 10), (30, 10), (30, 30)):
+        review.mouse.click(*at(review, *corner))
+    review.keyboard.press("n")
+    marked = labelled(review, api, part)
+    assert marked[12, 28]
+    assert not marked[28, 12]
+
+
+def test_undo_takes_back_a_corner_and_then_the_stroke_before(review):
+    tool(review, "box")
+    stroke(review, (40.5, 20.5), (49.5, 29.5))
+    box = shown(review)
+    tool(review, "polygon")
+    for corner in ((10, 10), (30, 10), (30, 30)):
+        review.mouse.click(*at(review, *corner))
+    expect(review.get_by_role("button", name="Close polygon")).to_be_visible()
+    for _ in range(3):
+        review.keyboard.press("z")
+        assert np.array_equal(shown(review), box)
+    expect(review.get_by_role("button", name="Close polygon")).to_be_hidden()
+    review.keyboard.press("z")
+    assert not shown(review).any()
+
+
+def test_buttons_keep_the_focus_and_answer_enter(review):
+    button = review.get_by_role("button", name="Brush")
+    button.focus()
+    review.keyboard.press("Enter")
+    expect(button).to_have_attribute("aria-pressed", "true")
+    expect(button).to_be_focused()
+    review.get_by_role("button", name="unsure").focus()
+    review.keyboard.press("Enter")
+    expect(review.locator(".empty")).to_be_visible()

@@ -39,11 +39,12 @@ TAKES = {
         give_feedback give_feedback_short get_mask list_review claim_review release_review
         follow_events count_shift list_cameras report_drift list_recipes get_recipe list_revisions
         list_promotions list_bundles get_report list_candidates compare_shadow list_thresholds
-        foresee_thresholds count_scores list_trainings get_training get_training_report
+        foresee_thresholds count_scores estimate_training list_trainings get_training
+        get_training_report
     """,
     "engineer": """
-        revise_recipe promote nominate set_thresholds estimate_training ask_training cancel_training
-        retry_training export_inspections
+        revise_recipe promote nominate set_thresholds ask_training cancel_training retry_training
+        export_inspections
     """,
     None: "get_session log_in log_out live ready server_live server_ready",
 }

@@ -1,16 +1,35 @@
 // One inspection, with everything that decided it and everything that was said of it.
 
-import { getTrail } from '../api.js';
+import { getTrail, Problem } from '../api.js';
 import { element, fill, verdictMark } from '../element.js';
-import { attempt } from '../notices.js';
+import { send } from '../labels.js';
+import { attempt, showProblem } from '../notices.js';
 import { Picture } from '../picture.js';
 import { labelText, numberText, percentileText, percentText, t, timeText } from '../texts.js';
 
 export async function open(place, shell, [id = '']) {
-  await attempt(t('Inspection'), async () => draw(place, await getTrail(id)));
+  const again = () => attempt(t('Inspection'), async () => draw(place, await getTrail(id), (verdict) => label(shell, id, verdict, again)));
+  const found = await again();
+  if (!found) fill(place, element('p', { class: 'empty' }, t('There is nothing to show.'), ' ', back()));
 }
 
-function draw(place, trail) {
+const back = () => element('button', { type: 'button', onclick: () => window.history.back() }, t('Back'));
+
+/** Say what a part is; masks are drawn in the review. */
+async function label(shell, id, verdict, again) {
+  const operator = await shell.askOperator();
+  if (!operator) return;
+  try {
+    const { inspection } = await getTrail(id);
+    await send({ inspection_id: id, verdict, operator, supersedes: inspection.feedback?.id ?? null });
+  } catch (error) {
+    if (!(error instanceof Problem)) throw error;
+    showProblem(t('Label {verdict}', { verdict: t(verdict) }), error);
+  }
+  await again();
+}
+
+function draw(place, trail, onLabel) {
   const { inspection: item } = trail;
   const stage = element('div', { id: 'stage', 'aria-label': t('Image of the part') });
   const picture = new Picture(stage);
@@ -19,6 +38,7 @@ function draw(place, trail) {
   fill(place,
     element('div', { class: 'work' },
       element('div', { class: 'head' },
+        back(),
         verdictMark(item.verdict, t(item.verdict), { class: 'verdict large' }),
         element('span', {}, element('b', {}, numberText(item.score)), ` ${percentileText(item.percentile)}`),
         item.is_simulated && element('span', { class: 'reason' }, t('simulated'))),
@@ -28,7 +48,7 @@ function draw(place, trail) {
         element('label', {}, marks, ` ${t('regions')}`), ' ',
         element('a', { href: item.image, target: '_blank', rel: 'noopener' }, t('image, full size')), ' ',
         element('a', { href: `${item.heatmap}?format=npy`, download: `${item.id}.npy` }, t('raw heatmap')))),
-    element('aside', {}, facts(trail), labels(trail.labels)));
+    element('aside', {}, labels(trail.labels, onLabel), facts(trail)));
   picture.show(item);
 }
 
@@ -61,9 +81,12 @@ function regionsText({ regions }) {
   return t('{n}, the highest peak {peak} over {size}', { n: regions.length, peak: numberText(peak), size });
 }
 
-function labels(said) {
+function labels(said, onLabel) {
   return element('section', {},
     element('h2', {}, t('Labels')),
+    element('p', { class: 'buttons', role: 'group', 'aria-label': t('Label this part') }, ['ok', 'ng', 'unsure'].map((verdict) => element('button', {
+      type: 'button', data: { verdict }, onclick: () => onLabel(verdict),
+    }, verdictMark(verdict, t(verdict))))),
     said.length
       ? element('ol', { class: 'labels' }, said.map((one) => element('li', {},
         element('b', {}, one.verdict === 'withdrawn' ? t('taken back') : labelText(one)),

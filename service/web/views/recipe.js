@@ -11,11 +11,15 @@ const NUMBERS = { mm_per_pixel: 'mm per pixel', smallest_mm2: 'smallest region t
 const EMPTY = { counted: [], ignored: [], mm_per_pixel: null, smallest_mm2: null, number: null, product: null, sampled: 0.02, reference: null };
 
 export async function open(place, shell) {
+  let view = null;
   await attempt(t('Recipe'), async () => {
     const revisions = await listRevisions(shell.recipe);
-    const view = new Recipe(place, shell, revisions);
+    view = new Recipe(place, shell, revisions);
     await view.begin();
   });
+  const onKey = (event) => view?.onKey(event);
+  document.addEventListener('keydown', onKey);
+  return () => document.removeEventListener('keydown', onKey);
 }
 
 class Recipe {
@@ -31,7 +35,7 @@ class Recipe {
   async begin() {
     const item = await this.reference();
     const stage = element('div', { id: 'stage', 'aria-label': t('Image of the part') });
-    this.picture = new Picture(stage, { onDraw: (_, corners) => this.add(corners) });
+    this.picture = new Picture(stage, { onDraw: (_, corners) => this.add(corners), onCorners: () => this.drawTools() });
     this.tools = element('div', { class: 'tools', role: 'toolbar' });
     this.fields = element('div', { class: 'fields' });
     this.list = element('ol', { class: 'revisions' });
@@ -77,9 +81,17 @@ class Recipe {
     this.drawTools();
   }
 
+  /** Of a polygon that is open, its last corner; else the last area. */
   undo() {
+    if (this.picture.undoCorner() || !this.undone.length) return;
     this.settings[this.undone.pop()].pop();
     this.drawTools();
+  }
+
+  onKey({ target, key, ctrlKey, metaKey, altKey }) {
+    if (document.querySelector('dialog[open]') || target.matches('input, select, textarea, button, a') || ctrlKey || metaKey || altKey) return;
+    const act = { Enter: () => this.picture.close(), Escape: () => this.picture.cancel(), z: () => this.undo() }[key];
+    if (act && this.item) act();
   }
 
   drawTools() {
@@ -87,11 +99,11 @@ class Recipe {
     const tool = (name, title) => element('button', { type: 'button', class: 'tool', 'aria-pressed': String(this.tool === name), onclick: () => this.choose(name) }, title);
     const kind = (name, title) => element('button', { type: 'button', class: `kind ${name}`, 'aria-pressed': String(this.kind === name), onclick: () => this.choose(this.tool, name) }, title);
     fill(this.tools,
-      kind('counted', t('Only here defects count')), kind('ignored', t('Here they do not')),
+      kind('counted', t('Only here defects count')), kind('ignored', t('Ignore this area')),
       tool('polygon', t('Polygon')), tool('box', t('Box')), tool('move', t('Move')),
-      element('button', { type: 'button', disabled: !this.undone.length, onclick: () => this.undo() }, t('Undo')),
+      element('button', { type: 'button', disabled: !this.undone.length && !this.picture.corners.length, onclick: () => this.undo() }, t('Undo')),
       element('button', { type: 'button', disabled: !counted.length && !ignored.length, onclick: () => this.clear() }, t('The whole image counts')),
-      this.tool === 'polygon' && element('span', { class: 'quiet' }, t('A click for each corner; a double click ends it.')));
+      this.tool === 'polygon' && element('span', { class: 'quiet' }, t('A click for each corner; the first one again, or Enter, closes it.')));
     if (this.areas) fill(this.areas, ['counted', 'ignored'].flatMap((name) => this.settings[name].map((polygon) => element('polygon', { class: name, points: polygon.map(([x, y]) => `${x * this.item.width},${y * this.item.height}`).join(' ') }))));
   }
 

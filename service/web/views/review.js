@@ -11,8 +11,10 @@ import { countText, labelText, numberText, percentileText, t, timeText } from '.
 const AHEAD = 3;
 const RENEW_MS = 60_000;
 const UNDONE = 50;
+// A glove bounces: what is pressed so soon after a part has come was meant for the one before.
+const BOUNCE_MS = 350;
 const REASONS = {
-  near: 'near to a line', review: 'sent to review', ng: 'rejected', sampled: 'a sample of what passed',
+  near: 'close to a threshold', review: 'sent to review', ng: 'rejected', sampled: 'a sample of what passed',
   candidate: 'champion and candidate disagree', unsure: 'an operator is not sure', disagreement: 'operators disagree',
 };
 const VERDICT_KEYS = { o: 'ok', n: 'ng', u: 'unsure' };
@@ -46,6 +48,7 @@ export async function open(place, shell) {
 class Review {
   constructor(place, shell) {
     this.shell = shell;
+    this.place = place;
     this.desk = sessionStorage.getItem('kizu.desk') ?? 'operator';
     this.entries = [];
     this.pictures = new Map();
@@ -59,13 +62,17 @@ class Review {
   build(place) {
     const stage = element('div', { id: 'stage', tabIndex: -1, 'aria-label': t('Image of the part') });
     this.bar = element('div', { class: 'tools', role: 'toolbar', 'aria-label': t('Mask') });
-    this.picture = new Picture(stage, { onDraw: (kind, what) => this.drawing.draw(kind, what) });
+    this.picture = new Picture(stage, {
+      onDraw: (kind, what) => this.drawing.draw(kind, what), onCorners: () => this.drawing.drawBar(),
+    });
     this.drawing = new Drawing(this.picture, this.bar, () => this.shell.operator || null);
     this.head = element('div', { class: 'head' });
     this.side = element('div', { class: 'side' });
     this.classes = element('div', { class: 'classes', role: 'group', 'aria-label': t('Defect class') });
     this.defect = element('input', { maxLength: 100, placeholder: t('another defect class'), autocomplete: 'off', 'aria-label': t('Defect class') });
-    this.empty = element('p', { class: 'empty', role: 'status' });
+    this.nothing = element('p', { role: 'status' });
+    this.lastBack = element('button', { type: 'button', onclick: () => this.takeBack() }, t('Take back'), ' ', element('kbd', {}, '⌫'));
+    this.empty = element('div', { class: 'empty' }, this.nothing, this.lastBack);
     this.opacity = element('input', { type: 'range', min: 0, max: 1, step: 0.05, value: this.heat, 'aria-label': t('Heatmap'),
       oninput: ({ target }) => this.setHeat(Number(target.value)) });
     this.desks = element('select', { 'aria-label': t('Desk'), onchange: ({ target }) => this.chooseDesk(target.value) },
@@ -79,7 +86,8 @@ class Review {
           type: 'button', data: { verdict }, 'aria-keyshortcuts': verdict[0], onclick: () => this.label(verdict),
         }, verdictMark(verdict, t(verdict)), ' ', element('kbd', {}, verdict[0]))),
         element('button', { type: 'button', 'aria-keyshortcuts': 's', onclick: () => this.skip() }, t('Skip'), ' ', element('kbd', {}, 's')),
-        element('button', { type: 'button', class: 'takeback', onclick: () => this.takeBack() }, t('Take back'), ' ', element('kbd', {}, '⌫'))));
+        this.back = element('button', { type: 'button', class: 'takeback', onclick: () => this.takeBack() }, t('Take back'), ' ', element('kbd', {}, '⌫')),
+        this.last = element('span', { class: 'last', role: 'status' })));
     fill(place,
       this.work,
       element('aside', {},
@@ -89,7 +97,9 @@ class Review {
           element('button', { type: 'button', 'aria-label': t('Zoom out'), onclick: () => this.picture.zoomOut() }, '−'),
           element('button', { type: 'button', onclick: () => this.picture.fit() }, t('Fit'), ' ', element('kbd', {}, '0')),
           element('button', { type: 'button', 'aria-label': t('Zoom in'), onclick: () => this.picture.zoomIn() }, '+')),
-        element('h2', {}, t('Defect class')), this.classes, this.defect,
+        element('h2', {}, verdictMark('ng', t('ng because of'))), this.classes,
+        element('p', { class: 'other' }, this.defect,
+          element('button', { type: 'button', onclick: () => this.label('ng') }, verdictMark('ng', t('ng')), ' ', element('kbd', {}, '⏎'))),
         this.side),
       this.empty);
     this.drawEmpty();
@@ -115,7 +125,7 @@ class Review {
 
   /** The parts that were labelled here, at this desk. */
   labelled() {
-    return this.done.filter(({ desk }) => desk === this.desk).map(({ item }) => item.id);
+    return this.done.filter(({ desk, answer }) => answer && desk === this.desk).map(({ item }) => item.id);
   }
 
   showNext() {
@@ -123,15 +133,19 @@ class Review {
     this.show(entry);
   }
 
-  show(entry) {
+  show(entry, mask = null) {
     this.current = entry;
+    this.place.classList.add('fresh');
+    clearTimeout(this.bounce);
+    this.bounce = setTimeout(() => this.place.classList.remove('fresh'), BOUNCE_MS);
     this.drawEmpty();
+    this.drawLast();
     if (!entry) return;
     const { inspection: item } = entry;
     this.defect.value = item.feedback?.defect_class ?? '';
     this.picture.show(item);
     this.setHeat(this.heat);
-    this.drawing.begin(item);
+    this.drawing.begin(item, mask);
     this.drawHead(entry);
     this.drawClasses(item.recipe_id);
   }
@@ -164,12 +178,23 @@ class Review {
     }, name, ' ', element('kbd', {}, String(index + 1)))));
   }
 
+  /** What was done last, which Take back would undo. */
+  drawLast() {
+    const last = this.done.at(-1);
+    this.back.disabled = !last;
+    this.lastBack.hidden = !last;
+    const part = last && (last.item.part_id ?? timeText(last.item.creation_time));
+    const what = last && (last.answer ? [t(last.verdict), last.defect].filter(Boolean).join(' · ') : t('skipped'));
+    setText(this.last, last ? t('last: {part}, {what}', { part, what }) : '');
+  }
+
   drawEmpty() {
     const empty = this.current === null;
+    if (empty) fill(this.side);
     this.work.hidden = empty;
     this.empty.hidden = !empty;
     const nothing = this.desk === 'engineer' ? t('Operators agree: nothing waits for an engineer.') : t('Nothing waits for review.');
-    setText(this.empty, empty ? nothing : '');
+    setText(this.nothing, empty ? nothing : '');
   }
 
   setHeat(opacity) {
@@ -181,10 +206,15 @@ class Review {
   async label(verdict, defect = this.defect.value.trim()) {
     const { current } = this;
     if (!current || this.labelling) return;
-    const operator = this.shell.askOperator();
-    if (!operator) return;
     this.labelling = true;
+    const operator = await this.shell.askOperator();
+    if (!operator || this.current !== current) {
+      this.labelling = false;
+      return;
+    }
     const { inspection: item } = current;
+    if (verdict === 'ng') this.picture.close(); // a polygon that is open is meant, too
+    const drawn = this.drawing.mask;
     const mask = verdict === 'ng' ? await this.drawing.encoded() : null;
     this.drawing.forget();
     const label = {
@@ -192,7 +222,9 @@ class Review {
       ...(verdict === 'ng' && defect && { defect_class: defect }), ...(mask && { mask }),
     };
     if (verdict === 'ng' && defect && this.known && !this.known.names.includes(defect)) this.known.names.push(defect);
-    const done = { item, entry: current, desk: this.desk, answer: send(label) };
+    const done = {
+      item, entry: current, desk: this.desk, verdict, defect: verdict === 'ng' ? defect : '', drawn, answer: send(label),
+    };
     this.done.push(done);
     if (this.done.length > UNDONE) this.done.shift();
     this.pictures.delete(item.id);
@@ -207,28 +239,39 @@ class Review {
     } catch (error) {
       if (!(error instanceof Problem)) throw error;
       if (!error.retryable) this.done = this.done.filter((one) => one !== done);
-      else showProblem(t('{n} labels wait to be sent', { n: unsent() }), error);
+      this.drawLast();
+      if (error.retryable) showProblem(t('{n} labels wait to be sent', { n: unsent() }), error);
     }
     await this.refill();
   }
 
-  /** Back to the part that was labelled last, and its label undone. */
+  /** Back to the part that was labelled or skipped last, and its label undone. */
   async takeBack() {
-    const done = this.done.pop();
-    const operator = this.shell.askOperator();
-    if (!done || !operator) return;
-    const gone = await attempt(t('Take back'), async () => {
+    const done = this.done.at(-1);
+    if (!done || this.takingBack) return;
+    this.takingBack = true;
+    const gone = !done.answer || await this.#withdraw(done);
+    this.takingBack = false;
+    if (!gone) return;
+    this.done = this.done.filter((one) => one !== done);
+    this.skipped = this.skipped.filter((id) => id !== done.item.id);
+    if (this.current) this.entries.unshift(this.current);
+    this.show(done.entry, done.drawn?.any ? done.drawn : null);
+  }
+
+  async #withdraw(done) {
+    const operator = await this.shell.askOperator();
+    return operator && attempt(t('Take back'), async () => {
       const stored = await done.answer;
       await send({ inspection_id: done.item.id, verdict: 'withdrawn', operator, desk: this.desk, supersedes: stored.id });
     });
-    if (!gone) return;
-    if (this.current) this.entries.unshift(this.current);
-    this.show(done.entry);
   }
 
   skip() {
-    if (!this.current) return;
-    const { id } = this.current.inspection;
+    if (!this.current || this.labelling) return;
+    const { inspection: item } = this.current;
+    const { id } = item;
+    this.done.push({ item, entry: this.current, desk: this.desk, drawn: this.drawing.mask });
     this.skipped.push(id);
     attempt(t('Skip'), () => releaseReview({ session, inspections: [id] }));
     this.showNext();
@@ -250,13 +293,15 @@ class Review {
 
   onKey(event) {
     const { target, key } = event;
+    if (document.querySelector('dialog[open]')) return;
     if (key === 'Escape') {
       this.picture.cancel();
       document.activeElement.blur();
     }
     if (target === this.defect && key === 'Enter') return void this.label('ng');
     const typing = target.matches('input:not([type=range]), select, textarea');
-    if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
+    const pressing = (key === 'Enter' || key === ' ') && target.matches('button, a, summary');
+    if (typing || pressing || event.ctrlKey || event.metaKey || event.altKey) return;
     if (this.#act(key.length === 1 ? key.toLowerCase() : key, event.repeat)) event.preventDefault();
   }
 
@@ -274,7 +319,7 @@ class Review {
     }
     const actions = {
       s: () => this.skip(), Backspace: () => this.takeBack(), z: () => drawing.undo(), y: () => drawing.redo(),
-      h: () => this.setHeat(this.heat > 0 ? 0 : 0.6), Enter: () => picture.close(),
+      h: () => this.setHeat(this.heat > 0 ? 0 : 0.6), ...(picture.corners.length && { Enter: () => picture.close() }),
       '[': () => drawing.resize(-1), ']': () => drawing.resize(1),
       '+': () => picture.zoomIn(), '-': () => picture.zoomOut(), 0: () => picture.fit(),
     };

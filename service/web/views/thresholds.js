@@ -36,7 +36,7 @@ class Thresholds {
     this.caution = element('div', {});
     this.revisions = element('ol', { class: 'revisions' });
     this.fields = Object.fromEntries(['review', 'ng'].map((name) => [name, element('input', {
-      type: 'number', step: 'any', 'aria-label': t(name), onchange: ({ target }) => this.move(name, Number(target.value)),
+      type: 'number', step: 'any', 'aria-label': t(name), onchange: ({ target }) => this.type(name, target.value),
     })]));
     this.save = element('button', { type: 'button', class: 'primary', onclick: () => this.keep() }, t('Use these'));
     this.back = element('button', { type: 'button', onclick: () => this.set(this.scores.thresholds) }, t('Back to those in force'));
@@ -63,10 +63,18 @@ class Thresholds {
     this.foresee();
   }
 
-  move(name, value) {
-    if (!Number.isFinite(value)) return;
+  /** What is typed takes the other line along; what is no number changes nothing. */
+  type(name, text) {
+    const value = Number(text);
     const { review, ng } = this.lines;
-    this.set(name === 'review' ? { review: value, ng: Math.max(value, ng) } : { ng: value, review: Math.min(value, review) });
+    if (text.trim() === '' || !Number.isFinite(value)) this.placeLines();
+    else this.set(name === 'review' ? { review: value, ng: Math.max(value, ng) } : { ng: value, review: Math.min(value, review) });
+  }
+
+  /** A line that is dragged stops at the other one. */
+  move(name, value) {
+    const { review, ng } = this.lines;
+    this.set(name === 'review' ? { review: Math.min(value, ng), ng } : { review, ng: Math.max(value, review) });
   }
 
   draw() {
@@ -194,8 +202,10 @@ class Thresholds {
       : element('li', { class: 'quiet' }, t('None yet: those that the model came with are in force.')));
   }
 
+  /** Where a score stands; one that lies beyond stands at the edge. */
   x(value) {
-    return (WIDTH * (value - this.low)) / (this.high - this.low);
+    const share = (value - this.low) / (this.high - this.low);
+    return WIDTH * Math.min(1, Math.max(0, share));
   }
 
   valueAt(event) {

@@ -52,8 +52,14 @@ export async function open(place, shell) {
   }
 
   const act = {
-    cancel: (id) => shell.askOperator() && attempt(t('Cancel'), () => cancelTraining(id, shell.operator)).then(look),
-    retry: (id) => shell.askOperator() && attempt(t('Try again'), () => retryTraining(id, shell.operator)).then(look),
+    cancel: async (id) => {
+      const by = await shell.askOperator();
+      if (by) await attempt(t('Cancel'), () => cancelTraining(id, by)).then(look);
+    },
+    retry: async (id) => {
+      const by = await shell.askOperator();
+      if (by) await attempt(t('Try again'), () => retryTraining(id, by)).then(look);
+    },
   };
   let drawn = '';
 
