@@ -10,9 +10,10 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy.orm import Session
 
-from service.cli_settings import Data, DatabaseUrl, read_settings
+from service.cli_settings import Data, DatabaseUrl, at_the_terminal, read_settings
 from service.identity import Role
 from service.store import accounts
+from service.store.audit import acts
 from service.store.database import open_database
 
 user_app = typer.Typer(no_args_is_help=True, help="People who log in.")
@@ -122,8 +123,11 @@ def _session(data: Data, database: DatabaseUrl) -> Iterator[Session]:
     settings = read_settings(data=data, database=database)
     settings.data.mkdir(parents=True, exist_ok=True)
     engine = open_database(settings.database_url)
-    with Session(engine) as session, session.begin():
-        yield session
+    try:
+        with acts(at_the_terminal()), Session(engine) as session, session.begin():
+            yield session
+    finally:
+        engine.dispose()
 
 
 def _password() -> str:

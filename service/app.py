@@ -27,6 +27,7 @@ from service.pace import Pace
 from service.recipes import Recipes
 from service.registry import Registry
 from service.routes import (
+    audit,
     bundles,
     cameras,
     drift,
@@ -88,7 +89,7 @@ def create_app(
     app.add_middleware(AccessMiddleware, max_body_bytes=settings.max_body_bytes)
     for module in (
         inspect, inspections, parts, feedback, review, live, exports, recipes, thresholds, bundles,
-        trainings, cameras, drift, open_inference, session, health,
+        trainings, cameras, drift, open_inference, session, audit, health,
     ):  # fmt: skip
         app.include_router(module.router)
     # The short forms that cameras and operators' tools use.

@@ -17,6 +17,7 @@ from fastapi import FastAPI
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from sqlalchemy.orm import Session
 
 from models.bundle import list_recipes, list_versions, open_bundle
 from models.command import run
@@ -24,13 +25,14 @@ from models.errors import BundleError
 from service.accounts_cli import key_app, user_app
 from service.app import create_app
 from service.backup import back_up, restore
-from service.cli_settings import Data, DatabaseUrl, Store, read_settings
+from service.cli_settings import Data, DatabaseUrl, Store, at_the_terminal, read_settings
 from service.client import Kizu
 from service.imports import ImportFormat, read_labelled, send
 from service.logs import configure_logging
 from service.onnx_engine import OnnxDevice
 from service.registry import Registry
 from service.settings import Settings, SettingsError
+from service.store.audit import acts, verify
 from service.store.blobs import Blobs
 from service.store.database import open_database
 from service.store.snapshot import take_snapshot
@@ -47,10 +49,12 @@ app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
     help="Serve Kizu's bundles and keep what operators say.",
 )  # fmt: skip
+audit_app = typer.Typer(no_args_is_help=True, help="Who changed what that decides.")
 bundle_app = typer.Typer(no_args_is_help=True, help="Verify, list and promote bundles.")
 app.add_typer(bundle_app, name="bundle")
 app.add_typer(user_app, name="user")
 app.add_typer(key_app, name="key")
+app.add_typer(audit_app, name="audit")
 
 
 class _Server(uvicorn.Server):
@@ -186,8 +190,29 @@ def promote_command(
         OnnxDevice(settings).open,
         promotion=settings.promotion,
     )
-    registry.promote(recipe, version, by=by, reason=reason)
+    with acts(at_the_terminal()):
+        registry.promote(recipe, version, by=by, reason=reason)
     typer.echo(f"{recipe}: version {version} decides")
+
+
+@audit_app.command("verify")
+def verify_audit_command(
+    head: Annotated[
+        str | None,
+        typer.Option(help="What this said before, NUMBER:DIGEST: that the log was not cut off."),
+    ] = None,
+    data: Data = None,
+    database: DatabaseUrl = None,
+) -> None:
+    """Check that no entry of the audit log was changed or taken out; says its head to be noted."""
+    settings = read_settings(data=data, database=database)
+    engine = open_database(settings.database_url)
+    try:
+        with Session(engine) as session:
+            number, digest = verify(session, head)
+    finally:
+        engine.dispose()
+    typer.echo(f"{number}:{digest}")
 
 
 @app.command("snapshot")

@@ -17,11 +17,11 @@ Asked = TypeVar("Asked", bound=BaseModel)
 @dataclass(frozen=True)
 class Identity:
     """Somebody who is known: a `user` who logged in, an API `key`, or `anyone` where the service
-    stands open."""
+    stands open; a person at the `command` line, or the `process` itself."""
 
     name: str
     role: Role
-    kind: Literal["user", "key", "anyone"]
+    kind: Literal["user", "key", "anyone", "command", "process"]
 
     def may(self, role: Role) -> bool:
         """Whether this is allowed to do what takes a role."""

@@ -536,6 +536,21 @@ class SessionStatus(BaseModel):
     csrf: str | None
 
 
+class AuditRecord(BaseModel):
+    """A change of what decides: who made it (`kind` says how they are known), and what it was. Its
+    digest covers all records before."""
+
+    number: int
+    creation_time: AwareDatetime
+    name: str
+    kind: str
+    role: str
+    action: str
+    subject: str
+    details: dict[str, Any]
+    digest: str
+
+
 class Health(BaseModel):
     """Whether the service can decide, on what, and what it refuses to load."""
 

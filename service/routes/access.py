@@ -6,8 +6,9 @@ from fastapi import Depends, Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.errors import Forbidden, NotLoggedIn
-from service.identity import Identity, Role
+from service.identity import ANYONE, Identity, Role
 from service.schemas import Desk
+from service.store.audit import acts
 
 # Where nobody comes by without being known. The rest is the console's files, and what follows.
 _GUARDED = ("/v1/", "/v2/", "/inspect", "/feedback")
@@ -29,6 +30,9 @@ class GateMiddleware:
             if identity is None and path.startswith(_GUARDED) and path not in PUBLIC:
                 raise NotLoggedIn("Nobody known asks.", remedy="Log in, or send a key.")
             request.state.identity = identity
+            with acts(identity or ANYONE):
+                await self._app(scope, receive, send)
+            return
         await self._app(scope, receive, send)
 
 

@@ -301,3 +301,21 @@ class ApiKey(Base):
     revoked_at: Mapped[datetime | None]
     per_second: Mapped[float | None]
     max_bytes: Mapped[int | None]
+
+
+class AuditEntry(Base):
+    """Who changed what. `digest` is of all else in the row, and `previous` that of the row before:
+    to change one entry is to change all that follow. The database lets none be changed."""
+
+    __tablename__ = "audit_entries"
+
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    created_at: Mapped[datetime]
+    name: Mapped[str]
+    kind: Mapped[str]
+    role: Mapped[str]
+    action: Mapped[str]
+    subject: Mapped[str]
+    details: Mapped[str]
+    previous: Mapped[str]
+    digest: Mapped[str]

@@ -102,13 +102,13 @@ def test_a_finger_that_bounces_labels_one_part(review, api, waiting):
 
 def test_what_was_skipped_is_taken_back_before_what_was_labelled(review, api, waiting):
     review.keyboard.press("o")
-    expect(review.locator(".last")).to_have_text("last: p102, ok")
+    expect(review.locator(".before")).to_have_text("last: p102, ok")
     review.keyboard.press("s")
-    expect(review.locator(".last")).to_have_text("last: p125, skipped")
+    expect(review.locator(".before")).to_have_text("last: p125, skipped")
     expect(review.locator(".head")).to_contain_text("part p250")
     review.keyboard.press("Backspace")
     expect(review.locator(".head")).to_contain_text("part p125")
-    expect(review.locator(".last")).to_have_text("last: p102, ok")
+    expect(review.locator(".before")).to_have_text("last: p102, ok")
     review.wait_for_function("() => localStorage.getItem('kizu.labels') === '[]'")
     assert labels(api, waiting) == ["ok", None, None]
     review.keyboard.press("n")

@@ -46,6 +46,7 @@ TAKES = {
         revise_recipe promote nominate set_thresholds ask_training cancel_training retry_training
         export_inspections
     """,
+    "admin": "list_audit",
     None: "get_session log_in log_out live ready server_live server_ready",
 }
 ROLE_OF = {name: role for role, names in TAKES.items() for name in names.split()}

@@ -87,7 +87,7 @@ class Review {
         }, verdictMark(verdict, t(verdict)), ' ', element('kbd', {}, verdict[0]))),
         element('button', { type: 'button', 'aria-keyshortcuts': 's', onclick: () => this.skip() }, t('Skip'), ' ', element('kbd', {}, 's')),
         this.back = element('button', { type: 'button', class: 'takeback', onclick: () => this.takeBack() }, t('Take back'), ' ', element('kbd', {}, '⌫')),
-        this.last = element('span', { class: 'last', role: 'status' })));
+        this.last = element('span', { class: 'before', role: 'status' })));
     fill(place,
       this.work,
       element('aside', {},
