@@ -8,6 +8,7 @@ that are there already stay, so that it can be done again after it was interrupt
 import hashlib
 import json
 import os
+import re
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
@@ -109,6 +110,7 @@ def restore(
     try:
         with zipfile.ZipFile(file) as archive:
             recipe = _check_head(archive, file)
+            _check_names(archive)
             with tempfile.TemporaryDirectory(dir=_made(store), prefix=".restoring-") as place:
                 bundles = _check_bundles(archive, recipe, Path(place), store)
                 progress(f"{len(bundles)} versions")
@@ -170,6 +172,18 @@ def _check_head(archive: zipfile.ZipFile, file: Path) -> str:
     recipe = str(head["recipe"])
     check_recipe_name(recipe)
     return recipe
+
+
+def _check_names(archive: zipfile.ZipFile) -> None:
+    """Nothing is in it that no backup writes, least of all what would lie elsewhere."""
+    tables = "|".join(table.name for table in _TABLES)
+    files = "|".join(re.escape(name) for name in (*FILES, MANIFEST))
+    known = re.compile(
+        rf"{re.escape(HEAD)}|bundles/[1-9][0-9]*/({files})|rows/({tables})\.jsonl|blobs/[0-9a-f]{{64}}"
+    )
+    for name in archive.namelist():
+        if not known.fullmatch(name):
+            raise BackupError(f"{name!r} belongs to no backup.", remedy="Copy the backup again.")
 
 
 def _check_bundles(archive: zipfile.ZipFile, recipe: str, place: Path, store: Path) -> list[Bundle]:

@@ -5,6 +5,7 @@ import gc
 import os
 import signal
 import socket
+import ssl
 import threading
 import time
 from pathlib import Path
@@ -60,15 +61,18 @@ app.add_typer(audit_app, name="audit")
 class _Server(uvicorn.Server):
     """Says when it listens: only then does a request reach it. Raises why it could not start."""
 
-    def __init__(self, service: FastAPI, listener: socket.socket) -> None:
+    def __init__(self, service: FastAPI, listener: socket.socket, settings: Settings) -> None:
         # Access lines, and why it cannot start, are said by Kizu itself.
         super().__init__(
             uvicorn.Config(
-                service, access_log=False, log_level="critical", timeout_graceful_shutdown=30
+                service, access_log=False, log_level="critical", timeout_graceful_shutdown=30,
+                ssl_certfile=settings.tls_certificate, ssl_keyfile=settings.tls_key,
             )
-        )
+        )  # fmt: skip
         self._service = service
         self._listener = listener
+        self._scheme = "https" if settings.tls_certificate else "http"
+        _load_certificate(self.config, settings)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         try:
@@ -80,11 +84,25 @@ class _Server(uvicorn.Server):
         gc.collect()
         gc.freeze()
         host, port = self._listener.getsockname()[:2]
-        log.info("listening", url=f"http://{host}:{port}/")
+        log.info("listening", url=f"{self._scheme}://{host}:{port}/")
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._service.state.live.close()  # or each watcher would be waited for
         await super().shutdown(sockets)
+
+
+def _load_certificate(config: uvicorn.Config, settings: Settings) -> None:
+    """Before anything else is: what is wrong with it is known at once. Raises SettingsError."""
+    if settings.tls_key and not settings.tls_certificate:
+        raise SettingsError("There is a key and no certificate.", remedy="Set both, or none.")
+    try:
+        config.load()
+    except (OSError, ssl.SSLError) as error:
+        raise SettingsError(
+            f"{settings.tls_certificate} and {settings.tls_key} are no certificate and its key: "
+            f"{error}.",
+            remedy="Set KIZU_TLS_CERTIFICATE and KIZU_TLS_KEY to PEM files that can be read.",
+        ) from error
 
 
 @app.command()
@@ -107,7 +125,7 @@ def serve(
     )
     # One process owns the device, and ends with it, so that whoever watches it starts another.
     lost = threading.Event()
-    server = _Server(create_app(settings, give_up=lost.set), _bind(settings))
+    server = _Server(create_app(settings, give_up=lost.set), _bind(settings), settings)
     ending = threading.Thread(target=_end_when, args=(lost, server), daemon=True)
     ending.start()
     server.run()

@@ -33,6 +33,10 @@ class Settings(BaseSettings):
         description="closed: whoever asks needs a key or a log-in; open: nobody does; auto: open "
         "while the service listens on this machine alone and there is no key and no user.",
     )
+    tls_certificate: Path | None = Field(
+        None, description="PEM file of the server's certificate chain; with it, https alone."
+    )
+    tls_key: Path | None = Field(None, description="PEM file of the certificate's key.")
     session_hours: float = Field(12.0, gt=0, description="How long a log-in lasts.")
     device: Device = Field(
         "auto", description="auto, or what must really run: cpu, cuda, tensorrt, openvino."

@@ -1,4 +1,5 @@
-// What went wrong, shown until it is dismissed; and what went well, for a moment.
+// What went wrong, shown until it is dismissed or has gone well after all; and what went well, for a
+// moment.
 
 import { Problem } from './api.js';
 import { byId, element } from './element.js';
@@ -6,16 +7,22 @@ import { t } from './texts.js';
 
 const MOMENT_MS = 4000;
 
-/** Show a problem; `retry`, where given, does the very same again. */
+/** Show a problem in the place of the last one with the same thing; `retry`, where given, does the
+ * very same again. */
 export function showProblem(what, problem, retry) {
   const again = problem.retryable && retry;
-  const notice = element('div', { class: 'notice', role: 'alert' },
+  clear(what);
+  const notice = element('div', { class: 'notice', role: 'alert', data: { what } },
     element('p', {},
       element('b', {}, `${what}: ${problem.title}.`), ' ', element('span', {}, problem.detail), ' ',
       problem.requestId && element('small', {}, t('Request {id}', { id: problem.requestId }))),
     again && element('button', { type: 'button', onclick: () => { notice.remove(); retry(); } }, t('Try again')),
     element('button', { type: 'button', onclick: () => notice.remove() }, t('Dismiss')));
   byId('notices').prepend(notice);
+}
+
+function clear(what) {
+  for (const notice of byId('notices').querySelectorAll('.notice')) if (notice.dataset.what === what) notice.remove();
 }
 
 /** Say that something is done. */
@@ -29,6 +36,7 @@ export function showDone(text) {
 export async function attempt(what, action, retry = null) {
   try {
     await action();
+    clear(what);
     return true;
   } catch (error) {
     if (!(error instanceof Problem)) throw error;

@@ -122,6 +122,8 @@ class Recipe {
   }
 
   async keep() {
+    const wrong = [...this.fields.querySelectorAll('input')].find((input) => !input.checkValidity());
+    if (wrong) return void wrong.reportValidity();
     this.picture.close();
     const why = await askReason(this.shell, t('Use these'), t('From the next part on; nothing is retrained.'));
     if (!why) return;
