@@ -26,6 +26,7 @@ def main() -> None:
         for _ in sys.stdin:
             child = os.fork()
             if child == 0:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what it logs is no answer
                 app = create_app(settings, open_engine=lambda bundle: FakeEngine())
                 config = uvicorn.Config(app, access_log=False, log_level="critical", ws="none")
                 uvicorn.Server(config).run([listener])
