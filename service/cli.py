@@ -16,6 +16,7 @@ import typer
 import uvicorn
 from fastapi import FastAPI
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 from sqlalchemy.orm import Session
@@ -28,6 +29,7 @@ from service.app import create_app
 from service.backup import back_up, restore
 from service.cli_settings import Data, DatabaseUrl, Store, at_the_terminal, read_settings
 from service.client import Kizu
+from service.doctor import examine
 from service.imports import ImportFormat, read_labelled, send
 from service.logs import configure_logging
 from service.onnx_engine import OnnxDevice
@@ -38,11 +40,13 @@ from service.store.blobs import Blobs
 from service.store.database import open_database
 from service.store.snapshot import take_snapshot
 from service.store.wanted import Wanted
+from service.support import gather
 from service.worker import TrainingWorker, find_program
 
 log = structlog.get_logger()
 
 DEVICE_LOST = 70  # exit status, EX_SOFTWARE
+_COLOURS = {"ok": "green", "warning": "yellow", "wrong": "red"}
 _LEFT_TO_END_S = 4.0
 _M_ARENA_MAX = -8  # malloc.h
 
@@ -163,6 +167,39 @@ def worker_command(store: Store = None, data: Data = None, database: DatabaseUrl
     )
     log.info("waiting for trainings", store=str(settings.store))
     worker.run(stop)
+
+
+@app.command("doctor")
+def doctor_command(
+    store: Store = None,
+    data: Data = None,
+    database: DatabaseUrl = None,
+    device: Annotated[str | None, typer.Option(help="What runs the model (KIZU_DEVICE).")] = None,
+) -> None:
+    """Look whether this computer can do what is asked of it, and say what to do where it cannot."""
+    settings = read_settings(store=store, data=data, database=database, device=device)
+    table = Table("", "", show_header=False, box=None)
+    wrong = False
+    for one in examine(settings):
+        wrong |= one.health == "wrong"
+        table.add_row(f"[{_COLOURS[one.health]}]{one.health}", one.subject, escape(one.text))
+    Console().print(table)
+    if wrong:
+        raise typer.Exit(1)
+
+
+@app.command("support")
+def support_command(
+    out: Annotated[Path, typer.Argument(help="File to write, such as support.zip.")],
+    store: Store = None,
+    data: Data = None,
+    database: DatabaseUrl = None,
+) -> None:
+    """Put what somebody who is to help must know into one file: no image, no part, no secret."""
+    settings = read_settings(store=store, data=data, database=database)
+    with Console(stderr=True).status("Looking …"):
+        gather(settings, list(examine(settings)), out)
+    typer.echo(out)
 
 
 @bundle_app.command("verify")
