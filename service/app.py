@@ -20,6 +20,7 @@ from service.errors import install_handlers
 from service.gate import Gate
 from service.inspector import Inspector
 from service.labels import Labels
+from service.ledger import Ledger
 from service.live import KEPT, Event, Live
 from service.metrics import Metrics
 from service.onnx_engine import OnnxDevice
@@ -55,6 +56,8 @@ from service.state import State
 from service.store import records
 from service.store.blobs import Blobs
 from service.store.database import open_database
+from service.store.outage import Outage
+from service.store.spool import Spool
 from service.store.tables import Inspection
 from service.store.wanted import Wanted
 from service.trainings import Trainings
@@ -164,10 +167,15 @@ def _open(
     live.begin(Event(row.id, row.recipe, row) for row in newest)
     drift = Drift()
     drift.begin(newest)
-    recipes = Recipes(database)
+    outage = Outage(database)
+    recipes = Recipes(database, outage)
+    spool = Spool(settings.data / "spool.sqlite3") if outage.can_be else None
+    ledger = Ledger(database, recipes, outage, spool)
+    metrics.spooled.set_function(lambda: ledger.waiting)
+    ledger.start()
     shadow = Shadow(candidates, batcher, database, recipes, metrics, settings)
     inspector = Inspector(
-        registry, database, blobs, batcher, watchdog, pace, metrics, live, shadow, recipes, drift,
+        registry, ledger, blobs, batcher, watchdog, pace, metrics, live, shadow, recipes, drift,
         settings,
     )  # fmt: skip
     return State(
@@ -187,6 +195,7 @@ def _open(
         live=live,
         drift=drift,
         shifts=Shifts(settings.shifts),
+        ledger=ledger,
         gate=Gate(
             database,
             access=settings.access,
@@ -205,6 +214,7 @@ def _newest(database: Database) -> list[Inspection]:
 
 
 def _close(state: State) -> None:
+    state.ledger.close()
     state.gate.close()
     state.watchdog.close()
     state.batcher.close()  # answers what is in flight

@@ -12,9 +12,6 @@ from typing import TypeVar
 
 import anyio
 import numpy as np
-from sqlalchemy import Engine as Database
-from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
 
 from models.appearance import Appearance, appearance
 from models.image import Pixels, decode, resize
@@ -30,6 +27,7 @@ from service.errors import (
     QueueFull,
     as_service_error,
 )
+from service.ledger import Ledger, Rules
 from service.live import Event, Live
 from service.metrics import Metrics
 from service.pace import Pace
@@ -39,7 +37,7 @@ from service.schemas import LineError
 from service.scoring import ImageBatcher, Scored
 from service.settings import Settings
 from service.shadow import Shadow
-from service.store import records, review_queue
+from service.store import records
 from service.store.blobs import BlobDraft, Blobs
 from service.store.tables import Inspection
 from service.watchdog import Watchdog
@@ -112,7 +110,7 @@ class Inspector:
     def __init__(
         self,
         registry: Registry,
-        database: Database,
+        ledger: Ledger,
         blobs: Blobs,
         batcher: ImageBatcher,
         watchdog: Watchdog,
@@ -127,7 +125,7 @@ class Inspector:
         self._registry = registry
         self._batcher = batcher
         self._watchdog = watchdog
-        self._database = database
+        self._ledger = ledger
         self._blobs = blobs
         self._metrics = metrics
         self._live = live
@@ -293,14 +291,13 @@ class Inspector:
         heatmap_sha256 = self._blobs.put(kept.png)
         watch.lap("files")
         manifest = loaded.bundle.manifest
-        with Session(self._database, expire_on_commit=False) as session:
-            thresholds = records.thresholds_in_force(session, loaded.bundle)
-            recipe = self._recipes.in_force(session, manifest.recipe)
+
+        def make(rules: Rules) -> Inspection:
             decision = decide(
-                scored.score, scored.heatmap, thresholds, recipe.settings,
+                scored.score, scored.heatmap, rules.thresholds, rules.recipe.settings,
                 width=decoded.width, height=decoded.height,
             )  # fmt: skip
-            row = Inspection(
+            return Inspection(
                 id=records.new_id(),
                 created_at=records.now(),
                 recipe=manifest.recipe,
@@ -321,9 +318,9 @@ class Inspector:
                 verdict=decision.verdict,
                 score=decision.score,
                 percentile=_percentile(decision.score, manifest.calibration.quantiles),
-                review_threshold=thresholds.review,
-                ng_threshold=thresholds.ng,
-                recipe_revision=recipe.number,
+                review_threshold=rules.thresholds.review,
+                ng_threshold=rules.thresholds.ng,
+                recipe_revision=rules.recipe.number,
                 regions=[region.model_dump() for region in decision.regions],
                 **decoded.appearance.model_dump(),
                 heatmap_sha256=heatmap_sha256,
@@ -331,32 +328,27 @@ class Inspector:
                 heatmap_high=kept.high,
                 processing_times=dict(watch.times),
             )
-            session.add(row)
-            try:
-                session.flush()
-                review_queue.consider(session, row, recipe.settings.sampled)
-                session.commit()
-            except IntegrityError:
-                # Another process has stored the same key in the meantime: its result counts.
-                session.rollback()
-                replayed = self._replay(request) if request.idempotency_key else None
-                if replayed is None:
-                    raise
-                return replayed
+
+        row = self._ledger.enter(loaded.bundle, make)
+        self._check_same(request, row)
         watch.lap("database")
         return row
 
     def _replay(self, request: InspectionRequest) -> Inspection | None:
         """The stored result of an earlier request with the same key. Raises BadRequest."""
         assert request.idempotency_key is not None
-        with Session(self._database, expire_on_commit=False) as session:
-            row = records.inspection_by_key(session, request.idempotency_key)
-        if row and row.request_sha256 != request.digest:
+        row = self._ledger.by_key(request.idempotency_key)
+        if row:
+            self._check_same(request, row)
+        return row
+
+    @staticmethod
+    def _check_same(request: InspectionRequest, row: Inspection) -> None:
+        if row.request_sha256 != request.digest:
             raise BadRequest(
                 "The Idempotency-Key was used for another image or other parameters.",
                 remedy="Use a new key for each part.",
             )
-        return row
 
     def _milliseconds(self, asked: int | None) -> int:
         most = self._settings.deadline_ms

@@ -6,6 +6,7 @@ from sqlalchemy.orm import Session
 from service.errors import BadRequest, NotFound
 from service.recipe_settings import RecipeSettings, Revision
 from service.store import records
+from service.store.outage import Outage
 from service.store.tables import Inspection, RecipeRevision
 
 # At which an area must still cover something; heatmaps are no coarser.
@@ -15,9 +16,11 @@ _COARSE = 32
 class Recipes:
     """Revisions of recipes; each is read once."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, outage: Outage) -> None:
         self._database = database
+        self._outage = outage
         self._read: dict[int, Revision] = {}
+        self._numbers: dict[int, str] = {}
 
     def in_force(self, session: Session, recipe: str) -> Revision:
         """The newest revision of a recipe."""
@@ -58,14 +61,30 @@ class Recipes:
         return row
 
     def by_number(self, number: int) -> str:
-        """The recipe that a PLC selects by a number. Raises NotFound."""
-        with Session(self._database) as session:
-            for recipe, revision in self._all(session).items():
-                if revision.settings.number == number:
-                    return recipe
-        raise NotFound(
-            f"No recipe has the number {number}.", remedy="Give it to one in the console."
-        )
+        """The recipe that a PLC selects by a number; while the database is away, the one that it
+        selected last. Raises NotFound."""
+
+        def read() -> dict[int, str]:
+            with Session(self._database) as session:
+                found = self._all(session).items()
+            self._numbers = {
+                revision.settings.number: recipe
+                for recipe, revision in found
+                if revision.settings.number is not None
+            }
+            return self._numbers
+
+        def last(error: Exception) -> dict[int, str]:
+            if number not in self._numbers:
+                raise error
+            return self._numbers
+
+        numbers = self._outage.attempt(read, last)
+        if number not in numbers:
+            raise NotFound(
+                f"No recipe has the number {number}.", remedy="Give it to one in the console."
+            )
+        return numbers[number]
 
     def views(self, product: str) -> list[str]:
         """The recipes that are views of a product. Raises NotFound."""

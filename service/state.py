@@ -11,6 +11,7 @@ from service.drift import Drift
 from service.gate import Gate
 from service.inspector import Inspector
 from service.labels import Labels
+from service.ledger import Ledger
 from service.live import Live
 from service.metrics import Metrics
 from service.recipes import Recipes
@@ -45,6 +46,7 @@ class State:
     recipes: Recipes
     drift: Drift
     gate: Gate
+    ledger: Ledger
 
 
 async def _state(request: Request) -> State:  # a plain function would be called in a thread

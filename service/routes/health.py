@@ -28,7 +28,11 @@ async def ready(response: Response, state: CurrentState) -> Health:
             recipe: f"version {champion.bundle.manifest.version} on {champion.device}"
             for recipe, champion in champions.items()
         },
-        problems=[*([f"The device is lost. {lost}"] if lost else []), *state.registry.problems],
+        problems=[
+            *([f"The device is lost. {lost}"] if lost else []),
+            *([state.ledger.problem] if state.ledger.problem else []),
+            *state.registry.problems,
+        ],
     )
 
 

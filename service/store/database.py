@@ -84,7 +84,14 @@ def _write_ahead(connection: sqlite3.Connection) -> None:
 
 
 def _postgresql(url: str) -> Engine:
-    engine = create_engine(url, pool_pre_ping=True, pool_size=8)
+    # A server that is gone without a word is noticed within seconds, not within hours.
+    noticed = {
+        "connect_timeout": 3, "keepalives_idle": 5, "keepalives_interval": 2,
+        "keepalives_count": 2, "tcp_user_timeout": 5000,
+    }  # fmt: skip
+    engine = create_engine(
+        url, pool_pre_ping=True, pool_size=8, pool_timeout=5, connect_args=noticed
+    )
     with engine.connect() as connection:
         for setting in ("fsync", "synchronous_commit"):
             if connection.scalar(text(f"SHOW {setting}")) == "off":

@@ -1,9 +1,5 @@
 """kill -9 while cameras and operators work: what was acknowledged is there, and there once."""
 
-import os
-import signal
-import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Callable
@@ -14,6 +10,7 @@ import httpx2 as httpx
 import numpy as np
 
 from tests.gates.gate import Findings
+from tests.gates.nursery import Nursery
 from tests.grey_parts import PNG, image, write_version
 
 CLIENTS = 4
@@ -51,47 +48,6 @@ def run(full: bool, progress: Callable[[float], None]) -> Findings:
         finally:
             nursery.close()
     return found
-
-
-class Nursery:
-    """The process that forks services."""
-
-    def __init__(self, folder: Path) -> None:
-        data = folder / "data"
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.gates.nursery", str(folder / "store"), str(data),
-             f"sqlite:///{data / 'kizu.sqlite3'}"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-        )  # fmt: skip
-        self.address = f"http://127.0.0.1:{self._said()}"
-        self._serving: int | None = None
-
-    def start(self) -> None:
-        """Another service; it answers once it is up, since its port is open already."""
-        assert self._process.stdin
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
-        self._serving = int(self._said())
-
-    def kill(self) -> None:
-        """As a power cut would, but for what the kernel holds."""
-        assert self._serving
-        os.kill(self._serving, signal.SIGKILL)
-        self._serving = None
-        assert self._said() == "gone"
-
-    def close(self) -> None:
-        if self._serving:
-            self.kill()
-        assert self._process.stdin
-        assert self._process.stdout
-        self._process.stdin.close()
-        self._process.wait(30)
-        self._process.stdout.close()
-
-    def _said(self) -> str:
-        assert self._process.stdout
-        return self._process.stdout.readline().strip()
 
 
 def _work(nursery: Nursery, number: int, seconds: float) -> Round:

@@ -1,40 +1,50 @@
-"""Services that start in an instant, to be killed: one process has loaded all, and forks.
-
-    python -m tests.gates.nursery STORE DATA DATABASE
-
-It listens, says on which port, and answers each line on its standard input with the process that
-serves from then on.
-"""
+"""Services to be killed, which another process forks in an instant."""
 
 import os
-import socket
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
-import uvicorn
 
-from service.app import create_app
-from service.engine import FakeEngine
-from service.settings import Settings
+class Nursery:
+    """The process that forks services."""
 
+    def __init__(self, folder: Path, database: str | None = None) -> None:
+        """On the folder's `store` and `data`; by default with SQLite in the latter."""
+        data = folder / "data"
+        database = database or f"sqlite:///{data / 'kizu.sqlite3'}"
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.gates.forks", folder / "store", data, database],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        )  # fmt: skip
+        self.port = int(self._said())
+        self.address = f"http://127.0.0.1:{self.port}"
+        self._serving: int | None = None
 
-def main() -> None:
-    store, data, database = sys.argv[1:4]
-    settings = Settings(store=Path(store), data=Path(data), database=database)
-    with socket.create_server(("127.0.0.1", 0), backlog=512) as listener:
-        print(listener.getsockname()[1], flush=True)
-        for _ in sys.stdin:
-            child = os.fork()
-            if child == 0:
-                os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what it logs is no answer
-                app = create_app(settings, open_engine=lambda bundle: FakeEngine())
-                config = uvicorn.Config(app, access_log=False, log_level="critical", ws="none")
-                uvicorn.Server(config).run([listener])
-                os._exit(0)
-            print(child, flush=True)
-            os.waitpid(child, 0)
-            print("gone", flush=True)
+    def start(self) -> None:
+        """Another service; it answers once it is up, since its port is open already."""
+        assert self._process.stdin
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        self._serving = int(self._said())
 
+    def kill(self) -> None:
+        """As a power cut would, but for what the kernel holds."""
+        assert self._serving
+        os.kill(self._serving, signal.SIGKILL)
+        self._serving = None
+        assert self._said() == "gone"
 
-if __name__ == "__main__":
-    main()
+    def close(self) -> None:
+        if self._serving:
+            self.kill()
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.close()
+        self._process.wait(30)
+        self._process.stdout.close()
+
+    def _said(self) -> str:
+        assert self._process.stdout
+        return self._process.stdout.readline().strip()
