@@ -34,6 +34,7 @@ export const japanese = {
   'Close polygon': '多角形を閉じる',
   'ng because of': '不良の種類',
   skipped: 'スキップ',
+  'The queue cannot be read: it is tried again.': '確認待ちを読み込めません。再試行しています。',
   'last: {part}, {what}': '直前：{part}、{what}',
   Name: '名前',
   Password: 'パスワード',

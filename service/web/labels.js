@@ -2,10 +2,12 @@
 // the service has said that it is on its own.
 
 import { giveFeedback, newKey, Problem } from './api.js';
-import { showProblem } from './notices.js';
+import { clear, showProblem } from './notices.js';
 import { t } from './texts.js';
 
 const PLACE = 'kizu.labels';
+// The kind of notice that says that some wait.
+export const UNSENT = 'unsent';
 const sending = new Map();
 
 /** Send a label. What is not answered is sent again, under the same key, until it is. */
@@ -44,7 +46,9 @@ function waiting() {
 }
 
 function forget(job) {
-  store(waiting().filter((other) => other.key !== job.key));
+  const left = waiting().filter((other) => other.key !== job.key);
+  store(left);
+  if (!left.length) clear(UNSENT);
 }
 
 function store(jobs) {

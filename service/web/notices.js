@@ -7,12 +7,12 @@ import { t } from './texts.js';
 
 const MOMENT_MS = 4000;
 
-/** Show a problem in the place of the last one with the same thing; `retry`, where given, does the
- * very same again. */
-export function showProblem(what, problem, retry) {
+/** Show a problem in the place of the last one of its kind; `retry`, where given, does the very same
+ * again. */
+export function showProblem(what, problem, retry, kind = what) {
   const again = problem.retryable && retry;
-  clear(what);
-  const notice = element('div', { class: 'notice', role: 'alert', data: { what } },
+  clear(kind);
+  const notice = element('div', { class: 'notice', role: 'alert', data: { kind } },
     element('p', {},
       element('b', {}, `${what}: ${problem.title}.`), ' ', element('span', {}, problem.detail), ' ',
       problem.requestId && element('small', {}, t('Request {id}', { id: problem.requestId }))),
@@ -21,8 +21,9 @@ export function showProblem(what, problem, retry) {
   byId('notices').prepend(notice);
 }
 
-function clear(what) {
-  for (const notice of byId('notices').querySelectorAll('.notice')) if (notice.dataset.what === what) notice.remove();
+/** What of this kind went wrong is well again. */
+export function clear(kind) {
+  for (const notice of byId('notices').querySelectorAll('.notice')) if (notice.dataset.kind === kind) notice.remove();
 }
 
 /** Say that something is done. */

@@ -145,6 +145,7 @@ def test_the_picture_is_zoomed_and_moved_and_fits_again(review):
 
 def labelled(page, api, part):
     """The mask of the label that was given last, once it has arrived."""
+    expect(page.locator(".empty")).to_be_visible()
     page.wait_for_function("() => localStorage.getItem('kizu.labels') === '[]'")
     [label, *_] = api.get(f"/v1/inspections/{part['id']}/feedback").json()
     return pixels(api.get(f"/v1/feedback/{label['id']}/mask").content)

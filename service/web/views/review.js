@@ -3,7 +3,7 @@
 import { claimReview, estimateTraining, Problem, releaseReview } from '../api.js';
 import { Drawing } from '../drawing.js';
 import { element, fill, setText, verdictMark } from '../element.js';
-import { send, unsent } from '../labels.js';
+import { send, UNSENT, unsent } from '../labels.js';
 import { attempt, showProblem } from '../notices.js';
 import { Picture, prefetch } from '../picture.js';
 import { countText, labelText, numberText, percentileText, t, timeText } from '../texts.js';
@@ -11,6 +11,7 @@ import { countText, labelText, numberText, percentileText, t, timeText } from '.
 const AHEAD = 3;
 const RENEW_MS = 60_000;
 const UNDONE = 50;
+const AGAIN_MS = 5000;
 // A glove bounces: what is pressed so soon after a part has come was meant for the one before.
 const BOUNCE_MS = 350;
 const REASONS = {
@@ -40,6 +41,7 @@ export async function open(place, shell) {
     document.removeEventListener('keydown', onKey);
     window.removeEventListener('pagehide', onHide);
     clearInterval(renew);
+    clearTimeout(view.again);
     view.drawing.flush();
     view.release();
   };
@@ -55,6 +57,7 @@ class Review {
     this.skipped = [];
     this.done = [];
     this.current = null;
+    this.read = true;
     this.heat = 0.6;
     this.build(place);
   }
@@ -107,7 +110,8 @@ class Review {
 
   /** Hold what is shown, and a few more. */
   async refill() {
-    await attempt(t('Review'), async () => {
+    clearTimeout(this.again);
+    this.read = await attempt(t('Review'), async () => {
       const skip = [...this.skipped, ...this.labelled()].slice(-500);
       const page = await claimReview({
         session, desk: this.desk, count: AHEAD, skip, ...(this.shell.recipe && { recipe: this.shell.recipe }),
@@ -120,6 +124,7 @@ class Review {
         if (!this.pictures.has(inspection.id)) this.pictures.set(inspection.id, prefetch(inspection));
       }
     });
+    if (!this.read) this.again = setTimeout(() => this.refill(), AGAIN_MS);
     if (!this.current) this.showNext();
   }
 
@@ -193,7 +198,7 @@ class Review {
     if (empty) fill(this.side);
     this.work.hidden = empty;
     this.empty.hidden = !empty;
-    const nothing = this.desk === 'engineer' ? t('Operators agree: nothing waits for an engineer.') : t('Nothing waits for review.');
+    const nothing = !this.read ? t('The queue cannot be read: it is tried again.') : this.desk === 'engineer' ? t('Operators agree: nothing waits for an engineer.') : t('Nothing waits for review.');
     setText(this.nothing, empty ? nothing : '');
   }
 
@@ -240,7 +245,7 @@ class Review {
       if (!(error instanceof Problem)) throw error;
       if (!error.retryable) this.done = this.done.filter((one) => one !== done);
       this.drawLast();
-      if (error.retryable) showProblem(t('{n} labels wait to be sent', { n: unsent() }), error);
+      if (error.retryable) showProblem(t('{n} labels wait to be sent', { n: unsent() }), error, null, UNSENT);
     }
     await this.refill();
   }
