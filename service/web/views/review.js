@@ -174,7 +174,8 @@ class Review {
       this.known = { recipe, names: [] };
       await attempt(t('Defect class'), async () => {
         const { labels } = await estimateTraining(recipe, {});
-        this.known.names = [...new Set(labels.map(({ defect_class: name }) => name).filter(Boolean))];
+        const asked = labels.map(({ defect_class: name }) => name).filter(Boolean);
+        this.known.names = [...new Set([...asked, ...this.known.names])]; // some were given meanwhile
       });
     }
     const { names } = this.known;
