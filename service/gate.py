@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import cast
 
 import structlog
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 from sqlalchemy import Engine as Database
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
@@ -27,11 +27,12 @@ COOKIE = "kizu_session"
 CSRF_HEADER = "X-Kizu-CSRF"
 _LOOK_EVERY_S = 2.0
 _SAFE = ("GET", "HEAD", "OPTIONS")
-# So many wrong passwords are mistakes. After them a name, and an address, waits: twice as long
-# each time.
-_MISTAKES = 5
+# So many wrong passwords are mistakes, of a name and of an address, behind which a whole plant may
+# sit. After them it waits: twice as long each time.
+_MISTAKES = {"name": 5, "address": 50}
 _WAIT_S, _LONGEST_WAIT_S = 2.0, 300.0
 _REMEMBERED = 10_000
+_WAITING = 8
 
 
 class Gate:
@@ -49,7 +50,10 @@ class Gate:
         self._keys: dict[str, _Key] = {}
         self._logged_in: dict[str, tuple[Identity, float]] = {}
         self._tries = _Tries()
-        self._hashing = threading.Lock()  # each try of a password takes 64 MB
+        # Whoever is not known must not take what cameras need: each try of a password takes 64 MB
+        # and a core, and whoever waits for one would hold a thread.
+        self._hashing = CapacityLimiter(1)
+        self._looking = CapacityLimiter(4)
         self._stop = threading.Event()
         self._look()
         self._thread = threading.Thread(target=self._loop, name="kizu-gate", daemon=True)
@@ -74,18 +78,27 @@ class Gate:
                 return identity
         return None if self.closed else ANYONE
 
-    def log_in(self, name: str, password: str, address: str) -> tuple[Identity, str]:
-        """Whose name and password these are, and the token of a session. Raises NotLoggedIn or
-        TooMany."""
-        tried = (f"name {name}", f"address {address}")
+    async def log_in(self, name: str, password: str, address: str) -> tuple[Identity, str]:
+        """Whose name and password these are, and the token of a session. Raises NotLoggedIn,
+        Forbidden or TooMany."""
+        tried = {"name": name, "address": address}
         self._tries.check(tried)
-        with self._hashing, Session(self._database) as session, session.begin():
+        if self._hashing.statistics().tasks_waiting >= _WAITING:
+            raise TooMany("Too many log in at once.", remedy="Try again in a moment.")
+        return await to_thread.run_sync(self._log_in, name, password, tried, limiter=self._hashing)
+
+    def _log_in(self, name: str, password: str, tried: dict[str, str]) -> tuple[Identity, str]:
+        with Session(self._database) as session, session.begin():
             user = accounts.verified(session, name, password)
             if user is None:
                 self._tries.failed(tried)
-                log.warning("log-in refused", name=name, address=address)
+                log.warning("log-in refused", **tried)
                 raise NotLoggedIn("This name and password do not belong together.")
-            self._tries.forget(tried[0])
+            if user.role == "camera":
+                raise Forbidden(
+                    "A camera does not log in.", remedy="Give it a key: kizu key add NAME."
+                )
+            self._tries.forget("name", name)
             return _user(user), accounts.log_in(session, user, self._lasting)
 
     def log_out(self, token: str) -> None:
@@ -114,7 +127,7 @@ class Gate:
         found = self._logged_in.get(token_digest)
         if found and found[1] > time.monotonic():
             return found[0]
-        identity = await to_thread.run_sync(self._look_up, token_digest)
+        identity = await to_thread.run_sync(self._look_up, token_digest, limiter=self._looking)
         self._logged_in.pop(token_digest, None)
         if identity:
             if len(self._logged_in) >= _REMEMBERED:
@@ -190,37 +203,37 @@ class _Rate:
 
 
 class _Tries:
-    """Wrong passwords, by name and by address."""
+    """Wrong passwords, by name and by address, and until when each waits."""
 
     def __init__(self) -> None:
-        self._failed: dict[str, tuple[int, float]] = {}
+        self._failed: dict[tuple[str, str], tuple[int, float]] = {}
         self._lock = threading.Lock()
 
-    def check(self, whose: tuple[str, ...]) -> None:
+    def check(self, whose: dict[str, str]) -> None:
         """Raise TooMany for whom tries too often."""
         now = time.monotonic()
         with self._lock:
-            waits = [self._failed[one][1] - now for one in whose if one in self._failed]
+            waits = [self._failed[one][1] - now for one in whose.items() if one in self._failed]
         if waits and max(waits) > 0:
             error = TooMany("Too many wrong passwords.", remedy="Try again later.")
             error.retry_after_s = int(max(waits)) + 1
             raise error
 
-    def failed(self, whose: tuple[str, ...]) -> None:
+    def failed(self, whose: dict[str, str]) -> None:
         """Remember a wrong one."""
         with self._lock:
             if len(self._failed) >= _REMEMBERED:
                 self._failed.clear()
-            for one in whose:
+            for one in whose.items():
                 count = self._failed.get(one, (0, 0.0))[0] + 1
-                over = count - _MISTAKES
+                over = count - _MISTAKES[one[0]]
                 wait = min(_LONGEST_WAIT_S, _WAIT_S * 2**over) if over >= 0 else 0.0
                 self._failed[one] = count, time.monotonic() + wait
 
-    def forget(self, one: str) -> None:
+    def forget(self, kind: str, one: str) -> None:
         """It was right at last."""
         with self._lock:
-            self._failed.pop(one, None)
+            self._failed.pop((kind, one), None)
 
 
 def csrf(token: str) -> str:

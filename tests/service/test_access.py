@@ -2,6 +2,8 @@
 
 import re
 import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import product
 
@@ -244,8 +246,27 @@ def test_wrong_passwords_are_not_tried_for_ever(closed, database):
     answer = log_in(closed, "eva")
     assert answer.status_code == 429
     assert int(answer.headers["retry-after"]) >= 1
-    # And a name that there is none of tells nothing else.
-    assert log_in(closed, "nobody", "wrong").status_code == 429  # the same address
+    assert log_in(closed, "nobody", "wrong").status_code == 401  # another one may still try
+
+
+def test_whoever_tries_passwords_takes_no_thread_of_the_cameras(closed, keys, monkeypatch):
+    """The first try waits; some wait for it, the others are told so, and cameras are answered."""
+    begun, going_on = threading.Event(), threading.Event()
+
+    def slow(session, name, password):
+        begun.set()
+        going_on.wait(30)
+
+    monkeypatch.setattr(accounts, "verified", slow)
+    with ThreadPoolExecutor(60) as many:
+        tries = [many.submit(log_in, closed, f"name {number}") for number in range(60)]
+        assert begun.wait(30)
+        headers = JPEG | bearer(keys["camera"])
+        assert closed.post("/v1/inspect", content=image(50), headers=headers).status_code == 200
+        going_on.set()
+        found = [one.result().status_code for one in tries]
+    assert set(found) == {401, 429}
+    assert found.count(429) > 30
 
 
 def test_a_camera_does_not_log_in(settings, database, keys):
