@@ -34,6 +34,8 @@ export const japanese = {
   'Close polygon': '多角形を閉じる',
   'ng because of': '不良の種類',
   skipped: 'スキップ',
+  'not inspected': '未検査',
+  'since the service started': 'サービス開始以降',
   'The queue cannot be read: it is tried again.': '確認待ちを読み込めません。再試行しています。',
   'last: {part}, {what}': '直前：{part}、{what}',
   Name: '名前',

@@ -25,6 +25,8 @@ def test_an_image_that_came_to_no_verdict_is_an_error_not_ok(page, api):
     expect(page.locator(".huge")).to_have_text("error")
     expect(page.locator(".last")).to_contain_text("The part was not inspected.")
     expect(page.locator(".last")).to_contain_text("part 9")
+    expect(page.locator(".counters .errors")).to_contain_text("not inspected")
+    expect(page.locator(".counters .errors b")).to_have_text("1")
 
 
 def test_what_was_missed_while_the_connection_was_lost_is_caught_up(page, context, api):

@@ -1,6 +1,6 @@
 // The line as it runs: the last verdict, large enough to be read from the other side of the belt.
 
-import { countShift, listInspections } from '../api.js';
+import { countShift, listCameras, listInspections } from '../api.js';
 import { element, fill, setText, verdictMark } from '../element.js';
 import { attempt } from '../notices.js';
 import { countText, numberText, percentileText, percentText, t, timeText } from '../texts.js';
@@ -21,6 +21,7 @@ export async function open(place, shell) {
 
   const items = [];
   let counts = null;
+  let errors = 0;
   let soon = null;
 
   function draw() {
@@ -38,12 +39,17 @@ export async function open(place, shell) {
       ...[['ok', ok], ['review', review], ['ng', ng]].map(([verdict, count]) => element('div', {},
         element('dt', {}, verdictMark(verdict, t(verdict))),
         element('dd', {}, element('b', {}, countText(count)), ' ', total ? percentText(count / total) : ''))),
+      errors > 0 && element('div', { class: 'errors' },
+        element('dt', {}, verdictMark('error', t('not inspected'))),
+        element('dd', {}, element('b', {}, countText(errors)), ' ', t('since the service started'))),
       element('div', {}, element('dt', {}, t('since {time}', { time: timeText(since) })),
         element('dd', {}, t('{n} an hour', { n: countText(Math.round(total / hours)) }))));
   }
 
   const count = () => attempt(t('Shift'), async () => {
-    counts = await countShift(recipe);
+    const [shift, cameras] = await Promise.all([countShift(recipe), listCameras()]);
+    counts = shift;
+    errors = cameras.reduce((sum, camera) => sum + camera.errors, 0);
     drawCounts();
   });
 
