@@ -233,6 +233,8 @@ def _map(image: Image.Image, bits: int, contract: PixelContract) -> Pixels:
         image8 = _opaque(image8)
     if contract.colour == "grey" and image8.mode != "L":
         image8 = image8.convert("RGB").convert("L")
+    if image8.mode == "L":  # Pillow's RGB takes four bytes a pixel
+        return np.repeat(np.asarray(image8)[..., None], 3, axis=2)
     return np.array(image8.convert("RGB"))
 
 

@@ -1,8 +1,10 @@
 """The outermost layer: a request's id, size and log line, and no exception that escapes."""
 
+import asyncio
 import random
 import re
 import time
+from dataclasses import dataclass
 
 import structlog
 from starlette.exceptions import HTTPException
@@ -14,6 +16,8 @@ from service.errors import QueueFull, answer
 log = structlog.get_logger()
 
 _GOOD_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+BODY_S = 30.0
+MAX_JSON_BYTES = 8_000_000
 _QUIET = ("/health/live", "/health/ready", "/metrics")
 
 
@@ -23,9 +27,11 @@ class AccessMiddleware:
     An exception that reached the server would close the connection under the next request.
     """
 
-    def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, max_body_bytes: int, max_bodies_bytes: int) -> None:
         self._app = app
         self._max_body_bytes = max_body_bytes
+        self._max_bodies_bytes = max_bodies_bytes
+        self._bodies_bytes = 0  # of all requests that are not answered yet
         self._refusals = _Refusals()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -39,6 +45,7 @@ class AccessMiddleware:
         started = time.perf_counter()
         status = 0
         body = _Body(receive)
+        held = _Held()
         # A client that asked whether to send the body, and was not told to, does not: what it
         # sends next would be taken for the body.
         asks = request.headers.get("expect", "").lower() == "100-continue"
@@ -48,13 +55,13 @@ class AccessMiddleware:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 own = [(b"x-request-id", request_id.encode())]
-                if asks and not body.wanted:
+                if (asks and not body.wanted) or status == 408:
                     own.append((b"connection", b"close"))
                 message["headers"] = [*message.get("headers", []), *own]
             await send(message)
 
         try:
-            await self._app(scope, self._limited(request, body.receive), send_with_id)
+            await self._app(scope, self._limited(request, body.receive, held), send_with_id)
         except Exception as error:
             if status:
                 raise
@@ -63,6 +70,8 @@ class AccessMiddleware:
             if isinstance(error, QueueFull):
                 self._refusals.count()
                 return
+        finally:
+            self._bodies_bytes -= held.bytes
         if scope["path"] not in _QUIET:
             log.info(
                 "request",
@@ -73,36 +82,68 @@ class AccessMiddleware:
                 request_id=request_id,
             )
 
-    def _limited(self, request: Request, receive: Receive) -> Receive:
+    def _limited(self, request: Request, receive: Receive, held: "_Held") -> Receive:
         """Raise what becomes a problem like any other, instead of reading on."""
         declared = request.headers.get("content-length", "")
-        too_large = declared.isdecimal() and int(declared) > self._max_body_bytes
+        most = self._max_body_bytes
+        # To read JSON takes many times its size; tensors of the Open Inference Protocol are large.
+        if _is_json(request) and not request.scope["path"].startswith("/v2/"):
+            most = min(most, MAX_JSON_BYTES)
+        too_large = declared.isdecimal() and int(declared) > most
         total = 0
 
         async def limited() -> Message:
             nonlocal total
             message: Message = {} if too_large else await receive()
-            total += len(message.get("body", b""))
-            if too_large or total > self._max_body_bytes:
+            size = len(message.get("body", b""))
+            total += size
+            held.bytes += size
+            self._bodies_bytes += size
+            if too_large or total > most:
                 # As an HTTPException, which FastAPI lets pass where it parses a body.
-                raise HTTPException(
-                    413, f"The request body is larger than {self._max_body_bytes:,} bytes."
-                )
+                raise HTTPException(413, f"The request body is larger than {most:,} bytes.")
+            if self._bodies_bytes > self._max_bodies_bytes:
+                raise HTTPException(503, "Too much is being sent at once.")
             return message
 
         return limited
 
 
+def _is_json(request: Request) -> bool:
+    return request.headers.get("content-type", "").lower().startswith("application/json")
+
+
+@dataclass
+class _Held:
+    """How much of a body came."""
+
+    bytes: int = 0
+
+
 class _Body:
-    """A request's body, and whether anybody wanted it."""
+    """A request's body, whether anybody wanted it, and for how long it may come."""
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
         self.wanted = False
+        self._until: float | None = None
+        self._complete = False
 
     async def receive(self) -> Message:
+        """Raise HTTPException where the body takes too long. Once it is here, nobody is in a hurry:
+        what comes next is that the client has gone."""
         self.wanted = True
-        return await self._receive()
+        if self._complete:
+            return await self._receive()
+        if self._until is None:
+            self._until = asyncio.get_running_loop().time() + BODY_S
+        try:
+            async with asyncio.timeout_at(self._until):
+                message = await self._receive()
+        except TimeoutError as error:
+            raise HTTPException(408, f"The body did not come within {BODY_S:g} s.") from error
+        self._complete = not message.get("more_body", False)
+        return message
 
 
 class _Refusals:

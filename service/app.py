@@ -89,7 +89,10 @@ def create_app(
     install_handlers(app)
     app.add_middleware(AdmissionMiddleware, paths=("/inspect", "/v1/inspect"))
     app.add_middleware(GateMiddleware)
-    app.add_middleware(AccessMiddleware, max_body_bytes=settings.max_body_bytes)
+    app.add_middleware(
+        AccessMiddleware, max_body_bytes=settings.max_body_bytes,
+        max_bodies_bytes=settings.max_bodies_bytes,
+    )  # fmt: skip
     for module in (
         inspect, inspections, parts, feedback, review, live, exports, recipes, thresholds, bundles,
         trainings, cameras, drift, open_inference, session, audit, health,

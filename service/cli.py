@@ -29,6 +29,7 @@ from service.app import create_app
 from service.backup import back_up, restore
 from service.cli_settings import Data, DatabaseUrl, Store, at_the_terminal, read_settings
 from service.client import Kizu
+from service.connection import Connection
 from service.doctor import examine
 from service.imports import ImportFormat, read_labelled, send
 from service.logs import configure_logging
@@ -71,6 +72,7 @@ class _Server(uvicorn.Server):
             uvicorn.Config(
                 service, access_log=False, log_level="critical", timeout_graceful_shutdown=30,
                 ssl_certfile=settings.tls_certificate, ssl_keyfile=settings.tls_key,
+                http=Connection,
             )
         )  # fmt: skip
         self._service = service

@@ -2,7 +2,7 @@
 
 ServiceError
 - NotLoggedIn 401; Forbidden 403; TooMany 429
-- BadRequest, InvalidImage, BundleRefused 422; UnsupportedMedia 415; TooLarge 413
+- BadRequest, InvalidImage, BundleRefused 422; UnsupportedMedia 415; TooLarge 413; TooSlow 408
 - NotFound 404; Conflict, Superseded 409
 - QueueFull, NotReady, StorageUnavailable 503; DeadlinePassed 504; EngineFailure 500
 """
@@ -71,6 +71,12 @@ class UnsupportedMedia(ServiceError):
     """The body is of a type that is not accepted."""
 
     status, type, title = 415, "unsupported-media-type", "Unsupported media type"
+
+
+class TooSlow(ServiceError):
+    """The request did not come in time."""
+
+    status, type, title, retryable = 408, "too-slow", "Too slow", True
 
 
 class TooLarge(ServiceError):
@@ -232,6 +238,10 @@ def _from_status(error: HTTPException) -> ServiceError:
     shown: ServiceError
     if error.status_code == 413:
         shown = TooLarge(error.detail)
+    elif error.status_code == 408:
+        shown = TooSlow(error.detail)
+    elif error.status_code == 503:
+        shown = QueueFull(error.detail)
     elif error.status_code == 404:
         shown = NotFound("There is nothing at this address.", remedy="See /docs.")
     else:

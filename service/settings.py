@@ -66,7 +66,10 @@ class Settings(BaseSettings):
     )
     scan_seconds: float = Field(2.0, gt=0, description="How often the store is looked through.")
     max_body_bytes: int = Field(32_000_000, gt=0, description="Largest request body; 413 above.")
-    max_pixels: int = Field(64_000_000, gt=0, description="Largest image, from its header.")
+    max_bodies_bytes: int = Field(
+        128_000_000, gt=0, description="All request bodies that are not answered yet; 503 above."
+    )
+    max_pixels: int = Field(32_000_000, gt=0, description="Largest image, from its header.")
     max_batch_images: int = Field(64, gt=0, description="Most images in one batch request.")
     max_queue: int = Field(64, gt=0, description="Images waiting for the device; 503 above.")
     max_batch: int = Field(

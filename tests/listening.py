@@ -9,6 +9,8 @@ import uvicorn
 from fastapi import FastAPI
 from structlog.testing import capture_logs
 
+from service.connection import Connection
+
 
 @contextmanager
 def listening(app: FastAPI, port: int = 0) -> Iterator[tuple[str, int]]:
@@ -18,7 +20,12 @@ def listening(app: FastAPI, port: int = 0) -> Iterator[tuple[str, int]]:
     """
     # A page that is still open must not keep a test from ending.
     config = uvicorn.Config(
-        app, access_log=False, log_level="critical", ws="none", timeout_graceful_shutdown=5
+        app,
+        http=Connection,
+        access_log=False,
+        log_level="critical",
+        ws="none",
+        timeout_graceful_shutdown=5,
     )
     server = uvicorn.Server(config)
     # Logged from another thread, lines would slip past pytest's capture.

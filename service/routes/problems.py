@@ -12,7 +12,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
         "description": "Problem",
         "content": {"application/problem+json": {}},
     }
-    for status in (401, 403, 404, 409, 413, 415, 422, 429, 500, 503, 504)
+    for status in (401, 403, 404, 408, 409, 413, 415, 422, 429, 500, 503, 504)
 }
 
 IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=200)]

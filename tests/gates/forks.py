@@ -14,6 +14,7 @@ from pathlib import Path
 import uvicorn
 
 from service.app import create_app
+from service.connection import Connection
 from service.engine import FakeEngine
 from service.settings import Settings
 
@@ -28,7 +29,9 @@ def main() -> None:
             if child == 0:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what it logs is no answer
                 app = create_app(settings, open_engine=lambda bundle: FakeEngine())
-                config = uvicorn.Config(app, access_log=False, log_level="critical", ws="none")
+                config = uvicorn.Config(
+                    app, http=Connection, access_log=False, log_level="critical", ws="none"
+                )
                 uvicorn.Server(config).run([listener])
                 os._exit(0)
             print(child, flush=True)

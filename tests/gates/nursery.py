@@ -20,24 +20,24 @@ class Nursery:
         )  # fmt: skip
         self.port = int(self._said())
         self.address = f"http://127.0.0.1:{self.port}"
-        self._serving: int | None = None
+        self.serving: int | None = None
 
     def start(self) -> None:
         """Another service; it answers once it is up, since its port is open already."""
         assert self._process.stdin
         self._process.stdin.write("\n")
         self._process.stdin.flush()
-        self._serving = int(self._said())
+        self.serving = int(self._said())
 
     def kill(self) -> None:
         """As a power cut would, but for what the kernel holds."""
-        assert self._serving
-        os.kill(self._serving, signal.SIGKILL)
-        self._serving = None
+        assert self.serving
+        os.kill(self.serving, signal.SIGKILL)
+        self.serving = None
         assert self._said() == "gone"
 
     def close(self) -> None:
-        if self._serving:
+        if self.serving:
             self.kill()
         assert self._process.stdin
         assert self._process.stdout
