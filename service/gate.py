@@ -58,6 +58,8 @@ class Gate:
         self._look()
         self._thread = threading.Thread(target=self._loop, name="kizu-gate", daemon=True)
         self._thread.start()
+        if not self.closed:
+            log.warning("whoever reaches this address may do everything: see kizu user and kizu key")
 
     @property
     def closed(self) -> bool:
