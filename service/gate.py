@@ -59,7 +59,7 @@ class Gate:
         self._thread = threading.Thread(target=self._loop, name="kizu-gate", daemon=True)
         self._thread.start()
         if not self.closed:
-            log.warning("whoever reaches this address may do everything: see kizu user and kizu key")
+            log.warning("open to whoever reaches this address: see kizu user and kizu key")
 
     @property
     def closed(self) -> bool:

@@ -1,5 +1,7 @@
 """Everything that was inspected, searched by what is known of a part."""
 
+import re
+
 import pytest
 from playwright.sync_api import expect
 
@@ -67,3 +69,16 @@ def test_a_part_is_opened_with_all_that_was_said_of_it(history):
     rows(history).last.get_by_role("link").first.click()
     expect(history.locator(".labels")).to_contain_text("ng (dent) by Bo")
     expect(history.locator("dl.facts")).to_contain_text("17")
+
+
+def test_a_row_opens_wherever_it_is_hit(page, api):
+    part = inspect(api, 200, part_id="h9", lot="L7")
+    page.goto(f"{page.url.split('#')[0]}#/history")
+    page.get_by_role("cell", name="L7").click()
+    expect(page).to_have_url(re.compile(f"#/inspection/{part['id']}$"))
+    page.get_by_role("group", name="Label this part").get_by_role("button", name="ok").click()
+    expect(page.locator(".labels")).to_contain_text("ok by Aya")
+    feedback = api.get(f"/v1/inspections/{part['id']}").json()["feedback"]
+    assert (feedback["verdict"], feedback["operator"]) == ("ok", "Aya")
+    page.get_by_role("button", name="Back").click()
+    expect(page.locator(".list")).to_be_visible()

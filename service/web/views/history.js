@@ -63,7 +63,8 @@ function local(iso) {
 
 function row(item) {
   const link = (content) => element('a', { href: `#/inspection/${item.id}` }, content);
-  return element('tr', {},
+  // The links in it are for keys and readers; a finger may hit it anywhere.
+  return element('tr', { onclick: ({ target }) => target.closest('a') ?? (location.hash = `#/inspection/${item.id}`) },
     element('td', {}, link(element('img', { class: 'thumbnail', src: `${item.heatmap}?format=overlay`, alt: t('Heatmap'), loading: 'lazy' }))),
     element('td', {}, link(verdictMark(item.verdict, t(item.verdict)))),
     element('td', { class: 'number' }, numberText(item.score)),
