@@ -88,6 +88,59 @@ class _Prepared:
     request_sha256: str
 
 
+@dataclass(frozen=True)
+class _Known:
+    """All that is known of an image before it is judged."""
+
+    request: InspectionRequest
+    loaded: Loaded
+    decoded: _Decoded
+    prepared: _Prepared
+    scored: Scored
+    heatmap: heatmap.KeptHeatmap
+    heatmap_sha256: str
+    times: dict[str, float]
+
+    def judged(self, rules: Rules) -> Inspection:
+        """The row, by the rules in force."""
+        request, manifest = self.request, self.loaded.bundle.manifest
+        decision = decide(
+            self.scored.score, self.scored.heatmap, rules.thresholds, rules.recipe.settings,
+            width=self.decoded.width, height=self.decoded.height,
+        )  # fmt: skip
+        return Inspection(
+            id=records.new_id(),
+            created_at=records.now(),
+            recipe=manifest.recipe,
+            part_id=request.part_id,
+            lot=request.lot,
+            camera=request.camera,
+            simulated=request.simulated,
+            idempotency_key=request.idempotency_key,
+            request_sha256=self.prepared.request_sha256,
+            image_sha256=self.prepared.image_sha256,
+            image_type=request.image_type,
+            width=self.decoded.width,
+            height=self.decoded.height,
+            pixels=manifest.pixels.model_dump(),
+            bundle_version=manifest.version,
+            bundle_digest=self.loaded.bundle.digest,
+            device=self.loaded.engine.device,
+            verdict=decision.verdict,
+            score=decision.score,
+            percentile=_percentile(decision.score, manifest.calibration.quantiles),
+            review_threshold=rules.thresholds.review,
+            ng_threshold=rules.thresholds.ng,
+            recipe_revision=rules.recipe.number,
+            regions=[region.model_dump() for region in decision.regions],
+            **self.decoded.appearance.model_dump(),
+            heatmap_sha256=self.heatmap_sha256,
+            heatmap_low=self.heatmap.low,
+            heatmap_high=self.heatmap.high,
+            processing_times=dict(self.times),
+        )
+
+
 class Stopwatch:
     """Milliseconds by step, each from the end of the one before."""
 
@@ -287,49 +340,21 @@ class Inspector:
         watch: Stopwatch,
     ) -> Inspection:
         kept = heatmap.keep(scored.heatmap)
-        image.keep()
-        heatmap_sha256 = self._blobs.put(kept.png)
-        watch.lap("files")
-        manifest = loaded.bundle.manifest
-
-        def make(rules: Rules) -> Inspection:
-            decision = decide(
-                scored.score, scored.heatmap, rules.thresholds, rules.recipe.settings,
-                width=decoded.width, height=decoded.height,
-            )  # fmt: skip
-            return Inspection(
-                id=records.new_id(),
-                created_at=records.now(),
-                recipe=manifest.recipe,
-                part_id=request.part_id,
-                lot=request.lot,
-                camera=request.camera,
-                simulated=request.simulated,
-                idempotency_key=request.idempotency_key,
-                request_sha256=prepared.request_sha256,
-                image_sha256=prepared.image_sha256,
-                image_type=request.image_type,
-                width=decoded.width,
-                height=decoded.height,
-                pixels=manifest.pixels.model_dump(),
-                bundle_version=manifest.version,
-                bundle_digest=loaded.bundle.digest,
-                device=loaded.engine.device,
-                verdict=decision.verdict,
-                score=decision.score,
-                percentile=_percentile(decision.score, manifest.calibration.quantiles),
-                review_threshold=rules.thresholds.review,
-                ng_threshold=rules.thresholds.ng,
-                recipe_revision=rules.recipe.number,
-                regions=[region.model_dump() for region in decision.regions],
-                **decoded.appearance.model_dump(),
-                heatmap_sha256=heatmap_sha256,
-                heatmap_low=kept.low,
-                heatmap_high=kept.high,
-                processing_times=dict(watch.times),
-            )
-
-        row = self._ledger.enter(loaded.bundle, make)
+        drawn = self._blobs.draft(kept.png)
+        # Both are held until there is a row that names them: where the request is given up, it lets
+        # go of its image before this thread is done.
+        with self._blobs.holding(prepared.image_sha256):
+            try:
+                image.keep()
+                heatmap_sha256 = drawn.write()
+                drawn.keep()
+                watch.lap("files")
+                known = _Known(
+                    request, loaded, decoded, prepared, scored, kept, heatmap_sha256, watch.times
+                )
+                row = self._ledger.enter(loaded.bundle, known.judged)
+            finally:
+                drawn.discard()
         self._check_same(request, row)
         watch.lap("database")
         return row

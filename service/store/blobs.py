@@ -2,7 +2,9 @@
 
 import hashlib
 import threading
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from models.durable import Draft, make_directory, sync_directory
@@ -13,6 +15,8 @@ class Blobs:
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._held: Counter[str] = Counter()
+        self._lock = threading.Lock()
         make_directory(root)
 
     def put(self, data: bytes) -> str:
@@ -27,16 +31,46 @@ class Blobs:
 
     def draft(self, data: bytes) -> "BlobDraft":
         """What may become a file; nothing is written yet."""
-        return BlobDraft(data, self._path)
+        return BlobDraft(data, self)
 
     def get(self, sha256: str) -> bytes | None:
         """The content, or None where it is not, or no longer, kept."""
         try:
-            return self._path(sha256).read_bytes()
+            return self.path(sha256).read_bytes()
         except FileNotFoundError:
             return None
 
-    def _path(self, sha256: str) -> Path:
+    @contextmanager
+    def holding(self, sha256: str) -> Iterator[None]:
+        """Until a row that names it is there, nobody removes it: its content may have been here
+        before, as another's that is to go."""
+        with self._lock:
+            self._held[sha256] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._held[sha256] -= 1
+                self._held += Counter()  # forgets those that nobody holds
+
+    def remove_unless(self, sha256: str, is_needed: Callable[[], bool]) -> int:
+        """Remove a file that nobody holds and that is not needed; how many bytes that freed."""
+        path = self.path(sha256)
+        with self._lock:
+            if self._held[sha256] or not path.exists() or is_needed():
+                return 0
+            size = path.stat().st_size
+            path.unlink()
+        return size
+
+    def all(self) -> Iterator[Path]:
+        """Every file, in no order; also what was being written when the power went."""
+        for folder in self._root.iterdir():
+            if folder.is_dir():
+                yield from folder.iterdir()
+
+    def path(self, sha256: str) -> Path:
+        """Where a content lies, if it does."""
         return self._root / sha256[:2] / sha256
 
 
@@ -46,9 +80,10 @@ class BlobDraft:
     The last may come from another thread than the others, at any time.
     """
 
-    def __init__(self, data: bytes, path_of: Callable[[str], Path]) -> None:
+    def __init__(self, data: bytes, blobs: Blobs) -> None:
         self._data = data
-        self._path_of = path_of
+        self._blobs = blobs
+        self._hold = ExitStack()
         self._directory: Path | None = None
         self._file: Draft | None = None
         self._discarded = False
@@ -57,7 +92,8 @@ class BlobDraft:
     def write(self) -> str:
         """Bring the content to the disk, where it is not there already, and return its sha256."""
         sha256 = hashlib.sha256(self._data).hexdigest()
-        path = self._path_of(sha256)
+        path = self._blobs.path(sha256)
+        self._hold.enter_context(self._blobs.holding(sha256))
         self._directory = path.parent
         if not path.exists():
             make_directory(path.parent)
@@ -85,6 +121,7 @@ class BlobDraft:
         """Leave nothing behind that is not kept."""
         with self._lock:
             self._discarded = True
+            self._hold.close()
             if self._file:
                 self._file.discard()
                 self._file = None
