@@ -27,6 +27,7 @@ from service.onnx_engine import OnnxDevice
 from service.pace import Pace
 from service.recipes import Recipes
 from service.registry import Registry
+from service.retention import Policy, Retention
 from service.routes import (
     audit,
     bundles,
@@ -176,6 +177,14 @@ def _open(
     ledger = Ledger(database, recipes, outage, spool)
     metrics.spooled.set_function(lambda: ledger.waiting)
     ledger.start()
+    retention = Retention(
+        database, blobs, settings.data,
+        Policy(
+            settings.keep_ok_days, settings.keep_days, settings.quota_gb, settings.free_gb
+        ),
+        ledger, metrics,
+    )  # fmt: skip
+    retention.start()
     shadow = Shadow(candidates, batcher, database, recipes, metrics, settings)
     inspector = Inspector(
         registry, ledger, blobs, batcher, watchdog, pace, metrics, live, shadow, recipes, drift,
@@ -199,6 +208,7 @@ def _open(
         drift=drift,
         shifts=Shifts(settings.shifts),
         ledger=ledger,
+        retention=retention,
         gate=Gate(
             database,
             access=settings.access,
@@ -217,6 +227,7 @@ def _newest(database: Database) -> list[Inspection]:
 
 
 def _close(state: State) -> None:
+    state.retention.close()
     state.ledger.close()
     state.gate.close()
     state.watchdog.close()

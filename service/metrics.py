@@ -65,6 +65,10 @@ class Metrics:
             "kizu_queue_age_seconds", "How long the oldest image has been waiting.",
             registry=self.registry,
         )  # fmt: skip
+        self.removed = Counter(
+            "kizu_removed_total", "Inspections whose files were removed, and files of none.",
+            ("reason",), registry=self.registry,
+        )  # fmt: skip
         self.spooled = Gauge(
             "kizu_spooled_results", "Results that wait on the disk while the database is away.",
             registry=self.registry,

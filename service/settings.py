@@ -87,6 +87,20 @@ class Settings(BaseSettings):
     hang_seconds: float = Field(
         20.0, gt=0, description="Longest run of the model before its device is given up."
     )
+    keep_ok_days: float = Field(
+        0, ge=0, description="Days after which images of passed parts are removed; 0 is never. "
+        "Rows stay, and images of labelled parts.",
+    )  # fmt: skip
+    keep_days: float = Field(
+        0, ge=0, description="The same of parts that were rejected or sent to review."
+    )
+    quota_gb: float = Field(
+        0, ge=0, description="Most that images and heatmaps may take; 0 is any number. The oldest "
+        "passed parts' go first, then others', never labelled parts'.",
+    )  # fmt: skip
+    free_gb: float = Field(
+        0, ge=0, description="Room that is to be left on the disk, in the same way; 0 is none."
+    )
     good_parts: Path | None = Field(
         None,
         description="Directory of folders by recipe: the good parts that it was fitted on, for "

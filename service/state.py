@@ -16,6 +16,7 @@ from service.live import Live
 from service.metrics import Metrics
 from service.recipes import Recipes
 from service.registry import Registry
+from service.retention import Retention
 from service.scoring import ImageBatcher
 from service.settings import Settings
 from service.shadow import Shadow
@@ -47,6 +48,7 @@ class State:
     drift: Drift
     gate: Gate
     ledger: Ledger
+    retention: Retention
 
 
 async def _state(request: Request) -> State:  # a plain function would be called in a thread

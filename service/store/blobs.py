@@ -53,11 +53,11 @@ class Blobs:
                 self._held[sha256] -= 1
                 self._held += Counter()  # forgets those that nobody holds
 
-    def remove_unless(self, sha256: str, is_needed: Callable[[], bool]) -> int:
+    def remove_unless(self, sha256: str, is_needed: Callable[[str], bool]) -> int:
         """Remove a file that nobody holds and that is not needed; how many bytes that freed."""
         path = self.path(sha256)
         with self._lock:
-            if self._held[sha256] or not path.exists() or is_needed():
+            if self._held[sha256] or not path.exists() or is_needed(sha256):
                 return 0
             size = path.stat().st_size
             path.unlink()

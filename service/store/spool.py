@@ -95,4 +95,7 @@ def _read(content: str) -> Inspection:
     return Inspection(**values | {"created_at": datetime.fromisoformat(values["created_at"])})
 
 
-_COLUMNS = [column.name for column in Inspection.__table__.columns]
+# What waits is not removed.
+_COLUMNS = [
+    column.name for column in Inspection.__table__.columns if column.name != "files_removed_at"
+]

@@ -47,7 +47,11 @@ class Inspection(Base):
     """One image in, one stored result."""
 
     __tablename__ = "inspections"
-    __table_args__ = (Index(None, "recipe", "created_at"), Index(None, "created_at", "id"))
+    __table_args__ = (
+        Index(None, "recipe", "created_at"),
+        Index(None, "created_at", "id"),
+        Index("ix_inspections_removable", "files_removed_at", "verdict", "created_at"),
+    )
 
     id: Mapped[str] = mapped_column(primary_key=True)
     created_at: Mapped[datetime]
@@ -78,10 +82,12 @@ class Inspection(Base):
     brightness: Mapped[float | None]
     focus: Mapped[float | None]
     saturated: Mapped[float | None]
-    heatmap_sha256: Mapped[str]
+    heatmap_sha256: Mapped[str] = mapped_column(index=True)
     heatmap_low: Mapped[float]
     heatmap_high: Mapped[float]
     processing_times: Mapped[dict[str, Any]]
+    # When image and heatmap were removed to make room; the row stays.
+    files_removed_at: Mapped[datetime | None]
 
 
 class Feedback(Base):

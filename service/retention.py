@@ -1,0 +1,225 @@
+"""Which images and heatmaps go, and when: by verdict, by age, by room. Rows stay, and so do all
+files that a label was given for.
+
+A row says first that its files are gone; then they go, unless another row needs them. What a crash
+leaves in between, as what was never named by a row, is swept a day later.
+"""
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from shutil import disk_usage
+
+import structlog
+from sqlalchemy import Engine as Database
+from sqlalchemy import delete, or_, select, update
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from service.ledger import Ledger
+from service.metrics import Metrics
+from service.store import records
+from service.store.blobs import Blobs
+from service.store.tables import Feedback, Inspection, ReviewItem, Training
+
+log = structlog.get_logger()
+
+EVERY_S = 60.0
+MEASURE_EVERY_S = 600.0
+SWEEP_EVERY_S = 24 * 3600.0
+# Younger files may be a request's that is under way, here or after a restart.
+SWEPT_AFTER = timedelta(days=1)
+_AT_ONCE = 200
+_GB = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How long and how much; 0 is for ever, and any number. `free_gb` holds whatever else is said:
+    a full disk stops the line."""
+
+    ok_days: float = 0.0
+    other_days: float = 0.0
+    quota_gb: float = 0.0
+    free_gb: float = 0.0
+
+
+class Retention:
+    """Removes the oldest first, passed parts before others, labelled ones never."""
+
+    def __init__(
+        self,
+        database: Database,
+        blobs: Blobs,
+        data: Path,
+        policy: Policy,
+        ledger: Ledger,
+        metrics: Metrics,
+    ) -> None:
+        self._database = database
+        self._blobs = blobs
+        self._data = data
+        self._policy = policy
+        self._ledger = ledger
+        self._metrics = metrics
+        self._problem: str | None = None
+        self._measured = 0
+        self._measure_at = 0.0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="kizu-retention", daemon=True)
+
+    @property
+    def problem(self) -> str | None:
+        """Why there is less room than wanted, and nothing more to remove."""
+        return self._problem
+
+    def start(self) -> None:
+        """Begin; in this thread's own time, for nothing waits for it."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop after what is being removed just now."""
+        self._stop.set()
+        self._thread.join()
+
+    def apply(self) -> None:
+        """Remove what is too old, and what there is no room for."""
+        policy = self._policy
+        if policy.ok_days:
+            self._older("ok", policy.ok_days)
+        if policy.other_days:
+            self._older("other", policy.other_days)
+        self._problem = self._make_room()
+
+    def sweep(self) -> int:
+        """Remove files that no row names; how many there were."""
+        if self._ledger.waiting:
+            return 0  # rows that name some are not in the database yet
+        before = time.time() - SWEPT_AFTER.total_seconds()
+        count = 0
+        old = (path for path in self._blobs.all() if path.stat().st_mtime < before)
+        for batch in _batches(old, _AT_ONCE):
+            if self._stop.is_set():
+                break
+            for path in batch:
+                if path.name.startswith("."):  # was being written when the power went
+                    path.unlink(missing_ok=True)
+                    count += 1
+                elif self._blobs.remove_unless(path.name, self._is_needed):
+                    count += 1
+        self._count("orphan", count)
+        return count
+
+    def _loop(self) -> None:
+        swept = time.monotonic() - SWEEP_EVERY_S + EVERY_S  # a while after the start
+        while not self._stop.wait(EVERY_S):
+            try:
+                self.apply()
+                if time.monotonic() - swept > SWEEP_EVERY_S:
+                    self.sweep()
+                    swept = time.monotonic()
+            except (SQLAlchemyError, OSError) as error:
+                log.warning("retention put off", error=str(error).splitlines()[0])
+
+    def _older(self, kind: str, days: float) -> None:
+        before = records.now() - timedelta(days=days)
+        while not self._stop.is_set():
+            with Session(self._database) as session:
+                rows = _removable(session, kind, Inspection.created_at < before)
+            if not rows:
+                return
+            self._remove(rows, "age")
+
+    def _make_room(self) -> str | None:
+        """Until there is enough, or nothing is left to remove; then why there is too little."""
+        used = self._used()
+        while not self._stop.is_set():
+            wanted = self._too_much(used)
+            if wanted is None:
+                return None
+            with Session(self._database) as session:
+                rows = _removable(session, "ok") or _removable(session, "other")
+            if not rows:
+                return f"{wanted}, and only labelled parts' images are left."
+            used -= self._remove(rows, "room")
+        return None
+
+    def _used(self) -> int:
+        """Bytes of all files, where there is a quota: each is looked at, so not too often."""
+        if self._policy.quota_gb and time.monotonic() >= self._measure_at:
+            self._measured = sum(path.stat().st_size for path in self._blobs.all())
+            self._measure_at = time.monotonic() + MEASURE_EVERY_S
+        return self._measured
+
+    def _too_much(self, used: int) -> str | None:
+        policy = self._policy
+        free = disk_usage(self._data).free
+        if policy.free_gb and free < policy.free_gb * _GB:
+            return f"{free / _GB:.1f} GB are free, {policy.free_gb:g} are to be"
+        if policy.quota_gb and used > policy.quota_gb * _GB:
+            return f"Images take {used / _GB:.1f} GB, {policy.quota_gb:g} at most are allowed"
+        return None
+
+    def _remove(self, rows: Sequence[Inspection], reason: str) -> int:
+        """How many bytes that freed."""
+        ids = [row.id for row in rows]
+        with Session(self._database) as session, session.begin():
+            gone = update(Inspection).where(Inspection.id.in_(ids))
+            session.execute(gone.values(files_removed_at=records.now()))
+            session.execute(delete(ReviewItem).where(ReviewItem.inspection_id.in_(ids)))
+        freed = 0
+        for row in rows:
+            for sha256 in (row.image_sha256, row.heatmap_sha256):
+                freed += self._blobs.remove_unless(sha256, self._is_needed)
+        self._count(reason, len(rows))
+        log.info(
+            "images removed", reason=reason, inspections=len(rows), bytes=freed,
+            oldest=rows[0].created_at.isoformat(),
+        )  # fmt: skip
+        self._measured -= freed
+        return freed
+
+    def _is_needed(self, sha256: str) -> bool:
+        """Whether any row names a file that should be there."""
+        there = Inspection.files_removed_at.is_(None)
+        named = or_(Inspection.image_sha256 == sha256, Inspection.heatmap_sha256 == sha256)
+        with Session(self._database) as session:
+            return any(
+                session.scalar(query.limit(1)) is not None
+                for query in (
+                    select(Inspection.id).where(there, named),
+                    select(Feedback.id).where(Feedback.mask_sha256 == sha256),
+                    select(Training.id).where(Training.report_sha256 == sha256),
+                )
+            )
+
+    def _count(self, reason: str, number: int) -> None:
+        self._metrics.removed.labels(reason).inc(number)
+
+
+def _removable(session: Session, kind: str, *more: object) -> list[Inspection]:
+    """The oldest inspections whose files are there and that nobody has labelled."""
+    verdicts = Inspection.verdict == "ok" if kind == "ok" else Inspection.verdict != "ok"
+    labelled = select(Feedback.id).where(Feedback.inspection_id == Inspection.id)
+    query = (
+        select(Inspection)
+        .where(Inspection.files_removed_at.is_(None), verdicts, ~labelled.exists(), *more)  # type: ignore[arg-type]
+        .order_by(Inspection.created_at)
+        .limit(_AT_ONCE)
+    )
+    found = list(session.scalars(query))
+    session.expunge_all()
+    return found
+
+
+def _batches(paths: Iterator[Path], size: int) -> Iterator[list[Path]]:
+    batch: list[Path] = []
+    for path in paths:
+        batch.append(path)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    yield batch
