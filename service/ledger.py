@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import structlog
 from sqlalchemy import Engine as Database
 from sqlalchemy import select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from models.bundle import Bundle, Thresholds
@@ -73,7 +73,7 @@ class Ledger:
         """What people should know of it."""
         if self._outage.now:
             return f"The database is away; {self.waiting} results wait on this computer's disk."
-        return None
+        return f"{self.waiting} results wait for the database." if self.waiting else None
 
     def by_key(self, key: str) -> Inspection | None:
         """The result of an earlier request with this key."""
@@ -166,8 +166,21 @@ class Ledger:
             except AWAY as error:
                 log.warning("results not brought yet", error=str(error).splitlines()[0])
                 return
+            except SQLAlchemyError:
+                # One that the database does not take must not keep the others here.
+                ids = [one.row.id for one in batch if self._bring_alone(one)]
+                if not ids:
+                    return
             self._spool.remove(ids)
             log.info("results brought to the database", number=len(ids), left=self.waiting)
+
+    def _bring_alone(self, one: Waiting) -> bool:
+        try:
+            self._bring([one])
+        except SQLAlchemyError as error:
+            log.error("a result waits on", id=one.row.id, error=str(error).splitlines()[0])
+            return False
+        return True
 
     def _bring(self, batch: list[Waiting]) -> None:
         with Session(self._database) as session, session.begin():

@@ -157,6 +157,23 @@ def test_a_part_that_another_process_inspected_meanwhile_is_not_lost(client, plu
     assert found.status_code == 200
 
 
+def test_a_result_that_the_database_does_not_take_keeps_no_other_back(client, plug, database):
+    shoot(client, 50)
+    plug.pull()
+    shoot(client, 60, "a")
+    id = shoot(client, 70, "b").json()["id"]
+    book = ledger(client)
+    bad, good = book._spool.oldest(10)
+    book._spool.remove([bad.row.id])
+    bad.row.width = 2**40
+    book._spool.keep(bad)
+    plug.plug()
+    back(client)
+    assert (rows(database), book.waiting) == (2, 1)
+    assert client.get(f"/v1/inspections/{id}").status_code == 200
+    assert client.get("/health/ready").json()["problems"] == ["1 results wait for the database."]
+
+
 def test_thresholds_that_were_in_force_last_go_on(client, plug):
     lines = {"bundle_version": 1, "review": 20, "ng": 40, "by": "eva", "reason": "a drill"}
     assert client.post("/v1/recipes/cap/thresholds", json=lines).status_code == 201
