@@ -183,7 +183,7 @@ class Ledger:
         return True
 
     def _bring(self, batch: list[Waiting]) -> None:
-        with Session(self._database) as session, session.begin():
+        with Session(self._database, expire_on_commit=False) as session, session.begin():
             ids = [one.row.id for one in batch]
             there = set(session.scalars(select(Inspection.id).where(Inspection.id.in_(ids))))
             keys = [one.row.idempotency_key for one in batch if one.row.idempotency_key]

@@ -163,7 +163,7 @@ def test_a_result_that_the_database_does_not_take_keeps_no_other_back(client, pl
     shoot(client, 60, "a")
     id = shoot(client, 70, "b").json()["id"]
     book = ledger(client)
-    bad, good = book._spool.oldest(10)
+    bad, _ = book._spool.oldest(10)
     book._spool.remove([bad.row.id])
     bad.row.width = 2**40
     book._spool.keep(bad)
