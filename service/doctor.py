@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 from models.bundle import list_recipes, list_versions, open_bundle
 from models.durable import write_file
 from models.errors import KizuError
+from service.gate import is_loopback
 from service.onnx_engine import OnnxDevice
 from service.settings import Settings
 from service.store import accounts
@@ -165,7 +166,7 @@ def _access(settings: Settings) -> Iterator[Finding]:
     finally:
         engine.dispose()
     known = f"{len(users)} users, {len(keys)} keys"
-    here = settings.host in ("127.0.0.1", "::1", "localhost")
+    here = is_loopback(settings.host)
     if settings.access == "open" and not here:
         yield Finding(
             "access", "warning",

@@ -43,7 +43,7 @@ class Gate:
         self, database: Database, *, access: Access, host: str, session_hours: float
     ) -> None:
         self._database = database
-        self._always_closed = access == "closed" or (access == "auto" and not _loopback(host))
+        self._always_closed = access == "closed" or (access == "auto" and not is_loopback(host))
         self._never_closed = access == "open"
         self._lasting = timedelta(hours=session_hours)
         self._somebody = False
@@ -259,7 +259,8 @@ def _known(key: ApiKey) -> Identity:
     return Identity(key.name, cast(Role, key.role), "key")
 
 
-def _loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address."""
     if host == "localhost":
         return True
     try:

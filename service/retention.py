@@ -96,11 +96,9 @@ class Retention:
 
     def sweep(self) -> int:
         """Remove files that no row names; how many there were."""
-        if self._ledger.waiting:
-            return 0  # rows that name some are not in the database yet
         before = time.time() - SWEPT_AFTER.total_seconds()
         count = 0
-        old = (path for path in self._blobs.all() if path.stat().st_mtime < before)
+        old = (path for path, stat in self._blobs.all() if stat.st_mtime < before)
         for batch in _batches(old, _AT_ONCE):
             if self._stop.is_set():
                 break
@@ -150,7 +148,7 @@ class Retention:
     def _used(self) -> int:
         """Bytes of all files, where there is a quota: each is looked at, so not too often."""
         if self._policy.quota_gb and time.monotonic() >= self._measure_at:
-            self._measured = sum(path.stat().st_size for path in self._blobs.all())
+            self._measured = sum(stat.st_size for _, stat in self._blobs.all())
             self._measure_at = time.monotonic() + MEASURE_EVERY_S
         return self._measured
 
@@ -183,8 +181,11 @@ class Retention:
         return freed
 
     def _is_needed(self, sha256: str) -> bool:
-        """Whether any row names a file that should be there."""
-        there = Inspection.files_removed_at.is_(None)
+        """Whether any row names a file that should be there: also one that was labelled just when
+        it was to go, and any that waits for the database, of which nothing is known here."""
+        if self._ledger.waiting:
+            return True
+        there = or_(Inspection.files_removed_at.is_(None), _LABELLED)
         named = or_(Inspection.image_sha256 == sha256, Inspection.heatmap_sha256 == sha256)
         with Session(self._database) as session:
             return any(
@@ -200,13 +201,15 @@ class Retention:
         self._metrics.removed.labels(reason).inc(number)
 
 
+_LABELLED = select(Feedback.id).where(Feedback.inspection_id == Inspection.id).exists()
+
+
 def _removable(session: Session, kind: str, *more: object) -> list[Inspection]:
     """The oldest inspections whose files are there and that nobody has labelled."""
     verdicts = Inspection.verdict == "ok" if kind == "ok" else Inspection.verdict != "ok"
-    labelled = select(Feedback.id).where(Feedback.inspection_id == Inspection.id)
     query = (
         select(Inspection)
-        .where(Inspection.files_removed_at.is_(None), verdicts, ~labelled.exists(), *more)  # type: ignore[arg-type]
+        .where(Inspection.files_removed_at.is_(None), verdicts, ~_LABELLED, *more)  # type: ignore[arg-type]
         .order_by(Inspection.created_at)
         .limit(_AT_ONCE)
     )

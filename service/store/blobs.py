@@ -1,10 +1,11 @@
 """Files by the sha256 of their content: images as they came, heatmaps, masks."""
 
 import hashlib
+import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from models.durable import Draft, make_directory, sync_directory
@@ -63,11 +64,12 @@ class Blobs:
             path.unlink()
         return size
 
-    def all(self) -> Iterator[Path]:
+    def all(self) -> Iterator[tuple[Path, os.stat_result]]:
         """Every file, in no order; also what was being written when the power went."""
         for folder in self._root.iterdir():
-            if folder.is_dir():
-                yield from folder.iterdir()
+            for path in folder.iterdir():
+                with suppress(FileNotFoundError):  # it got its name, or was removed, meanwhile
+                    yield path, path.stat()
 
     def path(self, sha256: str) -> Path:
         """Where a content lies, if it does."""

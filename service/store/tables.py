@@ -1,4 +1,5 @@
-"""The tables. Rows are appended and never changed, but for those of work that is not done yet:
+"""The tables. Rows are appended and never changed, but for when an inspection's files were removed,
+and for those of work that is not done yet:
 what waits for review, masks that are being drawn, and trainings that run; and for who may come in.
 """
 

@@ -264,9 +264,7 @@ def test_whoever_tries_passwords_takes_no_thread_of_the_cameras(closed, keys, mo
         headers = JPEG | bearer(keys["camera"])
         assert closed.post("/v1/inspect", content=image(50), headers=headers).status_code == 200
         going_on.set()
-        found = [one.result().status_code for one in tries]
-    assert set(found) == {401, 429}
-    assert found.count(429) > 30
+        assert {one.result().status_code for one in tries} == {401, 429}
 
 
 def test_a_camera_does_not_log_in(settings, database, keys):

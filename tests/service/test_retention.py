@@ -4,6 +4,7 @@ import os
 import threading
 import time
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 from fastapi.testclient import TestClient
@@ -121,14 +122,14 @@ def test_room_is_made_by_the_oldest_passed_parts_first(client, database, monkeyp
     for number, part in enumerate((ng, *parts)):
         age(database, part, days=DAYS - number)
     blobs = client.app_state["kizu"].blobs
-    used = sum(path.stat().st_size for path in blobs.all())
+    used = sum(stat.st_size for _, stat in blobs.all())
     made = keeper(client, quota_gb=used / 2 / 1e9)
     made.apply()
     left = kept(client, *parts)
     assert left == sorted(left)  # the older ones are gone
     assert 0 < sum(left) < 6
     assert kept(client, ng) == [True]
-    assert sum(path.stat().st_size for path in blobs.all()) <= used / 2
+    assert sum(stat.st_size for _, stat in blobs.all()) <= used / 2
     assert made.problem is None
 
 
@@ -167,6 +168,33 @@ def test_a_part_that_comes_while_its_twin_goes_keeps_its_image(client, database,
     assert kept(client, young) == [True]
 
 
+def test_a_part_that_is_labelled_while_it_goes_keeps_its_image(client, database, monkeypatch):
+    part = shoot(client, 200)
+    age(database, part)
+    made = keeper(client, other_days=30)
+    label = {"inspection_id": part["id"], "verdict": "ng", "operator": "eva"}
+    find = retention._removable
+
+    def labelled_just_then(*given):
+        found = find(*given)
+        client.post("/v1/feedback", json=label)
+        return found
+
+    monkeypatch.setattr(retention, "_removable", labelled_just_then)
+    made.apply()
+    assert kept(client, part) == [True]
+    assert made.sweep() == 0
+
+
+def test_nothing_goes_that_a_waiting_result_may_name(client, database, monkeypatch):
+    part = shoot(client, 50)
+    age(database, part)
+    made = keeper(client, ok_days=30)
+    monkeypatch.setattr(made, "_ledger", SimpleNamespace(waiting=1))
+    made.apply()
+    assert kept(client, part) == [True]
+
+
 def test_what_no_row_names_is_swept_a_day_later(client, database):
     part = shoot(client, 50)
     blobs = client.app_state["kizu"].blobs
@@ -174,7 +202,7 @@ def test_what_no_row_names_is_swept_a_day_later(client, database):
     broken = blobs.path(orphan).parent / ".writing-x"
     broken.write_bytes(b"half")
     long_ago = time.time() - 2 * 86400
-    for path in blobs.all():
+    for path, _ in list(blobs.all()):
         if path != blobs.path(young):
             os.utime(path, (long_ago, long_ago))
     assert keeper(client).sweep() == 2
