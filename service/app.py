@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from models.bundle import Bundle
 from service.access import AccessMiddleware
 from service.admission import AdmissionMiddleware
+from service.archive import Archive
 from service.candidates import Candidates
 from service.drift import Drift
 from service.engine import Engine
@@ -58,6 +59,7 @@ from service.store import records
 from service.store.blobs import Blobs
 from service.store.database import open_database
 from service.store.outage import Outage
+from service.store.reserve import Reserve
 from service.store.spool import Spool
 from service.store.tables import Inspection
 from service.store.wanted import Wanted
@@ -147,6 +149,18 @@ def _open(
     live: Live,
 ) -> State:
     settings.data.mkdir(parents=True, exist_ok=True)
+    reserve = Reserve(settings.data / "reserve")
+    with reserve.lent():
+        return _put_together(settings, open_engine, give_up, live, reserve)
+
+
+def _put_together(
+    settings: Settings,
+    open_engine: Callable[[Bundle], Engine] | None,
+    give_up: Callable[[], None],
+    live: Live,
+    reserve: Reserve,
+) -> State:
     database = open_database(settings.database_url)
     blobs = Blobs(settings.data / "blobs")
     metrics = Metrics()
@@ -177,8 +191,9 @@ def _open(
     ledger = Ledger(database, recipes, outage, spool)
     metrics.spooled.set_function(lambda: ledger.waiting)
     ledger.start()
+    archive = Archive(blobs, ledger, metrics, reserve, disk_full=settings.disk_full)
     retention = Retention(
-        database, blobs, settings.data,
+        database, blobs, settings.data, reserve,
         Policy(
             settings.keep_ok_days, settings.keep_days, settings.quota_gb, settings.free_gb
         ),
@@ -187,7 +202,7 @@ def _open(
     retention.start()
     shadow = Shadow(candidates, batcher, database, recipes, metrics, settings)
     inspector = Inspector(
-        registry, ledger, blobs, batcher, watchdog, pace, metrics, live, shadow, recipes, drift,
+        registry, archive, batcher, watchdog, pace, metrics, live, shadow, recipes, drift,
         settings,
     )  # fmt: skip
     return State(
@@ -208,6 +223,7 @@ def _open(
         drift=drift,
         shifts=Shifts(settings.shifts),
         ledger=ledger,
+        archive=archive,
         retention=retention,
         gate=Gate(
             database,

@@ -211,7 +211,7 @@ def as_service_error(error: BaseException) -> ServiceError:
         return InvalidImage(error.message, remedy=error.remedy)
     if isinstance(error, BundleError | DeviceError):
         return BundleRefused(error.message, remedy=error.remedy)
-    if _disk_is_full(error):
+    if no_room(error):
         return StorageUnavailable(
             "The disk is full; nothing was stored.",
             remedy="Free some space. A part that was to be inspected counts as not inspected.",
@@ -223,11 +223,11 @@ def as_service_error(error: BaseException) -> ServiceError:
     return ServiceError("Something failed inside; the log has the details.")
 
 
-def _disk_is_full(error: BaseException) -> bool:
-    """Whether that is what a file, SQLite or PostgreSQL complains of."""
+def no_room(error: BaseException) -> bool:
+    """Whether a file, SQLite or PostgreSQL complains that the disk is full."""
     if isinstance(error, OSError):
         return error.errno in (errno.ENOSPC, errno.EDQUOT)
-    driver = error.orig if isinstance(error, DBAPIError) else None
+    driver = error.orig if isinstance(error, DBAPIError) else error
     return (
         getattr(driver, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
         or getattr(driver, "sqlstate", None) == _POSTGRESQL_DISK_FULL

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import hashlib
 import math
 import os
 import time
@@ -11,13 +10,11 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import anyio
-import numpy as np
 
 from models.appearance import Appearance, appearance
 from models.image import Pixels, decode, resize
-from service import heatmap
+from service.archive import Archive, Found
 from service.batcher import Priority
-from service.decision import decide
 from service.drift import Drift
 from service.errors import (
     BadRequest,
@@ -27,7 +24,7 @@ from service.errors import (
     QueueFull,
     as_service_error,
 )
-from service.ledger import Ledger, Rules
+from service.inspection_request import InspectionRequest
 from service.live import Event, Live
 from service.metrics import Metrics
 from service.pace import Pace
@@ -37,39 +34,12 @@ from service.schemas import LineError
 from service.scoring import ImageBatcher, Scored
 from service.settings import Settings
 from service.shadow import Shadow
+from service.stopwatch import Stopwatch
 from service.store import records
-from service.store.blobs import BlobDraft, Blobs
 from service.store.tables import Inspection
 from service.watchdog import Watchdog
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class InspectionRequest:
-    """One image to inspect, and what its sender says of it."""
-
-    image: bytes
-    image_type: str
-    recipe: str | None = None
-    number: int | None = None  # of the recipe, in its name's place
-    part_id: str | None = None
-    lot: str | None = None
-    camera: str | None = None
-    simulated: bool = False
-    idempotency_key: str | None = None
-    deadline_ms: int | None = None
-    batch: str | None = None  # names the batch request that it came in, whose key it shares
-
-    @property
-    def digest(self) -> str:
-        """Equal for requests that ask for the same thing."""
-        facts: tuple[object, ...] = (
-            self.recipe, self.part_id, self.camera, self.simulated, self.batch,
-        )  # fmt: skip
-        if (self.lot, self.number) != (None, None):  # keys given before there were any stay good
-            facts += (self.lot, self.number)
-        return hashlib.sha256(self.image + repr(facts).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -80,91 +50,13 @@ class _Decoded:
     appearance: Appearance
 
 
-@dataclass(frozen=True)
-class _Prepared:
-    """What a row needs beside the score."""
-
-    image_sha256: str
-    request_sha256: str
-
-
-@dataclass(frozen=True)
-class _Known:
-    """All that is known of an image before it is judged."""
-
-    request: InspectionRequest
-    loaded: Loaded
-    decoded: _Decoded
-    prepared: _Prepared
-    scored: Scored
-    heatmap: heatmap.KeptHeatmap
-    heatmap_sha256: str
-    times: dict[str, float]
-
-    def judged(self, rules: Rules) -> Inspection:
-        """The row, by the rules in force."""
-        request, manifest = self.request, self.loaded.bundle.manifest
-        decision = decide(
-            self.scored.score, self.scored.heatmap, rules.thresholds, rules.recipe.settings,
-            width=self.decoded.width, height=self.decoded.height,
-        )  # fmt: skip
-        return Inspection(
-            id=records.new_id(),
-            created_at=records.now(),
-            recipe=manifest.recipe,
-            part_id=request.part_id,
-            lot=request.lot,
-            camera=request.camera,
-            simulated=request.simulated,
-            idempotency_key=request.idempotency_key,
-            request_sha256=self.prepared.request_sha256,
-            image_sha256=self.prepared.image_sha256,
-            image_type=request.image_type,
-            width=self.decoded.width,
-            height=self.decoded.height,
-            pixels=manifest.pixels.model_dump(),
-            bundle_version=manifest.version,
-            bundle_digest=self.loaded.bundle.digest,
-            device=self.loaded.engine.device,
-            verdict=decision.verdict,
-            score=decision.score,
-            percentile=_percentile(decision.score, manifest.calibration.quantiles),
-            review_threshold=rules.thresholds.review,
-            ng_threshold=rules.thresholds.ng,
-            recipe_revision=rules.recipe.number,
-            regions=[region.model_dump() for region in decision.regions],
-            **self.decoded.appearance.model_dump(),
-            heatmap_sha256=self.heatmap_sha256,
-            heatmap_low=self.heatmap.low,
-            heatmap_high=self.heatmap.high,
-            processing_times=dict(self.times),
-        )
-
-
-class Stopwatch:
-    """Milliseconds by step, each from the end of the one before."""
-
-    def __init__(self) -> None:
-        self._last = time.perf_counter()
-        self.times: dict[str, float] = {}
-
-    def lap(self, step: str, **inner_s: float) -> None:
-        """End a step; what was done within it, in seconds, counts apart."""
-        now = time.perf_counter()
-        took = now - self._last - sum(inner_s.values())
-        self._last = now
-        for name, seconds in {step: max(took, 0.0), **inner_s}.items():
-            self.times[name] = round(1000 * seconds, 3)
-
-
 class Inspector:
     """Takes an image through decoding, the device and the store."""
 
     def __init__(
         self,
         registry: Registry,
-        ledger: Ledger,
-        blobs: Blobs,
+        archive: Archive,
         batcher: ImageBatcher,
         watchdog: Watchdog,
         pace: Pace,
@@ -178,8 +70,7 @@ class Inspector:
         self._registry = registry
         self._batcher = batcher
         self._watchdog = watchdog
-        self._ledger = ledger
-        self._blobs = blobs
+        self._archive = archive
         self._metrics = metrics
         self._live = live
         self._shadow = shadow
@@ -204,7 +95,7 @@ class Inspector:
             self.check_room(request.deadline_ms)
             with self._alone(request.idempotency_key), self._pace.one() as way:
                 if request.idempotency_key:
-                    replayed = await _thread(lambda: self._replay(request))
+                    replayed = await _thread(lambda: self._archive.replay(request))
                     if replayed:
                         outcome = None  # it was counted when it came first
                         return replayed
@@ -273,25 +164,25 @@ class Inspector:
         milliseconds = self._milliseconds(request.deadline_ms)
         watch = Stopwatch()
         deadline = time.monotonic() + milliseconds / 1000
-        image = self._blobs.draft(request.image)
+        result = self._archive.draft(request)
         try:
             async with _in_time(milliseconds):
                 loaded = await self.loaded(await self._recipe(request))
                 # Before the queue: a broken image is one refusal and never touches its neighbours.
                 # Decoding takes one core, so there is another for the disk.
-                decoded, prepared = await asyncio.gather(
+                decoded, _ = await asyncio.gather(
                     _thread(lambda: self._decode(request, loaded), self._decoders),
-                    _thread(lambda: self._prepare(request, image)),
+                    _thread(result.write_image),
                 )
                 watch.lap("decode")
                 scored = await self._score(loaded, decoded.pixels, deadline, priority)
             watch.lap("queue", device=scored.seconds)
-            row = await _thread(
-                lambda: self._store(request, loaded, decoded, image, prepared, scored, watch)
-            )
+            found = Found(loaded, decoded.width, decoded.height, decoded.appearance, scored)
+            row = await _thread(lambda: result.keep(found, watch))
         finally:
-            image.discard()
-        self._shadow.follow(row, request.image, decoded.pixels, loaded)
+            result.discard()
+        if row.stored:
+            self._shadow.follow(row, request.image, decoded.pixels, loaded)
         for step, milliseconds_of_step in watch.times.items():
             self._metrics.steps.labels(step).observe(milliseconds_of_step / 1000)
         return row
@@ -326,55 +217,6 @@ class Inspector:
         pixels = resize(image, manifest.input)
         return _Decoded(width, height, pixels, appearance(pixels))
 
-    def _prepare(self, request: InspectionRequest, image: BlobDraft) -> _Prepared:
-        return _Prepared(image.write(), request.digest)
-
-    def _store(
-        self,
-        request: InspectionRequest,
-        loaded: Loaded,
-        decoded: _Decoded,
-        image: BlobDraft,
-        prepared: _Prepared,
-        scored: Scored,
-        watch: Stopwatch,
-    ) -> Inspection:
-        kept = heatmap.keep(scored.heatmap)
-        drawn = self._blobs.draft(kept.png)
-        # Both are held until there is a row that names them: where the request is given up, it lets
-        # go of its image before this thread is done.
-        with self._blobs.holding(prepared.image_sha256):
-            try:
-                image.keep()
-                heatmap_sha256 = drawn.write()
-                drawn.keep()
-                watch.lap("files")
-                known = _Known(
-                    request, loaded, decoded, prepared, scored, kept, heatmap_sha256, watch.times
-                )
-                row = self._ledger.enter(loaded.bundle, known.judged)
-            finally:
-                drawn.discard()
-        self._check_same(request, row)
-        watch.lap("database")
-        return row
-
-    def _replay(self, request: InspectionRequest) -> Inspection | None:
-        """The stored result of an earlier request with the same key. Raises BadRequest."""
-        assert request.idempotency_key is not None
-        row = self._ledger.by_key(request.idempotency_key)
-        if row:
-            self._check_same(request, row)
-        return row
-
-    @staticmethod
-    def _check_same(request: InspectionRequest, row: Inspection) -> None:
-        if row.request_sha256 != request.digest:
-            raise BadRequest(
-                "The Idempotency-Key was used for another image or other parameters.",
-                remedy="Use a new key for each part.",
-            )
-
     def _milliseconds(self, asked: int | None) -> int:
         most = self._settings.deadline_ms
         return min(asked or most, most)
@@ -403,11 +245,6 @@ def _failure(request: InspectionRequest, error: Exception) -> Event:
         creation_time=records.now(), title=shown.title, detail=str(shown),
     )  # fmt: skip
     return Event(f"error-{records.new_id()}", request.recipe, content)
-
-
-def _percentile(score: float, quantiles: tuple[float, ...]) -> float:
-    """Which share of held-out good parts scores below, in percent."""
-    return round(float(np.interp(score, quantiles, np.linspace(0, 100, len(quantiles)))), 2)
 
 
 @contextlib.asynccontextmanager

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import structlog
 from sqlalchemy import Engine as Database
 from sqlalchemy import select
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from models.bundle import Bundle, Thresholds
@@ -87,6 +87,23 @@ class Ledger:
             found = self._spool.by_key(key)
         return found
 
+    def rules(self, bundle: Bundle) -> Rules:
+        """Those in force; those that were last, where they cannot be read now."""
+
+        def read() -> Rules:
+            with Session(self._database) as session:
+                return self._in_force(session, bundle)
+
+        def last(error: Exception) -> Rules:
+            if bundle.digest not in self._rules:
+                raise error
+            return self._rules[bundle.digest]
+
+        try:
+            return self._outage.attempt(read, last)
+        except OperationalError as error:
+            return last(error)
+
     def enter(self, bundle: Bundle, make: Callable[[Rules], Inspection]) -> Inspection:
         """The row that counts: the one that is made by the rules in force for a bundle's scores, or
         that of another process with the same key.
@@ -111,11 +128,7 @@ class Ledger:
         made: list[tuple[Inspection, Rules]],
     ) -> Inspection:
         with Session(self._database, expire_on_commit=False) as session:
-            rules = Rules(
-                records.thresholds_in_force(session, bundle),
-                self._recipes.in_force(session, bundle.manifest.recipe),
-            )
-            self._rules[bundle.digest] = rules
+            rules = self._in_force(session, bundle)
             row = make(rules)
             made.append((row, rules))
             session.add(row)
@@ -132,6 +145,14 @@ class Ledger:
                     raise
                 return found
         return row
+
+    def _in_force(self, session: Session, bundle: Bundle) -> Rules:
+        rules = Rules(
+            records.thresholds_in_force(session, bundle),
+            self._recipes.in_force(session, bundle.manifest.recipe),
+        )
+        self._rules[bundle.digest] = rules
+        return rules
 
     def _keep(
         self,

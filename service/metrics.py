@@ -73,6 +73,10 @@ class Metrics:
             "kizu_spooled_results", "Results that wait on the disk while the database is away.",
             registry=self.registry,
         )  # fmt: skip
+        self.unstored = Counter(
+            "kizu_unstored_total", "Results that were answered while the disk was full, not kept.",
+            registry=self.registry,
+        )  # fmt: skip
         self.models = Gauge(
             "kizu_models_loaded_bytes", "Size of the files of the models that are loaded.",
             registry=self.registry,

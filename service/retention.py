@@ -19,10 +19,12 @@ from sqlalchemy import delete, or_, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from service.errors import no_room
 from service.ledger import Ledger
 from service.metrics import Metrics
 from service.store import records
 from service.store.blobs import Blobs
+from service.store.reserve import Reserve
 from service.store.tables import Feedback, Inspection, ReviewItem, Training
 
 log = structlog.get_logger()
@@ -55,6 +57,7 @@ class Retention:
         database: Database,
         blobs: Blobs,
         data: Path,
+        reserve: Reserve,
         policy: Policy,
         ledger: Ledger,
         metrics: Metrics,
@@ -62,6 +65,7 @@ class Retention:
         self._database = database
         self._blobs = blobs
         self._data = data
+        self._reserve = reserve
         self._policy = policy
         self._ledger = ledger
         self._metrics = metrics
@@ -115,12 +119,21 @@ class Retention:
         swept = time.monotonic() - SWEEP_EVERY_S + EVERY_S  # a while after the start
         while not self._stop.wait(EVERY_S):
             try:
-                self.apply()
+                self._apply_anyhow()
                 if time.monotonic() - swept > SWEEP_EVERY_S:
                     self.sweep()
                     swept = time.monotonic()
             except (SQLAlchemyError, OSError) as error:
                 log.warning("retention put off", error=str(error).splitlines()[0])
+
+    def _apply_anyhow(self) -> None:
+        try:
+            self.apply()
+        except (SQLAlchemyError, OSError) as error:
+            if not no_room(error):
+                raise
+            with self._reserve.lent():
+                self.apply()
 
     def _older(self, kind: str, days: float) -> None:
         before = records.now() - timedelta(days=days)

@@ -51,7 +51,7 @@ class CameraCounts(BaseModel):
 
 
 class InspectionResult(BaseModel):
-    """One stored inspection. `score` is raw; `percentile` is its rank among good parts, 0..100."""
+    """One inspection. `score` is raw; `percentile` is its rank among good parts, 0..100."""
 
     id: str = Field(description="resultId")
     recipe_id: str
@@ -66,10 +66,15 @@ class InspectionResult(BaseModel):
     percentile: float
     thresholds: Thresholds
     regions: list[Region]
-    image: str = Field(description="Address of the image as it came.")
+    degraded: Literal["not stored"] | None = Field(
+        None, description="not stored: the disk is full, and this answer is all there is of it."
+    )
+    image: str | None = Field(description="Address of the image as it came, where it is stored.")
     width: int
     height: int
-    heatmap: str = Field(description="Address of the heatmap; add ?format=.")
+    heatmap: str | None = Field(
+        description="Address of the heatmap, where it is stored; add ?format=."
+    )
     heatmap_range: tuple[float, float] = Field(
         description="Raw values of a PNG heatmap's darkest and brightest level."
     )

@@ -7,6 +7,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from models.errors import KizuError
 from models.session import Device, Precision
+from service.disk_full import DiskFull
 from service.identity import Access
 from service.promotions import Promotions
 
@@ -100,6 +101,11 @@ class Settings(BaseSettings):
     )  # fmt: skip
     free_gb: float = Field(
         0, ge=0, description="Room that is to be left on the disk, in the same way; 0 is none."
+    )
+    disk_full: DiskFull = Field(
+        "refuse",
+        description="What becomes of images while nothing can be written: refuse, 503; answer, "
+        "a verdict that says that it is not stored.",
     )
     good_parts: Path | None = Field(
         None,

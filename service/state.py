@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from sqlalchemy import Engine as Database
 
+from service.archive import Archive
 from service.candidates import Candidates
 from service.drift import Drift
 from service.gate import Gate
@@ -48,6 +49,7 @@ class State:
     drift: Drift
     gate: Gate
     ledger: Ledger
+    archive: Archive
     retention: Retention
 
 

@@ -16,6 +16,8 @@ from service.app import create_app
 from service.engine import Engine
 from service.logs import configure_logging
 from service.settings import Settings
+from tests.gates.gate import CannotRun
+from tests.small_disk import SmallDisk, small_disk
 from training.data import Dataset, read_mvtec
 from training.demo_data import write_demo
 from training.fit import Fitted, fit
@@ -149,3 +151,13 @@ def good_part(dataset: Dataset) -> bytes:
 @pytest.fixture(scope="session")
 def scratched_part(dataset: Dataset) -> bytes:
     return next(f for f in dataset.test if f.defect_class == "scratch").image.read_bytes()
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    """A small one of the test's own, at its `data`."""
+    try:
+        with small_disk(tmp_path / "data") as disk:
+            yield disk
+    except CannotRun as error:
+        pytest.skip(str(error))

@@ -16,7 +16,7 @@ from starlette.datastructures import UploadFile
 from models.raw import PixelFormat, image_file
 from service.decision import worst
 from service.errors import BadRequest, TooLarge, UnsupportedMedia, problem
-from service.inspector import InspectionRequest
+from service.inspection_request import InspectionRequest
 from service.routes.access import needs
 from service.routes.problems import PROBLEMS, IdempotencyKey
 from service.routes.results import render, result_of
@@ -137,7 +137,7 @@ async def inspect_batch(
 
 async def _result(state: State, row: Inspection, inline: HeatmapFormat | None) -> InspectionResult:
     result = result_of(row)
-    if inline is None:
+    if inline is None or not row.stored:
         return result
     data = await to_thread.run_sync(render, state, row, inline)
     return result.model_copy(update={"heatmap_data": base64.b64encode(data).decode()})

@@ -6,6 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
 
 from models.durable import Draft, make_directory, sync_directory
@@ -24,11 +25,11 @@ class Blobs:
         """Keep `data` durably and return its sha256."""
         blob = self.draft(data)
         try:
-            sha256 = blob.write()
+            blob.write()
             blob.keep()
         finally:
             blob.discard()
-        return sha256
+        return blob.sha256
 
     def draft(self, data: bytes) -> "BlobDraft":
         """What may become a file; nothing is written yet."""
@@ -91,11 +92,15 @@ class BlobDraft:
         self._discarded = False
         self._lock = threading.Lock()
 
-    def write(self) -> str:
-        """Bring the content to the disk, where it is not there already, and return its sha256."""
-        sha256 = hashlib.sha256(self._data).hexdigest()
-        path = self._blobs.path(sha256)
-        self._hold.enter_context(self._blobs.holding(sha256))
+    @cached_property
+    def sha256(self) -> str:
+        """What it is called."""
+        return hashlib.sha256(self._data).hexdigest()
+
+    def write(self) -> None:
+        """Bring the content to the disk, where it is not there already."""
+        path = self._blobs.path(self.sha256)
+        self._hold.enter_context(self._blobs.holding(self.sha256))
         self._directory = path.parent
         if not path.exists():
             make_directory(path.parent)
@@ -104,7 +109,6 @@ class BlobDraft:
                 self._file = file
             if self._discarded:
                 self.discard()
-        return sha256
 
     def keep(self) -> None:
         """Make what was written last. Raises ValueError where there is nothing of it."""

@@ -90,6 +90,9 @@ class Inspection(Base):
     # When image and heatmap were removed to make room; the row stays.
     files_removed_at: Mapped[datetime | None]
 
+    # No column: false of a result that a full disk had no room for, which is nowhere but here.
+    stored = True
+
 
 class Feedback(Base):
     """One operator's word on one inspection; the newest counts, all are kept.

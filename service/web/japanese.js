@@ -95,6 +95,7 @@ export const japanese = {
   'since {time}': '{time} から',
   '{n} an hour': '毎時 {n} 個',
   'The part was not inspected.': 'この部品は検査されていません。',
+  'Not stored: the disk is full.': '保存されていません：ディスクがいっぱいです。',
   'Choose images': '画像を選択',
   'or drop them here': 'またはここにドロップ',
   optional: '任意',

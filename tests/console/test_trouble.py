@@ -163,3 +163,17 @@ def test_labels_wait_here_while_the_disk_is_full(settings, context):
             expect(page.locator(".head")).to_be_visible()  # and the queue goes on
     finally:
         event.remove(Engine, "checkout", limit)
+
+
+def test_a_verdict_that_is_not_stored_is_shown_as_such(disk, serve, context):
+    api = serve(disk_full="answer")
+    page = open_page(context, api)
+    inspect(api, 50)
+    expect(page.locator(".huge")).to_have_text("ok")
+    disk.fill()
+    inspect(api, 200, part_id="full")
+    expect(page.locator(".huge")).to_have_text("ng")
+    expect(page.locator(".last")).to_contain_text("Not stored: the disk is full.")
+    expect(page.locator(".last img")).to_have_count(0)
+    expect(page.locator(".strip li")).to_have_count(2)
+    expect(page.locator(".strip a")).to_have_count(1)

@@ -4,6 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 
+class CannotRun(Exception):
+    """What a gate needs is not to be had on this machine."""
+
+
 @dataclass
 class Findings:
     """How much was tried and what did not hold. All randomness comes from `seed`."""

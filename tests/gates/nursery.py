@@ -10,13 +10,14 @@ from pathlib import Path
 class Nursery:
     """The process that forks services."""
 
-    def __init__(self, folder: Path, database: str | None = None) -> None:
+    def __init__(self, folder: Path, database: str | None = None, **settings: str) -> None:
         """On the folder's `store` and `data`; by default with SQLite in the latter."""
         data = folder / "data"
         database = database or f"sqlite:///{data / 'kizu.sqlite3'}"
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.gates.forks", folder / "store", data, database],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            env=os.environ | {f"KIZU_{name.upper()}": value for name, value in settings.items()},
         )  # fmt: skip
         self.port = int(self._said())
         self.address = f"http://127.0.0.1:{self.port}"
@@ -33,6 +34,13 @@ class Nursery:
         """As a power cut would, but for what the kernel holds."""
         assert self.serving
         os.kill(self.serving, signal.SIGKILL)
+        self.serving = None
+        assert self._said() == "gone"
+
+    def stop(self) -> None:
+        """As an operator would."""
+        assert self.serving
+        os.kill(self.serving, signal.SIGTERM)
         self.serving = None
         assert self._said() == "gone"
 

@@ -109,20 +109,22 @@ function verdictPanel({ verdict, time, part, camera, detail, item }) {
       verdictMark(verdict, t(verdict), { class: 'verdict huge' }),
       element('p', { class: 'facts' }, facts.filter(Boolean).join(' · ')),
       item
-        ? element('p', {}, element('b', {}, numberText(item.score)), ` ${percentileText(item.percentile)}`)
+        ? element('p', {}, element('b', {}, numberText(item.score)), ` ${percentileText(item.percentile)}`,
+          item.degraded && element('br'), item.degraded && t('Not stored: the disk is full.'))
         : element('p', {}, detail, ' ', t('The part was not inspected.'))),
-    item && element('a', { class: 'seen', href: `#/inspection/${item.id}` },
+    item?.heatmap && element('a', { class: 'seen', href: `#/inspection/${item.id}` },
       element('img', { src: `${item.heatmap}?format=overlay`, alt: t('Heatmap over the image') })),
   ];
 }
 
 function thumbnail({ verdict, time, part, item }) {
+  const kept = item?.heatmap;
   const content = [
-    item ? element('img', { src: `${item.heatmap}?format=overlay`, alt: '', loading: 'lazy' }) : element('span', { class: 'none' }, '–'),
+    kept ? element('img', { src: `${item.heatmap}?format=overlay`, alt: '', loading: 'lazy' }) : element('span', { class: 'none' }, '–'),
     verdictMark(verdict, t(verdict)),
     element('span', {}, part ?? timeText(time)),
   ];
-  return element('li', {}, item ? element('a', { href: `#/inspection/${item.id}` }, content) : element('span', {}, content));
+  return element('li', {}, kept ? element('a', { href: `#/inspection/${item.id}` }, content) : element('span', {}, content));
 }
 
 function drawModel(target, recipe) {
