@@ -17,7 +17,7 @@ from rich.table import Table
 from service.logs import configure_logging
 from tests.gates.gate import CannotRun, Findings
 
-GATES = ("images", "bundles", "bombs", "kills", "outage", "disk")
+GATES = ("images", "bundles", "bombs", "kills", "cuts", "outage", "disk")
 
 
 def main(

@@ -39,9 +39,9 @@ def run(full: bool, progress: Callable[[float], None]) -> Findings:
             last = Round()
             for number in range(rounds + 1):
                 nursery.start()
-                _look(nursery.address, last, found)
+                look(nursery.address, last, found)
                 if number < rounds:
-                    last = _work(nursery, number, rng.uniform(0.02, LONGEST_S))
+                    last = work(nursery, number, rng.uniform(0.02, LONGEST_S))
                     found.count("kills")
                     found.count("requests cut off", len(last.open))
                 progress((number + 1) / (rounds + 1))
@@ -50,7 +50,8 @@ def run(full: bool, progress: Callable[[float], None]) -> Findings:
     return found
 
 
-def _work(nursery: Nursery, number: int, seconds: float) -> Round:
+def work(nursery: Nursery, number: int, seconds: float) -> Round:
+    """So many seconds of it, then kill -9."""
     done = Round()
     ready, stopped = threading.Semaphore(0), threading.Event()
     clients = [
@@ -109,7 +110,8 @@ def _image(key: str) -> bytes:
     return image(sum(key.encode()) % 90)
 
 
-def _look(address: str, last: Round, found: Findings) -> None:
+def look(address: str, last: Round, found: Findings) -> None:
+    """Whether what was acknowledged is there, and what is sent again makes one row."""
     with httpx.Client(base_url=address, timeout=30) as camera:
         for key, id in last.inspected.items():
             found.count("acknowledged inspections")
@@ -121,8 +123,8 @@ def _look(address: str, last: Round, found: Findings) -> None:
                 found.fail(f"{key}: the heatmap is lost")
         for id, label in last.labelled.items():
             found.count("acknowledged labels")
-            said = camera.get(f"/v1/inspections/{id}/feedback").json()
-            if [one["id"] for one in said] != [label]:
+            said = camera.get(f"/v1/inspections/{id}/feedback")
+            if said.status_code != 200 or [one["id"] for one in said.json()] != [label]:
                 found.fail(f"{id}: the label is lost, or doubled")
         for key in last.open:
             inspect(camera, key)

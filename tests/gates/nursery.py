@@ -4,18 +4,26 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 
 class Nursery:
     """The process that forks services."""
 
-    def __init__(self, folder: Path, database: str | None = None, **settings: str) -> None:
-        """On the folder's `store` and `data`; by default with SQLite in the latter."""
+    def __init__(
+        self,
+        folder: Path,
+        database: str | None = None,
+        before: Sequence[str | Path] = (),
+        **settings: str,
+    ) -> None:
+        """On the folder's `store` and `data`; by default with SQLite in the latter. `before` is a
+        command that runs it."""
         data = folder / "data"
         database = database or f"sqlite:///{data / 'kizu.sqlite3'}"
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.gates.forks", folder / "store", data, database],
+            [*before, sys.executable, "-m", "tests.gates.forks", folder / "store", data, database],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
             env=os.environ | {f"KIZU_{name.upper()}": value for name, value in settings.items()},
         )  # fmt: skip
