@@ -2,13 +2,13 @@
 
 `<store>/<recipe>/<version>/` holds `model.onnx` (uint8 (B, H, W, 3) RGB in; `score` (B) and
 `heatmap` (B, h, w), float32, raw, out), `manifest.json`, `checkpoint.safetensors`,
-`golden.npz`, `trained_on.txt` and `report.html`. Versions are whole numbers from 1, the layout
-that Triton and KServe load too.
+`golden.npz`, `trained_on.txt` and `report.html`, and where it is signed `manifest.sig`. Versions
+are whole numbers from 1, the layout that Triton and KServe load too.
 """
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -24,6 +24,7 @@ from models.image import InputSize, PixelContract
 
 MODEL = "model.onnx"
 MANIFEST = "manifest.json"
+SIGNATURE = "manifest.sig"
 CHECKPOINT = "checkpoint.safetensors"
 GOLDEN = "golden.npz"
 TRAINED_ON = "trained_on.txt"
@@ -131,7 +132,7 @@ class Bundle:
         """The bytes of one file, checked against the manifest. Raises BundleError."""
         path = self.path / name
         try:
-            data = _read_plain(path)
+            data = read_plain(path)
         except OSError as error:
             raise BundleError(
                 f"{path} cannot be read: {error.strerror}.", remedy="Copy the bundle again."
@@ -159,7 +160,7 @@ def look_into_bundle(path: Path) -> Bundle:
     """
     path = path.absolute()  # its last two names say which bundle it must be
     try:
-        raw = _read_plain(path / MANIFEST)
+        raw = read_plain(path / MANIFEST)
         manifest = Manifest.model_validate_json(raw)
     except OSError as error:
         raise BundleError(
@@ -178,8 +179,14 @@ def look_into_bundle(path: Path) -> Bundle:
     return Bundle(path, manifest, hashlib.sha256(raw).hexdigest())
 
 
-def write_bundle(store: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Path:
-    """Write a bundle whole or not at all, and return its path.
+def write_bundle(
+    store: Path,
+    manifest: Manifest,
+    files: Mapping[str, bytes],
+    *,
+    sign: Callable[[str], bytes] | None = None,
+) -> Path:
+    """Write a bundle whole or not at all, and return its path. `sign` signs its digest.
 
     The manifest's `sha256` is filled in here. Raises BundleError for a missing file, a bad
     recipe name, or a version that exists.
@@ -194,7 +201,10 @@ def write_bundle(store: Path, manifest: Manifest, files: Mapping[str, bytes]) ->
         with new_directory(path) as temporary:
             for name, data in files.items():
                 write_file(temporary / name, data)
-            write_file(temporary / MANIFEST, sealed.model_dump_json(indent=2).encode())
+            raw = sealed.model_dump_json(indent=2).encode()
+            write_file(temporary / MANIFEST, raw)
+            if sign:
+                write_file(temporary / SIGNATURE, sign(hashlib.sha256(raw).hexdigest()))
     except FileExistsError as error:
         raise BundleError(
             f"{path} already exists; a bundle never changes.", remedy="Train again."
@@ -202,7 +212,18 @@ def write_bundle(store: Path, manifest: Manifest, files: Mapping[str, bytes]) ->
     return path
 
 
-def _read_plain(path: Path) -> bytes:
+def copy_bundle(bundle: Bundle, target: Path) -> None:
+    """Write it once more, whole or not at all. Raises BundleError, FileExistsError."""
+    with new_directory(target) as temporary:
+        for name in FILES:
+            write_file(temporary / name, bundle.read(name))
+        for name in (MANIFEST, SIGNATURE):
+            if (bundle.path / name).exists():
+                write_file(temporary / name, read_plain(bundle.path / name))
+
+
+def read_plain(path: Path) -> bytes:
+    """The content of a file. Raises OSError; BundleError for a link."""
     if path.is_symlink():
         raise BundleError(f"{path} is a link; a bundle holds plain files only.")
     return path.read_bytes()

@@ -4,6 +4,7 @@ KizuError
 - ImageError: an image that cannot be read as its recipe declares
 - BackboneError: a backbone that is missing or not what its manifest says
 - BundleError: a bundle that is missing, incomplete or tampered with
+- KeyFileError: a file that holds no key
 - SnapshotError: a snapshot that is missing, incomplete or tampered with
 - ModelError: an ONNX model that the runtime cannot load
 - DeviceError: a device that was asked for and does not run
@@ -38,6 +39,10 @@ class BackboneError(KizuError):
 
 class BundleError(KizuError):
     """A bundle that is missing, incomplete, or differs from its manifest."""
+
+
+class KeyFileError(KizuError):
+    """A file that holds no key to sign bundles with, or to trust."""
 
 
 class SnapshotError(KizuError):

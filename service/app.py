@@ -11,6 +11,7 @@ from sqlalchemy import Engine as Database
 from sqlalchemy.orm import Session
 
 from models.bundle import Bundle
+from models.signature import Trust
 from service.access import AccessMiddleware
 from service.admission import AdmissionMiddleware
 from service.archive import Archive
@@ -64,6 +65,7 @@ from service.store.spool import Spool
 from service.store.tables import Inspection
 from service.store.wanted import Wanted
 from service.trainings import Trainings
+from service.vault import Vault
 from service.watchdog import Watchdog
 from service.web_files import WebFiles
 
@@ -169,7 +171,9 @@ def _put_together(
     lanes, max_batch = (1, settings.max_batch or 8) if open_engine else device.limits
     pace = Pace(lanes * max_batch)
     registry = Registry(
-        settings.store, database, open_engine or device.open, promotion=settings.promotion,
+        settings.store, database, open_engine or device.open,
+        Vault(settings.data / "bundles", Trust.of(settings.trusted_keys)),
+        promotion=settings.promotion,
         model_bytes=settings.model_mb * 1_000_000 or None,
     )  # fmt: skip
     candidates = Candidates(registry, database, promotion=settings.promotion)

@@ -22,13 +22,15 @@ from sqlalchemy.orm import Session
 from models.bundle import (
     FILES,
     MANIFEST,
+    SIGNATURE,
     Bundle,
     check_recipe_name,
+    copy_bundle,
     list_versions,
     look_into_bundle,
     open_bundle,
 )
-from models.durable import make_directory, new_directory, sync_directory, write_file
+from models.durable import make_directory, sync_directory, write_file
 from models.errors import KizuError
 from service.store.blobs import Blobs
 from service.store.tables import Base
@@ -122,15 +124,16 @@ def restore(
                 _insert(database, archive)
                 # Last: a service that runs here must find who decided before it finds what.
                 for bundle in bundles:
-                    _place(bundle, store / recipe / bundle.path.name)
+                    copy_bundle(bundle, store / recipe / bundle.path.name)
     except (zipfile.BadZipFile, KeyError, ValueError) as error:
         raise BackupError(f"{file} is not a whole backup: {error}.") from error
     return recipe
 
 
 def _add_bundle(archive: zipfile.ZipFile, bundle: Bundle) -> None:
-    for name in (*FILES, MANIFEST):
-        archive.write(bundle.path / name, f"bundles/{bundle.manifest.version}/{name}")
+    for name in (*FILES, MANIFEST, SIGNATURE):
+        if (bundle.path / name).exists():
+            archive.write(bundle.path / name, f"bundles/{bundle.manifest.version}/{name}")
 
 
 def _add_rows(
@@ -177,7 +180,7 @@ def _check_head(archive: zipfile.ZipFile, file: Path) -> str:
 def _check_names(archive: zipfile.ZipFile) -> None:
     """Nothing is in it that no backup writes, least of all what would lie elsewhere."""
     tables = "|".join(table.name for table in _TABLES)
-    files = "|".join(re.escape(name) for name in (*FILES, MANIFEST))
+    files = "|".join(re.escape(name) for name in (*FILES, MANIFEST, SIGNATURE))
     known = re.compile(
         rf"{re.escape(HEAD)}|bundles/[1-9][0-9]*/({files})|rows/({tables})\.jsonl|blobs/[0-9a-f]{{64}}"
     )
@@ -193,8 +196,8 @@ def _check_bundles(archive: zipfile.ZipFile, recipe: str, place: Path, store: Pa
     for number in numbers:
         folder = place / recipe / number
         folder.mkdir(parents=True)
-        for name in (*FILES, MANIFEST):
-            write_file(folder / name, archive.read(f"bundles/{number}/{name}"))
+        for name in _under(archive, f"bundles/{number}/"):
+            write_file(folder / name.rpartition("/")[2], archive.read(name))
         bundle = open_bundle(folder)
         here = store / recipe / number
         if not here.exists():
@@ -258,12 +261,6 @@ def _identity(table: Table, row: dict[str, Any], counted: str | None) -> str:
     if counted:
         return json.dumps({k: _plain(v) for k, v in row.items() if k != counted}, sort_keys=True)
     return json.dumps([row[column.name] for column in table.primary_key.columns])
-
-
-def _place(bundle: Bundle, target: Path) -> None:
-    with new_directory(target) as temporary:
-        for name in (*FILES, MANIFEST):
-            write_file(temporary / name, (bundle.path / name).read_bytes())
 
 
 def _under(archive: zipfile.ZipFile, prefix: str) -> list[str]:

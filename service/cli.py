@@ -24,6 +24,7 @@ from sqlalchemy.orm import Session
 from models.bundle import list_recipes, list_versions, open_bundle
 from models.command import run
 from models.errors import BundleError
+from models.signature import Trust
 from service.accounts_cli import key_app, user_app
 from service.app import create_app
 from service.backup import back_up, restore
@@ -42,6 +43,7 @@ from service.store.database import open_database
 from service.store.snapshot import take_snapshot
 from service.store.wanted import Wanted
 from service.support import gather
+from service.vault import Vault
 from service.worker import TrainingWorker, find_program
 
 log = structlog.get_logger()
@@ -212,9 +214,11 @@ def verify_command(
         typer.Option(help="What runs the model (KIZU_DEVICE)."),
     ] = None,
 ) -> None:
-    """Check every hash, and replay the golden vectors on this machine's device."""
+    """Check all hashes and who signed it, and replay the golden vectors on this device."""
+    settings = read_settings(device=device)
     opened = open_bundle(bundle)
-    engine = OnnxDevice(read_settings(device=device)).open(opened)
+    Trust.of(settings.trusted_keys).check(opened)
+    engine = OnnxDevice(settings).open(opened)
     typer.echo(f"ok: {opened.digest} agrees with its training on {engine.device}")
 
 
@@ -245,6 +249,7 @@ def promote_command(
         settings.store,
         open_database(settings.database_url),
         OnnxDevice(settings).open,
+        Vault(settings.data / "bundles", Trust.of(settings.trusted_keys)),
         promotion=settings.promotion,
     )
     with acts(at_the_terminal()):

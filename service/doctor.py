@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 from models.bundle import list_recipes, list_versions, open_bundle
 from models.durable import write_file
 from models.errors import KizuError
+from models.signature import Trust
 from service.gate import is_loopback
 from service.onnx_engine import OnnxDevice
 from service.settings import Settings
@@ -129,11 +130,12 @@ def _bundles(settings: Settings) -> Iterator[Finding]:
     recipes = list_recipes(settings.store)
     if not recipes:
         yield Finding("bundles", "warning", f"{settings.store} holds none; see kizu-train fit")
-    device = OnnxDevice(settings)
+    device, trust = OnnxDevice(settings), Trust.of(settings.trusted_keys)
     for recipe in recipes:
         version = list_versions(settings.store, recipe)[-1]
         try:
             bundle = open_bundle(settings.store / recipe / str(version))
+            trust.check(bundle)
             started = time.perf_counter()
             engine = device.open(bundle)
         except KizuError as error:

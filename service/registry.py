@@ -23,6 +23,7 @@ from service.errors import BadRequest, BundleRefused, NotFound, NotReady
 from service.promotions import Promotions
 from service.store import records
 from service.store.tables import Promotion
+from service.vault import Vault
 
 log = structlog.get_logger()
 
@@ -65,6 +66,7 @@ class Registry:
         store: Path,
         database: Database,
         open_engine: Callable[[Bundle], Engine],
+        vault: Vault,
         *,
         promotion: Promotions,
         model_bytes: int | None = None,
@@ -72,6 +74,7 @@ class Registry:
         self.store = store
         self._database = database
         self._open_engine = open_engine
+        self._vault = vault
         self._promotion = promotion
         self._model_bytes = model_bytes
         self._champions: dict[str, Champion] = {}
@@ -155,7 +158,7 @@ class Registry:
         """Look through the store once: load what is new, promote it where the policy says so."""
         with self._scanning:
             self._refused = {path: why for path, why in self._refused.items() if path.exists()}
-            for recipe in list_recipes(self.store):
+            for recipe in self._recipes():
                 self._scan_recipe(recipe)
 
     def promote(
@@ -208,6 +211,13 @@ class Registry:
             except Exception as error:  # noqa: BLE001 - a lost database must not end the watch
                 log.error("the store could not be looked through", error=str(error))
 
+    def _recipes(self) -> list[str]:
+        """Those of the store; also those that were lost from it. One whose folder was taken out
+        while others stayed was meant to go."""
+        found = list_recipes(self.store)
+        lost = [one for one in self._vault.recipes if not found or (self.store / one).exists()]
+        return sorted({*found, *lost})
+
     def _scan_recipe(self, recipe: str) -> None:
         with Session(self._database) as session:
             promoted = records.promotion_in_force(session, recipe)
@@ -224,9 +234,15 @@ class Registry:
         if promoted and not self._is_champion(promoted):
             loaded = self.try_version(
                 recipe, promoted.bundle_version, digest=promoted.bundle_digest
-            )
+            ) or self._copied(promoted)
             if loaded:
                 self._swap_in(loaded)
+
+    def _copied(self, promoted: Promotion) -> Loaded | None:
+        bundle = self._vault.find(promoted.recipe, promoted.bundle_version, promoted.bundle_digest)
+        if bundle:
+            log.warning("a copy decides", recipe=promoted.recipe, version=promoted.bundle_version)
+        return self._open(bundle) if bundle else None
 
     def _is_champion(self, promoted: Promotion) -> bool:
         current = self._champions.get(promoted.recipe)
@@ -253,7 +269,7 @@ class Registry:
         return loaded
 
     def _load(self, recipe: str, version: int) -> Loaded:
-        return self._open(open_bundle(self._path(recipe, version)))
+        return self._open(self._vault.admit(open_bundle(self._path(recipe, version))))
 
     def _open(self, bundle: Bundle) -> Loaded:
         engine = self._open_engine(bundle)
@@ -314,6 +330,7 @@ class Registry:
     def _swap_in(self, loaded: Loaded) -> None:
         manifest = loaded.bundle.manifest
         self._hold(loaded)
+        self._vault.keep_only(manifest.recipe, loaded.bundle.digest)
         log.info(
             "bundle decides",
             recipe=manifest.recipe,

@@ -59,6 +59,11 @@ class Settings(BaseSettings):
         "champion's shadow until somebody promotes it; manual, nothing. (A recipe's first bundle "
         "always decides.)",
     )
+    trusted_keys: Path | None = Field(
+        None,
+        description="PEM file of public keys: only bundles that one of them signed are served. "
+        "By default all.",
+    )
     model_mb: int = Field(
         0,
         ge=0,

@@ -8,12 +8,13 @@ from typing import Annotated, Literal
 import typer
 
 from models.backbone import DEFAULT, EMBEDDED, find_backbone
-from models.bundle import MODEL, Bundle, Verdict, open_bundle
+from models.bundle import MODEL, SIGNATURE, Bundle, Verdict, open_bundle
 from models.command import run
 from models.durable import write_file
 from models.image import PixelContract
 from models.sample import open_snapshot
 from models.session import Device, open_session
+from models.signature import Signer
 from training import progress
 from training.anomalies import DRAWINGS
 from training.backbone_cli import BackbonesOption, backbone_app
@@ -50,6 +51,14 @@ CacheOption = Annotated[
         envvar="KIZU_CACHE",
         help="Directory of cached features.",
         default_factory=lambda: Path.home() / ".kizu" / "features",
+    ),
+]
+SigningOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--signing-key",
+        envvar="KIZU_SIGNING_KEY",
+        help="PEM file of the Ed25519 private key that signs the bundle.",
     ),
 ]
 SeedOption = Annotated[int, typer.Option(help="The same seed gives the same losses.")]
@@ -122,6 +131,7 @@ def fit_command(
     backbones: BackbonesOption,
     cache: CacheOption,
     device: DeviceOption = "auto",
+    signing_key: SigningOption = None,
 ) -> None:
     """Fit a recipe on images of good parts and write a bundle."""
     reporter = progress.reporter()
@@ -141,13 +151,14 @@ def fit_command(
         steps=steps,
         device=device,
     )
+    signer = Signer(signing_key) if signing_key else None
     frozen = find_backbone(backbone, (EMBEDDED, backbones))
     if backbone == DEFAULT:
         reporter.say(
             f"Note: {backbone} has only seen drawn images. `kizu-train backbone score` compares it "
             "with others on labelled parts."
         )
-    places = Places(store, cache)
+    places = Places(store, cache, signer)
     try:
         products = [read_mvtec(folder) for folder in data]
         given = products[0] if len(products) == 1 else joined(products, data[0].parent)
@@ -198,6 +209,7 @@ def retrain_command(
     seed: SeedOption = 0,
     cache: CacheOption,
     device: DeviceOption = "auto",
+    signing_key: SigningOption = None,
 ) -> None:
     """Learn operators' labels; writes a candidate only if it is not worse than the champion."""
     reporter = progress.reporter()
@@ -211,10 +223,11 @@ def retrain_command(
         reject_by=reject_by,
         device=device,
     )
+    signer = Signer(signing_key) if signing_key else None
     result = retrain(
         open_snapshot(snapshot),
         open_bundle(champion),
-        Places(store or champion.resolve().parent.parent, cache),
+        Places(store or champion.resolve().parent.parent, cache, signer),
         settings,
         data=read_mvtec(data) if data else None,
         reporter=reporter,
@@ -226,6 +239,20 @@ def retrain_command(
         raise typer.Exit(1)
     reporter.say(f"{result.comparison} Report: {result.report}")
     typer.echo(result.path)
+
+
+@app.command("sign")
+def sign_command(
+    bundle: Annotated[Path, typer.Argument(help="Bundle <store>/<recipe>/<version>.")],
+    signing_key: Annotated[
+        Path,
+        typer.Option(envvar="KIZU_SIGNING_KEY", help="PEM file of an Ed25519 private key."),
+    ],
+) -> None:
+    """Vouch for a bundle: whoever trusts the key's owner serves it."""
+    opened = open_bundle(bundle)
+    write_file(bundle / SIGNATURE, Signer(signing_key).sign(opened.digest))
+    typer.echo(f"signed: {opened.digest}")
 
 
 @app.command("evaluate")

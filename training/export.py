@@ -25,6 +25,7 @@ from training.checkpoint import dump_checkpoint
 from training.errors import TrainingError
 from training.features import Features, FeatureSource
 from training.networks.scorer import Scorer
+from training.recipe import Places
 
 
 @dataclass(frozen=True)
@@ -105,16 +106,16 @@ def golden_images(good: Sequence[Pixels]) -> Pixels:
 
 
 def save_bundle(
-    store: Path,
+    places: Places,
     manifest: Manifest,
     exported: Exported,
     scorer: Scorer,
     trained_on: Sequence[str],
     report: str,
 ) -> Path:
-    """Write everything as `<store>/<recipe>/<version>` and return that path."""
+    """Write everything as `<store>/<recipe>/<version>`, signed where there is a key; its path."""
     return write_bundle(
-        store,
+        places.store,
         manifest,
         {
             files.MODEL: exported.model,
@@ -123,6 +124,7 @@ def save_bundle(
             files.TRAINED_ON: "".join(f"{sha256}\n" for sha256 in sorted(trained_on)).encode(),
             files.REPORT: report.encode(),
         },
+        sign=places.signer.sign if places.signer else None,
     )
 
 

@@ -88,7 +88,7 @@ def fit(
         )
     )  # fmt: skip
     path = save_bundle(
-        places.store, manifest, exported, trained.scorer,
+        places, manifest, exported, trained.scorer,
         [file.sha256 for file in trained.learned], report,
     )  # fmt: skip
     for checkpoint in places.training(settings.recipe).glob("checkpoint-*.pt"):

@@ -11,6 +11,7 @@ from pathlib import Path
 from models.backbone import Backbone, Stage
 from models.image import InputSize, PixelContract
 from models.session import Device
+from models.signature import Signer
 from training.anomalies import draw_anomalies, external_anomalies
 from training.calibrate import LEAST, Rates
 from training.data import Dataset, LabelledFile, check_masks, hold_out
@@ -81,10 +82,12 @@ class FitSettings:
 
 @dataclass(frozen=True)
 class Places:
-    """Directories: where bundles go, and where features and checkpoints are kept."""
+    """Directories: where bundles go, and where features and checkpoints are kept; and who signs
+    bundles."""
 
     store: Path
     cache: Path
+    signer: Signer | None = None
 
     def training(self, recipe: str) -> Path:
         """Where what a training keeps while it runs lies."""

@@ -99,7 +99,7 @@ def retrain(
     images = golden_images([source.read(file.image) for file in normals[:GOLDEN]])
     exported = export(scorer, source, images, device=settings.device)
     trained_on = seen.union(file.sha256 for file in labels.good + labels.defective)
-    path = save_bundle(places.store, manifest, exported, scorer, sorted(trained_on), report)
+    path = save_bundle(places, manifest, exported, scorer, sorted(trained_on), report)
     return Retrained(path, path / "report.html", comparison)
 
 

@@ -5,12 +5,19 @@ import threading
 import pytest
 
 from models.bundle import FILES, GOLDEN, MODEL, open_bundle, write_bundle
+from models.signature import Trust
 from service.engine import FakeEngine
 from service.registry import Registry
 from service.store.database import open_database
+from service.vault import Vault
 from training.export import next_version
 
 JPEG = {"content-type": "image/jpeg"}
+
+
+@pytest.fixture
+def vault(tmp_path):
+    return Vault(tmp_path / "copies", Trust())
 
 
 def fake_engine(bundle):
@@ -105,13 +112,14 @@ def test_a_tampered_bundle_is_refused_and_the_old_one_goes_on(make_client, store
 
 
 def test_a_champion_that_was_tampered_with_is_not_served_after_a_restart(
-    make_client, store, good_part
+    make_client, store, tmp_path, good_part
 ):
     make_client()
-    model = store / "cap" / "1" / MODEL
-    data = bytearray(model.read_bytes())
-    data[len(data) // 2] ^= 1
-    model.write_bytes(data)
+    [copy] = (tmp_path / "data" / "bundles").glob("*/cap/1")
+    for model in (store / "cap" / "1" / MODEL, copy / MODEL):
+        data = bytearray(model.read_bytes())
+        data[len(data) // 2] ^= 1
+        model.write_bytes(data)
     restarted = make_client()
     ready = restarted.get("/health/ready")
     assert ready.status_code == 503
@@ -122,11 +130,15 @@ def test_a_champion_that_was_tampered_with_is_not_served_after_a_restart(
     assert str(store) not in ready.text
 
 
-def test_a_person_rolls_back_from_a_champion_that_is_broken(make_client, store, good_part):
+def test_a_champion_that_is_broken_in_the_store_decides_from_its_copy(
+    make_client, store, good_part
+):
     add_version(store, 2)
-    make_client()
+    make_client(promotion="newest")
     (store / "cap" / "2" / MODEL).write_bytes(b"broken")
-    restarted = make_client()
+    restarted = make_client(promotion="newest")
+    assert version(restarted, good_part) == 2
+    assert "hash" in str(restarted.get("/health/ready").json()["problems"])
     asked = {"version": 1, "by": "eva", "reason": "2 is broken"}
     assert restarted.post("/v1/recipes/cap/promotions", json=asked).status_code == 201
     assert version(restarted, good_part) == 1
@@ -146,9 +158,9 @@ def test_a_bundle_that_vouches_for_nonsense_stops_no_other(make_client, store, g
     assert answer.json()["type"] == "urn:kizu:problem:bundle-refused"
 
 
-def test_a_decision_that_came_while_a_bundle_was_loading_stands(store, database_url, tmp_path):
+def test_a_decision_that_came_while_a_bundle_was_loading_stands(store, database_url, vault):
     database = open_database(database_url)
-    person = Registry(store, database, fake_engine, promotion="newest")
+    person = Registry(store, database, fake_engine, vault, promotion="newest")
     person.scan()
     add_version(store, 2)
 
@@ -157,7 +169,7 @@ def test_a_decision_that_came_while_a_bundle_was_loading_stands(store, database_
             person.promote("cap", 1, by="eva", reason="stay")
         return fake_engine(bundle)
 
-    service = Registry(store, database, slow, promotion="newest")
+    service = Registry(store, database, slow, vault, promotion="newest")
     service.scan()
     service.scan()
     assert service.champion("cap").bundle.manifest.version == 1
@@ -186,7 +198,7 @@ def test_models_above_the_budget_are_let_go_and_come_back_when_asked_for(
     assert set(client.get("/health/ready").json()["recipes"]) == {"cap", "lid", "pin"}
 
 
-def test_what_was_asked_for_least_recently_is_let_go(store, database_url):
+def test_what_was_asked_for_least_recently_is_let_go(store, database_url, vault):
     for name in ("lid", "pin"):
         add_recipe(store, name)
     database = open_database(database_url)
@@ -197,7 +209,9 @@ def test_what_was_asked_for_least_recently_is_let_go(store, database_url):
         return FakeEngine()
 
     size = (store / "cap" / "1" / MODEL).stat().st_size
-    registry = Registry(store, database, open_engine, promotion="newest", model_bytes=2 * size)
+    registry = Registry(
+        store, database, open_engine, vault, promotion="newest", model_bytes=2 * size
+    )
     registry.scan()
     assert opened == ["cap", "lid", "pin"]
     assert registry.ready("cap") is None
@@ -210,11 +224,14 @@ def test_what_was_asked_for_least_recently_is_let_go(store, database_url):
     database.dispose()
 
 
-def test_a_model_that_was_spoilt_while_it_was_not_loaded_is_refused(make_client, store, good_part):
+def test_a_copy_that_was_spoilt_while_it_was_not_loaded_is_refused(
+    make_client, store, tmp_path, good_part
+):
     add_recipe(store, "lid")
     size = (store / "cap" / "1" / MODEL).stat().st_size
     client = make_client(model_mb=int(1.5 * size / 1e6))
-    (store / "cap" / "1" / MODEL).write_bytes(b"broken")
+    [copy] = (tmp_path / "data" / "bundles").glob("*/cap/1")
+    (copy / MODEL).write_bytes(b"broken")
     answer = client.post("/v1/inspect?recipe=cap", content=good_part, headers=JPEG)
     assert (answer.status_code, answer.json()["verdict"]) == (503, "error")
     assert client.post("/v1/inspect?recipe=lid", content=good_part, headers=JPEG).is_success

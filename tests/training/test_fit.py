@@ -6,13 +6,25 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from typer.testing import CliRunner
 
-from models.bundle import CHECKPOINT, GOLDEN, MODEL, REPORT, TRAINED_ON, open_bundle
+from models.bundle import (
+    CHECKPOINT,
+    GOLDEN,
+    MODEL,
+    REPORT,
+    SIGNATURE,
+    TRAINED_ON,
+    open_bundle,
+)
 from models.errors import BundleError
 from models.golden import Golden
 from models.session import open_session
+from models.signature import Signer, Trust
+from tests.keys import write_keys
 from training.calibrate import LEAST
 from training.checkpoint import load_checkpoint
+from training.cli import app
 from training.data import hold_out, read_mvtec
 from training.errors import TrainingError
 from training.evaluation import score_features, score_images
@@ -71,6 +83,20 @@ def test_held_out_and_test_parts_are_not_trained_on(bundle, dataset):
         dataset.train, HOLD_OUT, LEAST
     )
     assert not trained_on & {f.sha256 for f in dataset.test}
+
+
+def test_whoever_has_a_key_vouches_for_what_is_fitted(dataset, backbone, tmp_path):
+    signing, trusted = write_keys(tmp_path / "signing.pem", tmp_path / "trusted.pem")
+    settings = dataclasses.replace(SMALL, steps=1)
+    places = Places(tmp_path / "s", tmp_path / "c", Signer(signing))
+    bundle = open_bundle(fit(dataset, backbone, settings, places).path)
+    Trust.of(trusted).check(bundle)
+    (bundle.path / SIGNATURE).unlink()
+    with pytest.raises(BundleError, match="not signed"):
+        Trust.of(trusted).check(bundle)
+    done = CliRunner().invoke(app, ["sign", str(bundle.path), "--signing-key", str(signing)])
+    assert bundle.digest in done.stdout
+    Trust.of(trusted).check(bundle)
 
 
 def test_test_images_decide_nothing(dataset, backbone, fitted, bundle, tmp_path):

@@ -1,0 +1,69 @@
+"""The service's own copies of the bundles that it loads: a store that is gone, or that somebody
+wrote into, ends nothing that decides."""
+
+import shutil
+from pathlib import Path
+
+import structlog
+
+from models.bundle import Bundle, copy_bundle, open_bundle
+from models.errors import BundleError
+from models.signature import Trust
+from service.errors import no_room
+
+log = structlog.get_logger()
+
+
+class Vault:
+    """Bundles by their digest. Everything that leaves it is whole, and signed by who is trusted."""
+
+    def __init__(self, root: Path, trust: Trust) -> None:
+        self._root = root
+        self._trust = trust
+
+    def admit(self, bundle: Bundle) -> Bundle:
+        """The copy of a bundle that was opened in a store; made where there is none.
+
+        Raises BundleError where nobody who is trusted signed it.
+        """
+        self._trust.check(bundle)
+        kept = self.find(bundle.manifest.recipe, bundle.manifest.version, bundle.digest)
+        if kept:
+            return kept
+        path = self._path(bundle.manifest.recipe, bundle.manifest.version, bundle.digest)
+        try:
+            shutil.rmtree(path, ignore_errors=True)  # one that is no longer whole
+            copy_bundle(bundle, path)
+        except OSError as error:
+            if not no_room(error):
+                raise
+            log.warning("the disk is full: a bundle is used where it lies", path=str(bundle.path))
+            return bundle
+        return open_bundle(path)
+
+    def find(self, recipe: str, version: int, digest: str) -> Bundle | None:
+        """The copy of a bundle, where there is one that is still good."""
+        path = self._path(recipe, version, digest)
+        if not path.exists():
+            return None
+        try:
+            bundle = open_bundle(path)
+            self._trust.check(bundle)
+        except BundleError as error:
+            log.error("a copy is no longer good", path=str(path), reason=str(error))
+            return None
+        return bundle if bundle.digest == digest else None
+
+    @property
+    def recipes(self) -> set[str]:
+        """Of which there are copies."""
+        return {path.name for path in self._root.glob("*/*")}
+
+    def keep_only(self, recipe: str, digest: str) -> None:
+        """Remove a recipe's other copies."""
+        for path in self._root.glob(f"*/{recipe}"):
+            if path.parent.name != digest:
+                shutil.rmtree(path.parent, ignore_errors=True)
+
+    def _path(self, recipe: str, version: int, digest: str) -> Path:
+        return self._root / digest / recipe / str(version)
