@@ -1,6 +1,11 @@
 """Stored rows as the wire types and pictures that show them."""
 
-from typing import cast
+import os
+from functools import partial
+from typing import TypeVar, cast
+
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from models.bundle import Thresholds, Verdict
 from models.image import PixelContract, decode
@@ -11,6 +16,10 @@ from service.regions import Region
 from service.schemas import FeedbackSummary, HeatmapFormat, InspectionResult
 from service.state import State
 from service.store.tables import Feedback, Inspection
+
+T = TypeVar("T")
+
+_PIECE = 256 * 1024
 
 # An image, a heatmap or a mask never changes.
 FOREVER = {"Cache-Control": "private, max-age=31536000, immutable"}
@@ -73,10 +82,30 @@ def summary_of(row: Feedback) -> FeedbackSummary:
 
 def kept(state: State, sha256: str) -> bytes:
     """A file of the store. Raises NotFound."""
-    data = state.blobs.get(sha256)
-    if data is None:
+    return _found(state.blobs.get(sha256))
+
+
+class KeptFile(StreamingResponse):
+    """A file of the store: who takes it slowly holds a piece of it in memory, not all of it."""
+
+    def __init__(self, state: State, sha256: str, media_type: str) -> None:
+        """Raises NotFound."""
+        self._file = _found(state.blobs.open(sha256))
+        size = os.fstat(self._file.fileno()).st_size
+        super().__init__(
+            iter(partial(self._file.read, _PIECE), b""), media_type=media_type,
+            headers=FOREVER | {"Content-Length": str(size)},
+        )  # fmt: skip
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._file:
+            await super().__call__(scope, receive, send)
+
+
+def _found(kept: T | None) -> T:
+    if kept is None:
         raise NotFound("The file of this inspection is no longer kept.")
-    return data
+    return kept
 
 
 def render(state: State, row: Inspection, format: HeatmapFormat) -> bytes:

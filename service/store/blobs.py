@@ -6,6 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from io import FileIO
 from pathlib import Path
 
 from models.durable import Draft, make_directory, sync_directory
@@ -38,6 +39,13 @@ class Blobs:
         """The content, or None where it is not, or no longer, kept."""
         try:
             return self.path(sha256).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def open(self, sha256: str) -> FileIO | None:
+        """The content to be read piece by piece, whole though it be removed meanwhile; as `get`."""
+        try:
+            return self.path(sha256).open("rb", buffering=0)
         except FileNotFoundError:
             return None
 
