@@ -16,7 +16,7 @@ from service.routes.problems import PROBLEMS
 from service.routes.results import (
     FOREVER,
     HEATMAP_TYPES,
-    KeptFile,
+    kept_file,
     render,
     result_of,
     summary_of,
@@ -92,7 +92,7 @@ async def get_image(state: CurrentState, id: str) -> Response:
 
     def read(session: Session) -> Response:
         row = _found(session, id)
-        return KeptFile(state, row.image_sha256, row.image_type)
+        return kept_file(state, row.image_sha256, row.image_type)
 
     return await _reading(state, read)
 

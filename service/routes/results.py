@@ -1,7 +1,8 @@
 """Stored rows as the wire types and pictures that show them."""
 
 import os
-from functools import partial
+from collections.abc import Generator, Mapping
+from contextlib import closing
 from typing import TypeVar, cast
 
 from starlette.responses import StreamingResponse
@@ -15,11 +16,10 @@ from service.heatmap import KeptHeatmap
 from service.regions import Region
 from service.schemas import FeedbackSummary, HeatmapFormat, InspectionResult
 from service.state import State
+from service.store.blobs import pieces
 from service.store.tables import Feedback, Inspection
 
 T = TypeVar("T")
-
-_PIECE = 256 * 1024
 
 # An image, a heatmap or a mask never changes.
 FOREVER = {"Cache-Control": "private, max-age=31536000, immutable"}
@@ -85,21 +85,27 @@ def kept(state: State, sha256: str) -> bytes:
     return _found(state.blobs.get(sha256))
 
 
-class KeptFile(StreamingResponse):
-    """A file of the store: who takes it slowly holds a piece of it in memory, not all of it."""
+class Pieces(StreamingResponse):
+    """An answer in pieces: who takes it slowly holds one of them in memory, not all of it. What
+    they come from is closed in any case."""
 
-    def __init__(self, state: State, sha256: str, media_type: str) -> None:
-        """Raises NotFound."""
-        self._file = _found(state.blobs.open(sha256))
-        size = os.fstat(self._file.fileno()).st_size
-        super().__init__(
-            iter(partial(self._file.read, _PIECE), b""), media_type=media_type,
-            headers=FOREVER | {"Content-Length": str(size)},
-        )  # fmt: skip
+    def __init__(
+        self, pieces: Generator[bytes], *, media_type: str, headers: Mapping[str, str]
+    ) -> None:
+        super().__init__(pieces, media_type=media_type, headers=headers)
+        self._pieces = pieces
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._file:
+        with closing(self._pieces):
             await super().__call__(scope, receive, send)
+
+
+def kept_file(state: State, sha256: str, media_type: str) -> Pieces:
+    """The same as an answer. Raises NotFound."""
+    file = _found(state.blobs.open(sha256))
+    size = os.fstat(file.fileno()).st_size
+    headers = FOREVER | {"Content-Length": str(size)}
+    return Pieces(pieces(file), media_type=media_type, headers=headers)
 
 
 def _found(kept: T | None) -> T:

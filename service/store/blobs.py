@@ -4,12 +4,14 @@ import hashlib
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 
 from models.durable import Draft, make_directory, sync_directory
+
+_PIECE = 256 * 1024
 
 
 class Blobs:
@@ -82,6 +84,13 @@ class Blobs:
     def path(self, sha256: str) -> Path:
         """Where a content lies, if it does."""
         return self._root / sha256[:2] / sha256
+
+
+def pieces(file: FileIO) -> Generator[bytes]:
+    """All of an open file, which is closed at the end."""
+    with file:
+        while piece := file.read(_PIECE):
+            yield piece
 
 
 class BlobDraft:

@@ -17,7 +17,7 @@ from rich.table import Table
 from service.logs import configure_logging
 from tests.gates.gate import Findings
 
-GATES = ("images", "fidelity", "bundles", "bombs", "kills", "outage")
+GATES = ("images", "fidelity", "bundles", "bombs", "kills", "outage", "slow")
 
 
 def main(

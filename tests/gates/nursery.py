@@ -4,19 +4,22 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 
 class Nursery:
     """The process that forks services."""
 
-    def __init__(self, folder: Path, database: str | None = None) -> None:
+    def __init__(self, folder: Path, database: str | None = None, **settings: object) -> None:
         """On the folder's `store` and `data`; by default with SQLite in the latter."""
+        said = {f"KIZU_{name.upper()}": str(value) for name, value in settings.items()}
         data = folder / "data"
         database = database or f"sqlite:///{data / 'kizu.sqlite3'}"
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.gates.forks", folder / "store", data, database],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            env=os.environ | said,
         )  # fmt: skip
         self.port = int(self._said())
         self.address = f"http://127.0.0.1:{self.port}"
@@ -35,6 +38,19 @@ class Nursery:
         os.kill(self.serving, signal.SIGKILL)
         self.serving = None
         assert self._said() == "gone"
+
+    def sockets(self) -> int:
+        """How many the service holds."""
+        found = 0
+        for descriptor in Path(f"/proc/{self.serving}/fd").iterdir():
+            with suppress(FileNotFoundError):  # closed meanwhile
+                found += str(descriptor.readlink()).startswith("socket:")
+        return found
+
+    def memory(self) -> int:
+        """Bytes of it that the service has."""
+        pages = int(Path(f"/proc/{self.serving}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
 
     def close(self) -> None:
         if self.serving:
