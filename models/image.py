@@ -15,10 +15,16 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile, ImageOps
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import (
     BITSPERSAMPLE,
+    COMPRESSION,
+    FILLORDER,
     PHOTOMETRIC_INTERPRETATION,
+    PLANAR_CONFIGURATION,
     SAMPLEFORMAT,
+    SAMPLESPERPIXEL,
     TiffImageFile,
 )
 
@@ -48,8 +54,8 @@ class PixelContract(Contract):
     """What the camera of a recipe delivers.
 
     `bit_depth` is the number of significant bits of a sample. Above 8, the file holds 16-bit
-    samples in 0 .. 2**bit_depth - 1, mapped linearly to 0 .. 255. `colour="grey"` takes the luma
-    (ITU-R 601) of a colour image.
+    samples in 0 .. 2**bit_depth - 1, mapped linearly to 0 .. 255; one of 12-bit samples is for a
+    depth of 12 alone. `colour="grey"` takes the luma (ITU-R 601) of a colour image.
     """
 
     colour: Literal["rgb", "grey"] = "rgb"
@@ -70,18 +76,20 @@ class InputSize(Contract):
 
 
 def decode(data: bytes, contract: PixelContract, *, max_pixels: int = MAX_PIXELS) -> Pixels:
-    """Decode an image file to uint8 (H, W, 3) RGB, with its EXIF orientation applied.
+    """Decode an image file to uint8 (H, W, 3) RGB, with its orientation (EXIF, else XMP) applied.
 
-    Palette and CMYK images are mapped to RGB as Pillow does, grey is repeated thrice, an alpha
-    channel is dropped where it is opaque everywhere. Raises ImageError for anything unreadable,
-    larger than `max_pixels` or smaller than `MIN_SIDE`, of several frames, translucent, or of
-    another depth than declared.
+    Samples of fewer than 8 bits are spread over 0 .. 255 and rounded down, palettes looked up,
+    grey is repeated thrice, each of CMYK's first three becomes (255 - C)(255 - K) / 255, an alpha
+    channel is dropped where it is opaque everywhere; profiles and gamma are ignored. Raises
+    ImageError for anything unreadable, larger than `max_pixels` or smaller than `MIN_SIDE`, of
+    several frames, translucent, or of another depth than declared.
     """
     with warnings.catch_warnings():
         # Pillow warns of odd metadata; here a file is read or refused. Only Pillow's warnings,
         # since other threads may see this filter.
         warnings.filterwarnings("ignore", module=r"PIL\.")
         image = _open(data, max_pixels)
+        _refuse_misread(data, image)
         bits = _sample_bits(image)
         _check_depth(image, bits, contract)
         try:
@@ -182,25 +190,62 @@ def _is_plain_jpeg(image: ImageFile.ImageFile) -> bool:
 
 
 def _sample_bits(image: ImageFile.ImageFile) -> int:
-    """8 or 16, as stored in the file; asked before load(), which forgets the raw mode.
+    """8, 12 or 16, as stored in the file; asked before load(), which forgets the raw mode.
 
     The mode alone would not do: Pillow reads 48-bit RGB as 24-bit without a word.
     """
     if isinstance(image, TiffImageFile):
-        _refuse_misread(image)
-        return 16 if max(image.tag_v2.get(BITSPERSAMPLE, (1,))) > 8 else 8
-    raw_modes = [str(tile.args) for tile in image.tile]  # BMP's BGR;16 is 5, 6 and 5 bits
+        stored = int(max(image.tag_v2.get(BITSPERSAMPLE, (1,))))
+        return stored if stored == 12 else 16 if stored > 8 else 8
+    raw_modes = _raw_modes(image)  # BMP's BGR;16 is 5, 6 and 5 bits
     return 16 if any(";16" in mode and "BGR;16" not in mode for mode in raw_modes) else 8
 
 
-def _refuse_misread(image: TiffImageFile) -> None:
-    """Refuse what Pillow takes for unsigned samples, or for ones where 0 is black."""
-    signed = 2 in image.tag_v2.get(SAMPLEFORMAT, ())
-    inverted = image.mode in _GREY16 and image.tag_v2.get(PHOTOMETRIC_INTERPRETATION, 0) == 0
-    if signed or inverted:
+def _raw_modes(image: ImageFile.ImageFile) -> list[str]:
+    return [str(tile.args) for tile in image.tile]
+
+
+def _refuse_misread(data: bytes, image: ImageFile.ImageFile) -> None:
+    """Refuse what Pillow takes for something else without a word, or set that right."""
+    if isinstance(image, TiffImageFile):
+        _refuse_misread_tiff(image)
+    if isinstance(image, BmpImageFile):
+        _refuse_misread_bmp(data, image)
+    if isinstance(image, PngImageFile) and isinstance(image.info.get("transparency"), int):
+        # Left as in the file, of 2 or 4 bits, while the samples are spread over 8.
+        spread = {"L;2": 85, "L;4": 17}
+        for mode in _raw_modes(image):
+            image.info["transparency"] *= spread.get(mode, 1)
+
+
+def _refuse_misread_tiff(image: TiffImageFile) -> None:
+    """Signed samples, ones where 0 is white, and a single plane of several, whose photometric
+    interpretation and order of bits are forgotten."""
+    tags = image.tag_v2
+    signed = 2 in tags.get(SAMPLEFORMAT, ())
+    white, mirrored = tags.get(PHOTOMETRIC_INTERPRETATION, 0) == 0, tags.get(FILLORDER, 1) != 1
+    if signed or (white and image.mode in _GREY16):
         raise ImageError(
             f"The TIFF has {'signed samples' if signed else '16-bit samples where 0 is white'}.",
             remedy="Save it with unsigned samples where 0 is black.",
+        )
+    planes = tags.get(PLANAR_CONFIGURATION, 1) == 2 and tags.get(SAMPLESPERPIXEL, 1) == 1
+    if planes and tags.get(COMPRESSION, 1) == 1 and (white or mirrored):
+        raise ImageError(
+            "The TIFF keeps its one channel as a plane of several.",
+            remedy="Save it with the planar configuration 1.",
+        )
+
+
+def _refuse_misread_bmp(data: bytes, image: BmpImageFile) -> None:
+    """A palette of greys that are their own numbers: read as if each pixel took as many bits as
+    the greys need."""
+    (header,) = struct.unpack_from("<I", data, 14)
+    (bits,) = struct.unpack_from("<H", data, 24 if header == 12 else 28)
+    if bits != {"1": 1, "L": 8}.get(image.mode, bits):
+        raise ImageError(
+            f"The BMP has pixels of {bits} bits and a palette of fewer greys.",
+            remedy="Save it with 24 bits a pixel, or as a PNG.",
         )
 
 
@@ -213,13 +258,13 @@ def _read_jpeg(data: bytes, image: ImageFile.ImageFile, contract: PixelContract)
 
 
 def _check_depth(image: Image.Image, bits: int, contract: PixelContract) -> None:
-    declared = 8 if contract.bit_depth == 8 else 16
     if image.mode not in _MODES:
         raise ImageError(
             f"The image is of mode {image.mode}, which has no mapping to 8-bit RGB.",
             remedy="Send 8-bit samples, or 16-bit grey to a recipe with a bit depth above 8.",
         )
-    if bits != declared:
+    fits = {8: contract.bit_depth == 8, 12: contract.bit_depth == 12, 16: contract.bit_depth > 8}
+    if not fits[bits]:
         raise ImageError(
             f"The image has {bits}-bit samples; the recipe declares a bit depth of "
             f"{contract.bit_depth}.",
@@ -228,7 +273,7 @@ def _check_depth(image: Image.Image, bits: int, contract: PixelContract) -> None
 
 
 def _map(image: Image.Image, bits: int, contract: PixelContract) -> Pixels:
-    image8 = _to_8_bit(image, contract.bit_depth) if bits == 16 else image
+    image8 = _to_8_bit(image, contract.bit_depth) if bits > 8 else image
     if "A" in image8.getbands() or "transparency" in image8.info:
         image8 = _opaque(image8)
     if contract.colour == "grey" and image8.mode != "L":

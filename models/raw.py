@@ -29,7 +29,8 @@ def image_file(
 ) -> tuple[bytes, str]:
     """A buffer of `height` rows without padding as a file, BMP or TIFF, and its content type.
 
-    `BayerRG8` is interpolated to colours. Raises ImageError for another length than the format
+    `BayerRG8` is interpolated linearly to colours, the outermost pixels being as those beside them.
+    Raises ImageError for another length than the format
     and the sides make, or more than `max_pixels`.
     """
     if width * height > max_pixels:

@@ -16,7 +16,6 @@ from service.errors import QueueFull, answer
 log = structlog.get_logger()
 
 _GOOD_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-BODY_S = 30.0
 MAX_JSON_BYTES = 8_000_000
 _QUIET = ("/health/live", "/health/ready", "/metrics")
 
@@ -27,10 +26,13 @@ class AccessMiddleware:
     An exception that reached the server would close the connection under the next request.
     """
 
-    def __init__(self, app: ASGIApp, max_body_bytes: int, max_bodies_bytes: int) -> None:
+    def __init__(
+        self, app: ASGIApp, max_body_bytes: int, max_bodies_bytes: int, body_s: float
+    ) -> None:
         self._app = app
         self._max_body_bytes = max_body_bytes
         self._max_bodies_bytes = max_bodies_bytes
+        self._body_s = body_s
         self._bodies_bytes = 0  # of all requests that are not answered yet
         self._refusals = _Refusals()
 
@@ -44,7 +46,7 @@ class AccessMiddleware:
         request.state.request_id = request_id
         started = time.perf_counter()
         status = 0
-        body = _Body(receive)
+        body = _Body(receive, self._body_s)
         held = _Held()
         # A client that asked whether to send the body, and was not told to, does not: what it
         # sends next would be taken for the body.
@@ -123,8 +125,9 @@ class _Held:
 class _Body:
     """A request's body, whether anybody wanted it, and for how long it may come."""
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, receive: Receive, within_s: float) -> None:
         self._receive = receive
+        self._within_s = within_s
         self.wanted = False
         self._until: float | None = None
         self._complete = False
@@ -136,12 +139,13 @@ class _Body:
         if self._complete:
             return await self._receive()
         if self._until is None:
-            self._until = asyncio.get_running_loop().time() + BODY_S
+            self._until = asyncio.get_running_loop().time() + self._within_s
         try:
             async with asyncio.timeout_at(self._until):
                 message = await self._receive()
         except TimeoutError as error:
-            raise HTTPException(408, f"The body did not come within {BODY_S:g} s.") from error
+            said = f"The body did not come within {self._within_s:g} s."
+            raise HTTPException(408, said) from error
         self._complete = not message.get("more_body", False)
         return message
 

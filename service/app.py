@@ -16,6 +16,7 @@ from service.access import AccessMiddleware
 from service.admission import AdmissionMiddleware
 from service.archive import Archive
 from service.candidates import Candidates
+from service.connection import Patience
 from service.drift import Drift
 from service.engine import Engine
 from service.errors import install_handlers
@@ -96,7 +97,7 @@ def create_app(
     app.add_middleware(GateMiddleware)
     app.add_middleware(
         AccessMiddleware, max_body_bytes=settings.max_body_bytes,
-        max_bodies_bytes=settings.max_bodies_bytes,
+        max_bodies_bytes=settings.max_bodies_bytes, body_s=settings.body_seconds,
     )  # fmt: skip
     for module in (
         inspect, inspections, parts, feedback, review, live, exports, recipes, thresholds, bundles,
@@ -127,16 +128,17 @@ def _lifespan(
     settings: Settings,
     open_engine: Callable[[Bundle], Engine] | None,
     give_up: Callable[[], None],
-) -> Callable[[FastAPI], AbstractAsyncContextManager[dict[str, State]]]:
+) -> Callable[[FastAPI], AbstractAsyncContextManager[dict[str, State | Patience]]]:
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, State]]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, State | Patience]]:
         try:
             state = await to_thread.run_sync(_open, settings, open_engine, give_up, app.state.live)
         except Exception as error:
             app.state.startup_error = error  # for whoever started the server to show
             raise
+        patience = Patience(settings.head_seconds, settings.body_seconds, settings.answer_seconds)
         try:
-            yield {"kizu": state}
+            yield {"kizu": state, "patience": patience}
         finally:
             await state.shadow.close()
             await to_thread.run_sync(_close, state)

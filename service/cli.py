@@ -74,7 +74,7 @@ class _Server(uvicorn.Server):
             uvicorn.Config(
                 service, access_log=False, log_level="critical", timeout_graceful_shutdown=30,
                 ssl_certfile=settings.tls_certificate, ssl_keyfile=settings.tls_key,
-                http=Connection,
+                http=Connection, ws="none",
             )
         )  # fmt: skip
         self._service = service

@@ -3,7 +3,8 @@
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Generator, Iterable, Iterator
 from typing import Any, Literal
 
 import cv2
@@ -14,7 +15,7 @@ from zipstream import ZipStream
 
 from models.image import read_mask
 from service.store import records
-from service.store.blobs import Blobs
+from service.store.blobs import Blobs, pieces
 from service.store.masks import mask_of
 from service.store.tables import Feedback, Inspection
 from service.store.wanted import Wanted
@@ -48,7 +49,7 @@ Labelled = tuple[Inspection, Feedback | None]
 
 def export(
     database: Database, blobs: Blobs, wanted: Wanted, format: ExportFormat
-) -> Iterator[bytes]:
+) -> Generator[bytes]:
     """The wanted inspections as a file, piece by piece, the newest first.
 
     `csv` has a row for each inspection. The others are zip archives of those that are labelled ok
@@ -77,7 +78,7 @@ def _inspections(database: Database, wanted: Wanted) -> Iterator[Labelled]:
         last = rows[-1]
 
 
-def _csv(found: Iterable[Labelled]) -> Iterator[bytes]:
+def _csv(found: Iterable[Labelled]) -> Generator[bytes]:
     # Spreadsheets take UTF-8 for something else without its mark.
     yield b"\xef\xbb\xbf" + _line(_COLUMNS)
     for row, label in found:
@@ -106,32 +107,27 @@ def _harmless(cell: object) -> object:
     return cell
 
 
-def _mvtec(blobs: Blobs, found: Iterable[tuple[Inspection, Feedback]]) -> Iterator[bytes]:
+def _mvtec(blobs: Blobs, found: Iterable[tuple[Inspection, Feedback]]) -> Generator[bytes]:
     archive = ZipStream()
     for row, label in found:
-        image = blobs.get(row.image_sha256)
-        if image is None:
+        kind = _folder(label.defect_class or "defect")
+        folder = "train/good" if label.verdict == "ok" else f"test/{kind}"
+        if not _added(archive, blobs, row, f"{row.recipe}/{folder}/{_file(row)}"):
             continue
-        if label.verdict == "ok":
-            archive.add(image, f"{row.recipe}/train/good/{_file(row)}")
-        else:
-            kind = _folder(label.defect_class or "defect")
-            archive.add(image, f"{row.recipe}/test/{kind}/{_file(row)}")
-            if mask := mask_of(blobs, row, label):
-                archive.add(mask, f"{row.recipe}/ground_truth/{kind}/{row.id}_mask.png")
+        if label.verdict == "ng" and (mask := mask_of(blobs, row, label)):
+            archive.add(mask, f"{row.recipe}/ground_truth/{kind}/{row.id}_mask.png")
         yield from archive.all_files()
     yield from archive.finalize()
 
 
-def _masks(blobs: Blobs, found: Iterable[tuple[Inspection, Feedback]]) -> Iterator[bytes]:
+def _masks(blobs: Blobs, found: Iterable[tuple[Inspection, Feedback]]) -> Generator[bytes]:
     archive = ZipStream()
     lines = [_line(("image", "mask", *_COLUMNS))]
     for row, label in found:
-        image = blobs.get(row.image_sha256)
-        if image is None:
+        name = f"images/{_file(row)}"
+        if not _added(archive, blobs, row, name):
             continue
-        name, mask = f"images/{_file(row)}", mask_of(blobs, row, label)
-        archive.add(image, name)
+        mask = mask_of(blobs, row, label)
         if mask:
             archive.add(mask, f"masks/{row.id}.png")
         lines.append(_line((name, f"masks/{row.id}.png" if mask else "", *_cells(row, label))))
@@ -140,16 +136,14 @@ def _masks(blobs: Blobs, found: Iterable[tuple[Inspection, Feedback]]) -> Iterat
     yield from archive.finalize()
 
 
-def _coco(blobs: Blobs, found: Iterable[tuple[Inspection, Feedback]]) -> Iterator[bytes]:
+def _coco(blobs: Blobs, found: Iterable[tuple[Inspection, Feedback]]) -> Generator[bytes]:
     archive = ZipStream()
     categories: dict[str, int] = {}
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for row, label in found:
-        image = blobs.get(row.image_sha256)
-        if image is None:
+        if not _added(archive, blobs, row, f"images/{_file(row)}"):
             continue
-        archive.add(image, f"images/{_file(row)}")
         number = len(images) + 1
         images.append(
             {
@@ -183,6 +177,16 @@ def _coco(blobs: Blobs, found: Iterable[tuple[Inspection, Feedback]]) -> Iterato
     }
     archive.add(json.dumps(document).encode(), "annotations.json")
     yield from archive.finalize()
+
+
+def _added(archive: ZipStream, blobs: Blobs, row: Inspection, name: str) -> bool:
+    """Whether the image is kept, and so goes into the archive: piece by piece, since whoever takes
+    it slowly would hold all of it in memory."""
+    file = blobs.open(row.image_sha256)
+    if file is None:
+        return False
+    archive.add(pieces(file), name, size=os.fstat(file.fileno()).st_size)
+    return True
 
 
 def _shapes(mask: bytes | None) -> Iterator[dict[str, Any]]:

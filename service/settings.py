@@ -75,6 +75,11 @@ class Settings(BaseSettings):
     max_bodies_bytes: int = Field(
         128_000_000, gt=0, description="All request bodies that are not answered yet; 503 above."
     )
+    head_seconds: float = Field(15.0, gt=0, description="Longest wait for a request's head.")
+    body_seconds: float = Field(30.0, gt=0, description="Longest wait for a request's body; 408.")
+    answer_seconds: float = Field(
+        30.0, gt=0, description="Longest wait until a client takes a piece of its answer."
+    )
     max_pixels: int = Field(32_000_000, gt=0, description="Largest image, from its header.")
     max_batch_images: int = Field(64, gt=0, description="Most images in one batch request.")
     max_queue: int = Field(64, gt=0, description="Images waiting for the device; 503 above.")

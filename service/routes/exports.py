@@ -3,11 +3,11 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Query
-from starlette.responses import StreamingResponse
 
 from service.exports import MEDIA, ExportFormat, export
 from service.routes.access import needs
 from service.routes.problems import PROBLEMS
+from service.routes.results import Pieces
 from service.state import CurrentState
 from service.store.wanted import Wanted
 
@@ -21,13 +21,11 @@ class ExportQuery(Wanted):
 
 
 @router.get("/export", operation_id="export_inspections", responses=PROBLEMS)
-async def export_inspections(
-    state: CurrentState, asked: Annotated[ExportQuery, Query()]
-) -> StreamingResponse:
+async def export_inspections(state: CurrentState, asked: Annotated[ExportQuery, Query()]) -> Pieces:
     """A file of all that is wanted: csv, or an archive of labelled images (mvtec, coco, masks)."""
     suffix = "csv" if asked.format == "csv" else "zip"
     name = f"kizu-{asked.recipe or 'all'}-{asked.format}.{suffix}"
-    return StreamingResponse(
+    return Pieces(
         export(state.database, state.blobs, asked, asked.format),
         media_type=MEDIA[asked.format],
         headers={"Content-Disposition": f'attachment; filename="{name}"'},

@@ -13,7 +13,14 @@ from service.errors import NotFound
 from service.routes.access import Caller, needs
 from service.routes.decisions import promotion_record, recipe_record, thresholds_record
 from service.routes.problems import PROBLEMS
-from service.routes.results import FOREVER, HEATMAP_TYPES, kept, render, result_of, summary_of
+from service.routes.results import (
+    FOREVER,
+    HEATMAP_TYPES,
+    kept_file,
+    render,
+    result_of,
+    summary_of,
+)
 from service.schemas import (
     CandidateResult,
     FeedbackSummary,
@@ -85,8 +92,7 @@ async def get_image(state: CurrentState, id: str) -> Response:
 
     def read(session: Session) -> Response:
         row = _found(session, id)
-        data = kept(state, row.image_sha256)
-        return Response(data, media_type=row.image_type, headers=FOREVER)
+        return kept_file(state, row.image_sha256, row.image_type)
 
     return await _reading(state, read)
 

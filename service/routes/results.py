@@ -1,6 +1,12 @@
 """Stored rows as the wire types and pictures that show them."""
 
-from typing import cast
+import os
+from collections.abc import Generator, Mapping
+from contextlib import closing
+from typing import TypeVar, cast
+
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from models.bundle import Thresholds, Verdict
 from models.image import PixelContract, decode
@@ -10,7 +16,10 @@ from service.heatmap import KeptHeatmap
 from service.regions import Region
 from service.schemas import FeedbackSummary, HeatmapFormat, InspectionResult
 from service.state import State
+from service.store.blobs import pieces
 from service.store.tables import Feedback, Inspection
+
+T = TypeVar("T")
 
 # An image, a heatmap or a mask never changes.
 FOREVER = {"Cache-Control": "private, max-age=31536000, immutable"}
@@ -74,10 +83,36 @@ def summary_of(row: Feedback) -> FeedbackSummary:
 
 def kept(state: State, sha256: str) -> bytes:
     """A file of the store. Raises NotFound."""
-    data = state.blobs.get(sha256)
-    if data is None:
+    return _found(state.blobs.get(sha256))
+
+
+class Pieces(StreamingResponse):
+    """An answer in pieces: who takes it slowly holds one of them in memory, not all of it. What
+    they come from is closed in any case."""
+
+    def __init__(
+        self, pieces: Generator[bytes], *, media_type: str, headers: Mapping[str, str]
+    ) -> None:
+        super().__init__(pieces, media_type=media_type, headers=headers)
+        self._pieces = pieces
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with closing(self._pieces):
+            await super().__call__(scope, receive, send)
+
+
+def kept_file(state: State, sha256: str, media_type: str) -> Pieces:
+    """The same as an answer. Raises NotFound."""
+    file = _found(state.blobs.open(sha256))
+    size = os.fstat(file.fileno()).st_size
+    headers = FOREVER | {"Content-Length": str(size)}
+    return Pieces(pieces(file), media_type=media_type, headers=headers)
+
+
+def _found(kept: T | None) -> T:
+    if kept is None:
         raise NotFound("The file of this inspection is no longer kept.")
-    return data
+    return kept
 
 
 def render(state: State, row: Inspection, format: HeatmapFormat) -> bytes:

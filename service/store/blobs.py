@@ -4,12 +4,15 @@ import hashlib
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
+from io import FileIO
 from pathlib import Path
 
 from models.durable import Draft, make_directory, sync_directory
+
+_PIECE = 256 * 1024
 
 
 class Blobs:
@@ -39,6 +42,13 @@ class Blobs:
         """The content, or None where it is not, or no longer, kept."""
         try:
             return self.path(sha256).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def open(self, sha256: str) -> FileIO | None:
+        """The content to be read piece by piece, whole though it be removed meanwhile; as `get`."""
+        try:
+            return self.path(sha256).open("rb", buffering=0)
         except FileNotFoundError:
             return None
 
@@ -75,6 +85,13 @@ class Blobs:
     def path(self, sha256: str) -> Path:
         """Where a content lies, if it does."""
         return self._root / sha256[:2] / sha256
+
+
+def pieces(file: FileIO) -> Generator[bytes]:
+    """All of an open file, which is closed at the end."""
+    with file:
+        while piece := file.read(_PIECE):
+            yield piece
 
 
 class BlobDraft:

@@ -17,7 +17,9 @@ from rich.table import Table
 from service.logs import configure_logging
 from tests.gates.gate import CannotRun, Findings
 
-GATES = ("images", "bundles", "bombs", "kills", "cuts", "outage", "disk")
+GATES = (
+    "images", "fidelity", "bundles", "bombs", "kills", "cuts", "outage", "disk", "slow",
+)  # fmt: skip
 
 
 def main(

@@ -1,7 +1,6 @@
 """Requests that would take all memory or all time: refused soon, and cheaply, also many at once."""
 
 import io
-import os
 import socket
 import struct
 import tempfile
@@ -42,13 +41,13 @@ def run(full: bool, progress: Callable[[float], None]) -> Findings:
                 _shoot(nursery, found)
                 progress(0.5 * (number + 1) / len(kinds))
             for what, parts in kinds.items():
-                before = _memory(nursery)
+                before = nursery.memory()
                 with ThreadPoolExecutor(AT_ONCE) as many:
                     thrown = [
                         many.submit(_throw, nursery, found, what, parts) for _ in range(AT_ONCE)
                     ]
                     while not all(one.done() for one in thrown):
-                        held = round((_memory(nursery) - before) / 1e6, 1)
+                        held = round((nursery.memory() - before) / 1e6, 1)
                         if held > found.counts.get("memory, MB", 0.0):
                             found.counts["memory, MB"], worst = held, what
                         time.sleep(0.02)  # memory is looked at, nothing tells of it
@@ -129,11 +128,6 @@ def _shoot(nursery: Nursery, found: Findings) -> None:
         status = camera.recv(65536)[9:12]
     if status != b"200":
         found.fail(f"a good frame was answered with {status!r}")
-
-
-def _memory(nursery: Nursery) -> int:
-    pages = int(Path(f"/proc/{nursery.serving}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def _head(media: str, length: int, path: str = "/v1/inspect") -> bytes:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -16,16 +17,17 @@ class Nursery:
         folder: Path,
         database: str | None = None,
         before: Sequence[str | Path] = (),
-        **settings: str,
+        **settings: object,
     ) -> None:
         """On the folder's `store` and `data`; by default with SQLite in the latter. `before` is a
         command that runs it."""
+        said = {f"KIZU_{name.upper()}": str(value) for name, value in settings.items()}
         data = folder / "data"
         database = database or f"sqlite:///{data / 'kizu.sqlite3'}"
         self._process = subprocess.Popen(
             [*before, sys.executable, "-m", "tests.gates.forks", folder / "store", data, database],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-            env=os.environ | {f"KIZU_{name.upper()}": value for name, value in settings.items()},
+            env=os.environ | said,
         )  # fmt: skip
         self.port = int(self._said())
         self.address = f"http://127.0.0.1:{self.port}"
@@ -51,6 +53,19 @@ class Nursery:
         os.kill(self.serving, signal.SIGTERM)
         self.serving = None
         assert self._said() == "gone"
+
+    def sockets(self) -> int:
+        """How many the service holds."""
+        found = 0
+        for descriptor in Path(f"/proc/{self.serving}/fd").iterdir():
+            with suppress(FileNotFoundError):  # closed meanwhile
+                found += str(descriptor.readlink()).startswith("socket:")
+        return found
+
+    def memory(self) -> int:
+        """Bytes of it that the service has."""
+        pages = int(Path(f"/proc/{self.serving}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
 
     def close(self) -> None:
         if self.serving:

@@ -244,6 +244,17 @@ def test_deep_grey_maps_linearly_from_the_declared_depth(name: str, depth: int) 
             decode(DEEP_FILES[name](values), contract)
 
 
+def test_grey_of_12_bits_is_for_recipes_of_that_depth() -> None:
+    values = DEEP >> 4
+    bits = (values[..., None] >> np.arange(11, -1, -1) & 1).reshape(H, -1).astype(np.uint8)
+    data = encode_tiff(np.packbits(bits, axis=1), {258: (12,), 262: (1,)})
+    twelve = PixelContract(colour="grey", bit_depth=12)
+    assert close(decode(data, twelve), grey_to_rgb(values * (255 / 4095)), 0.5)
+    for depth in (8, 10, 14, 16):  # as one of 16 it would be all but black
+        with pytest.raises(ImageError, match="12-bit samples"):
+            decode(data, PixelContract(colour="grey", bit_depth=depth))
+
+
 @pytest.mark.parametrize("name", DEEP_FILES)
 def test_a_16_bit_file_is_refused_by_a_recipe_of_8_bits(name: str) -> None:
     with pytest.raises(ImageError, match="16-bit samples; the recipe declares a bit depth of 8"):

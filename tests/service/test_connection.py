@@ -1,11 +1,12 @@
 """Whoever is slow, or never ends, is closed, and harms nobody."""
 
+import select
 import socket
 import time
 
+import httpx2 as httpx
 import pytest
 
-from service import access, connection
 from service.app import create_app
 from service.engine import FakeEngine
 from service.settings import Settings
@@ -16,11 +17,18 @@ HEAD = b"POST /v1/inspect HTTP/1.1\r\nHost: kizu\r\nContent-Type: image/png\r\n"
 
 
 @pytest.fixture
-def address(tmp_path):
+def address(tmp_path, request):
+    """Of a service, whose patience a test may have marked."""
     write_version(tmp_path / "store")
-    settings = Settings(store=tmp_path / "store", data=tmp_path / "data")
+    patience = getattr(request, "param", {})
+    settings = Settings(store=tmp_path / "store", data=tmp_path / "data", **patience)
     with listening(create_app(settings, open_engine=lambda bundle: FakeEngine())) as address:
         yield address
+
+
+def patient(**seconds):
+    """A service that waits for so long."""
+    return pytest.mark.parametrize("address", [seconds], indirect=True)
 
 
 @pytest.fixture
@@ -46,9 +54,9 @@ def closed(camera):
     return said
 
 
-@pytest.mark.parametrize("begun", [b"", b"POST /v1/inspect HTTP/1.1\r\nHos"])
-def test_a_head_that_does_not_come_is_not_waited_for(camera, address, begun, monkeypatch):
-    monkeypatch.setattr(connection, "HEAD_S", 0.3)
+@pytest.mark.parametrize("begun", [b"", b"\r\n", b"POST /v1/inspect HTTP/1.1\r\nHos"])
+@patient(head_seconds=0.3)
+def test_a_head_that_does_not_come_is_not_waited_for(camera, address, begun):
     with socket.create_connection(address, timeout=20) as slow:
         slow.sendall(begun)
         started = time.monotonic()
@@ -57,15 +65,16 @@ def test_a_head_that_does_not_come_is_not_waited_for(camera, address, begun, mon
     assert shoot(camera) == b"HTTP/1.1 200 OK"
 
 
-def test_a_second_request_has_its_own_time(camera, monkeypatch):
-    monkeypatch.setattr(connection, "HEAD_S", 0.3)
+@pytest.mark.parametrize("begun", [b"POST /v1/insp", b"\r\n"])
+@patient(head_seconds=0.3)
+def test_a_second_request_has_its_own_time(camera, begun):
     assert shoot(camera) == b"HTTP/1.1 200 OK"
-    camera.sendall(b"POST /v1/insp")
+    camera.sendall(begun)
     assert closed(camera) == b""
 
 
-def test_a_body_that_does_not_come_is_not_waited_for(camera, address, monkeypatch):
-    monkeypatch.setattr(access, "BODY_S", 0.3)
+@patient(body_seconds=0.3)
+def test_a_body_that_does_not_come_is_not_waited_for(camera, address):
     with socket.create_connection(address, timeout=20) as slow:
         slow.sendall(HEAD + b"Content-Length: 1000\r\n\r\nabc")
         said = closed(slow)
@@ -74,9 +83,37 @@ def test_a_body_that_does_not_come_is_not_waited_for(camera, address, monkeypatc
     assert shoot(camera) == b"HTTP/1.1 200 OK"
 
 
-def test_whoever_follows_events_is_not_in_a_hurry(address, monkeypatch):
-    monkeypatch.setattr(access, "BODY_S", 0.2)
-    monkeypatch.setattr(connection, "HEAD_S", 0.2)
+@pytest.mark.parametrize("rest", [b"a", b"a" * 1000], ids=["a little", "all of it"])
+@patient(body_seconds=0.3, head_seconds=0.3)
+def test_a_body_that_nobody_wants_is_not_waited_for_either(camera, address, rest):
+    with socket.create_connection(address, timeout=20) as slow:
+        slow.sendall(b"POST /nowhere HTTP/1.1\r\nHost: kizu\r\nContent-Length: 1000\r\n\r\n")
+        assert slow.recv(4096).startswith(b"HTTP/1.1 40")
+        slow.sendall(rest)
+        assert closed(slow) == b""
+    assert shoot(camera) == b"HTTP/1.1 200 OK"
+
+
+@pytest.mark.parametrize("more", [b"", b"Connection: close\r\n"], ids=["stays", "would go"])
+@patient(answer_seconds=0.3)
+def test_an_answer_that_nobody_takes_is_not_kept(camera, address, more):
+    side = 4000
+    sent = httpx.post(
+        "http://{}:{}/v1/inspect".format(*address), content=bytes(side * side),
+        params={"width": side, "height": side, "pixel_format": "Mono8"},
+        headers={"content-type": "application/octet-stream"}, timeout=30,
+    )  # fmt: skip
+    with socket.create_connection(address, timeout=20) as slow:
+        asked = f"GET {sent.json()['image']} HTTP/1.1\r\nHost: kizu\r\n".encode()
+        slow.sendall(asked + more + b"\r\n")
+        gone = select.poll()
+        gone.register(slow, 0)  # tells of errors alone
+        assert gone.poll(20_000)
+    assert shoot(camera) == b"HTTP/1.1 200 OK"
+
+
+@patient(head_seconds=0.2, body_seconds=0.2, answer_seconds=0.2)
+def test_whoever_follows_events_is_not_in_a_hurry(address):
     with socket.create_connection(address, timeout=20) as watcher:
         watcher.sendall(b"GET /v1/events HTTP/1.1\r\nHost: kizu\r\n\r\n")
         assert watcher.recv(4096).startswith(b"HTTP/1.1 200")
