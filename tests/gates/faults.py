@@ -218,7 +218,7 @@ def _rows(data: Path) -> dict[str | None, str]:
     try:
         with engine.connect() as connection:
             found = connection.execute(select(Inspection.part_id, Inspection.verdict))
-            return {part: verdict for part, verdict in found}
+            return {row.part_id: row.verdict for row in found}
     finally:
         engine.dispose()
 
@@ -233,7 +233,7 @@ def _check(found: Findings, case: Case, what: str, rows: dict[str | None, str]) 
     after = [shot for shot in case.shots if shot.ended > case.broken]
     errors = [shot for shot in after if shot.status not in (0, 200)]
     found.count("answered with an error", len(errors))
-    found.count("cut off without an answer", sum(shot.status == 0 for shot in after))
+    found.count("sent to a service that was closing", sum(shot.status == 0 for shot in after))
     misled = sum(shot.status == 200 and shot.verdict != shot.right for shot in after)
     found.count("wrong before that was noticed", misled)
     if any(look.live not in (0, 200) for look in case.looks):
@@ -253,7 +253,8 @@ def _wrong(case: Case, shot: Shot, rows: dict[str | None, str]) -> str | None:
     if kept not in (None, shot.right) and not misled:
         return f"{kept} is kept"
     if shot.status == 0:
-        return None if shot.ended > case.broken else "no answer"
+        # The next one may come on a connection that is just being closed, these were waited for.
+        return "no answer" if shot.sent < (case.noticed or case.broken) else None
     if shot.status != 200:
         if shot.ended < case.broken and case.name != CROWDED:
             return f"{shot.status} from a device that was sound"

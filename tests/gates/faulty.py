@@ -1,5 +1,5 @@
-"""A service whose device fails when it is told to: `kizu serve`, with ONNX Runtime's sessions broken
-beneath the engine.
+"""A service whose device fails when it is told to: `kizu serve`, with ONNX Runtime's sessions
+broken beneath the engine.
 
     python -m tests.gates.faulty
 
