@@ -24,7 +24,7 @@ from tests.grey_parts import PNG, image, write_version
 NOTICED_S, NOT_READY_S, ENDED_S = 15.0, 5.0, 10.0
 CANARY_S, HANG_S = 0.3, 1.0
 CAMERAS = 4
-WELL, AFTER, AFTER_S = 30, 60, 2.0  # images before a fault; images and seconds that it must last
+WELL, AFTER, AFTER_S = 20, 40, 1.0  # images before a fault; images and seconds that it must last
 # What a sound device says of a part by its grey. 101 and 150 are at the lines: 1 % would matter.
 PARTS = {80: "ok", 101: "review", 150: "ng", POISON: "ng"}
 
