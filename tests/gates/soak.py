@@ -68,11 +68,9 @@ def run(full: bool, progress: Callable[[float], None]) -> Findings:
                     for done in [pool.submit(one.work, each) for one in clients]:
                         done.result()
                     held.append(shift.held())
-                    if number == 0:
-                        there = shift.temporary()  # ONNX Runtime's own, from its import on
                     found.most("write-ahead log, MB", shift.wal_mb())
                     progress((number + 1) / rounds)
-            left = shift.temporary() - there
+            left = shift.temporary()
         finally:
             status = shift.end()
         if status != -signal.SIGTERM:
