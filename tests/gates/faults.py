@@ -22,7 +22,7 @@ from tests.gates.patient import Patient
 from tests.grey_parts import PNG, image, write_version
 
 NOTICED_S, NOT_READY_S, ENDED_S = 15.0, 5.0, 10.0
-CANARY_S, HANG_S = 0.3, 1.0
+CANARY_S, HANG_S, WAITED_S = 0.3, 1.0, 0.5
 CAMERAS = 4
 WELL, AFTER, AFTER_S = 20, 40, 1.0  # images before a fault; images and seconds that it must last
 # What a sound device says of a part by its grey. 101 and 150 are at the lines: 1 % would matter.
@@ -253,8 +253,9 @@ def _wrong(case: Case, shot: Shot, rows: dict[str | None, str]) -> str | None:
     if kept not in (None, shot.right) and not misled:
         return f"{kept} is kept"
     if shot.status == 0:
-        # The next one may come on a connection that is just being closed, these were waited for.
-        return "no answer" if shot.sent < (case.noticed or case.broken) else None
+        # Whoever waited is told; what was just sent may lie unread on a connection that is closed.
+        waited = shot.sent < (case.noticed or case.broken) - WAITED_S
+        return "no answer" if waited else None
     if shot.status != 200:
         if shot.ended < case.broken and case.name != CROWDED:
             return f"{shot.status} from a device that was sound"
