@@ -27,6 +27,11 @@ class Golden:
     scores: Floats
     heatmaps: Floats
 
+    @property
+    def first(self) -> "Golden":
+        """The first of them alone, with memory of its own."""
+        return Golden(self.images[:1].copy(), self.scores[:1].copy(), self.heatmaps[:1].copy())
+
     def disagreement(
         self, scores: Floats, heatmaps: Floats, *, precision: Precision = "fp32"
     ) -> str | None:

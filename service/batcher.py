@@ -12,9 +12,10 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 from weakref import WeakKeyDictionary
 
 from service.errors import DeadlinePassed, EngineFailure, NotReady, QueueFull
@@ -23,7 +24,7 @@ from service.service_time import ServiceTime
 Key = TypeVar("Key", bound=Hashable)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-Priority = Literal["line", "bulk"]
+Priority = Literal["first", "line", "bulk"]
 # Why a batch was closed: the device had been waiting for it, had just become free, could take no
 # more, or the oldest item had waited for company as long as it may.
 Reason = Literal["idle", "free", "full", "aged"]
@@ -43,6 +44,7 @@ class Run:
 class _UnderWay:
     since: float
     until: float  # as far as is known
+    jobs: Sequence["_Job[Any, Any, Any]"]
 
 
 @dataclass
@@ -59,10 +61,11 @@ class _Job(Generic[Key, Item, Result]):
 class Batcher(Generic[Key, Item, Result]):
     """Runs items of the same key together, `max_batch` at a time.
 
-    Items of line cameras go first, others as if they had come `bulk_age_s` later; among equals the
-    oldest. A batch grows only as long as all of it is expected to meet its deadlines, by what runs
-    of that key took before. With `linger_s`, a batch that is not full waits for company until its
-    oldest item is that old.
+    Items of line cameras go before others, which count as if they had come `bulk_age_s` later;
+    among equals the oldest. What is `first` goes before all, and there is always room for it. A
+    batch grows only as long as all of it is expected to meet its deadlines, by what runs of that
+    key took before. With `linger_s`, a batch that is not full waits for company until its oldest
+    item is that old.
 
     `run(key, items)` gives a result for each item, in order; it is called on the batcher's own
     threads, one for each of `lanes`. When it raises, its items are run one by one, so that one
@@ -135,7 +138,7 @@ class Batcher(Generic[Key, Item, Result]):
         takes the room of the newest bulk item, whose future then raises QueueFull.
         """
         now = time.monotonic()
-        turn = now + (self._bulk_age_s if priority == "bulk" else 0)
+        turn = {"first": -math.inf, "line": now, "bulk": now + self._bulk_age_s}[priority]
         job: _Job[Key, Item, Result] = _Job(key, item, deadline, priority, now, turn)
         with self._changed:
             if self._closing:
@@ -147,7 +150,8 @@ class Batcher(Generic[Key, Item, Result]):
                 raise _late()
             if ahead and now + wait > deadline:
                 raise _full(len(self._jobs), wait)
-            if len(self._jobs) >= self._max_queue and not self._make_room(priority, wait):
+            full = len(self._jobs) >= self._max_queue and priority != "first"
+            if full and not self._make_room(priority, wait):
                 raise _full(len(self._jobs), wait)
             bisect.insort(self._jobs, job, key=lambda other: other.turn)
             self._changed.notify()
@@ -160,6 +164,20 @@ class Batcher(Generic[Key, Item, Result]):
             self._changed.notify_all()
         for thread in self._lanes:
             thread.join()
+
+    def give_up(self, error: Exception) -> None:
+        """Refuse what is new, and give all that waits or is under way this error, at once."""
+        with self._changed:
+            self._closing = True
+            under_way = [job for run in self._under_way.values() for job in run.jobs]
+            waiting, self._jobs = self._jobs, []
+            self._changed.notify_all()
+        for job in waiting:
+            if job.future.set_running_or_notify_cancel():
+                job.future.set_exception(error)
+        for job in under_way:
+            with suppress(InvalidStateError):  # it is done just now
+                job.future.set_exception(error)
 
     def learn(self, key: Key, count: int, seconds: float) -> None:
         """Take note of how long a run takes that was not the batcher's own, as a warm-up."""
@@ -202,7 +220,7 @@ class Batcher(Generic[Key, Item, Result]):
                 if batch:
                     now = time.monotonic()
                     expected = self._time_of(batch[0].key, len(batch))
-                    self._under_way[lane] = _UnderWay(now, now + expected)
+                    self._under_way[lane] = _UnderWay(now, now + expected, batch)
                     if self._jobs:
                         self._changed.notify()  # another lane
             if batch:
@@ -280,7 +298,8 @@ class Batcher(Generic[Key, Item, Result]):
                 raise EngineFailure(f"The device gave {len(results)} results for {len(jobs)}.")
         except BaseException as error:  # noqa: BLE001 - it must reach those who wait
             if len(jobs) == 1:
-                jobs[0].future.set_exception(error)
+                with suppress(InvalidStateError):  # it was given up meanwhile
+                    jobs[0].future.set_exception(error)
             else:
                 for job in jobs:
                     self._dispatch([job], reason)
@@ -290,7 +309,8 @@ class Batcher(Generic[Key, Item, Result]):
         oldest = min(job.arrived for job in jobs)
         self._observe(Run(len(jobs), seconds, reason, started - oldest))
         for job, result in zip(jobs, results, strict=True):
-            job.future.set_result(result)
+            with suppress(InvalidStateError):
+                job.future.set_result(result)
 
 
 def _late() -> DeadlinePassed:

@@ -20,7 +20,7 @@ from service.errors import (
     BadRequest,
     Conflict,
     DeadlinePassed,
-    EngineFailure,
+    NotReady,
     QueueFull,
     as_service_error,
 )
@@ -204,7 +204,9 @@ class Inspector:
             scored = await asyncio.wrap_future(
                 self._batcher.submit(loaded, pixels, deadline=deadline, priority=priority)
             )
-        except EngineFailure:
+        except (QueueFull, DeadlinePassed, NotReady):
+            raise
+        except Exception:  # whatever else it is, the device did not answer
             self._watchdog.suspect()
             raise
         self._watchdog.check()

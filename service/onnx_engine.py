@@ -101,6 +101,7 @@ class OnnxEngine:
             if device.lanes > 1:
                 self._narrow = device.session(model, device.threads // device.lanes)
             golden = Golden.from_bytes(bundle.read(GOLDEN))
+            self._heatmap = golden.heatmaps.shape[1:]
             if buckets is None:
                 buckets = () if device.on_cores else powers_of_two(device.max_batch)
             # The largest first: memory that was taken is never given back, and the smaller fit in.
@@ -130,12 +131,17 @@ class OnnxEngine:
             )
 
     def run(self, images: Pixels) -> Outputs:
-        """Score a batch. Raises EngineFailure, also for numbers that are not finite."""
+        """Score a batch. Raises EngineFailure, also for outputs of another shape than they must
+        have, and for numbers that are not finite."""
         try:
             outputs = self._run(images)
+            shapes = outputs.scores.shape, outputs.heatmaps.shape
+            finite = np.isfinite(outputs.scores).all() and np.isfinite(outputs.heatmaps).all()
         except Exception as error:  # ONNX Runtime's exceptions share no base but this
             raise EngineFailure(f"The model failed on {self.device}.") from error
-        if not (np.isfinite(outputs.scores).all() and np.isfinite(outputs.heatmaps).all()):
+        if shapes != ((len(images),), (len(images), *self._heatmap)):
+            raise EngineFailure(f"The model gave outputs of the shapes {shapes} on {self.device}.")
+        if not finite:
             raise EngineFailure(f"The model gave no number on {self.device}.")
         return outputs
 

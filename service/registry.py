@@ -16,8 +16,17 @@ import structlog
 from sqlalchemy import Engine as Database
 from sqlalchemy.orm import Session
 
-from models.bundle import MODEL, Bundle, Manifest, list_recipes, list_versions, open_bundle
+from models.bundle import (
+    GOLDEN,
+    MODEL,
+    Bundle,
+    Manifest,
+    list_recipes,
+    list_versions,
+    open_bundle,
+)
 from models.errors import BundleError
+from models.golden import Golden
 from service.engine import Engine
 from service.errors import BadRequest, BundleRefused, NotFound, NotReady
 from service.promotions import Promotions
@@ -34,12 +43,14 @@ SYSTEM = "kizu"
 class Loaded:
     """A bundle and the engine that runs it. Compared by identity: it keys a batch.
 
-    `size` is that of the model's file, in bytes.
+    `size` is that of the model's file, in bytes. By `known`, one golden image, its device is
+    watched: kept, since the store may be away when the device fails.
     """
 
     bundle: Bundle
     engine: Engine
     size: int
+    known: Golden
 
 
 @dataclass(frozen=True)
@@ -277,7 +288,8 @@ class Registry:
             size = (bundle.path / MODEL).stat().st_size
         except OSError as error:
             raise BundleError(f"{bundle.path} is gone: {error.strerror}.") from error
-        return Loaded(bundle, engine, size)
+        known = Golden.from_bytes(bundle.read(GOLDEN)).first
+        return Loaded(bundle, engine, size, known)
 
     def _path(self, recipe: str, version: int) -> Path:
         return self.store / recipe / str(version)

@@ -5,19 +5,18 @@ when a run fails. A device that errs, hangs or answers wrong is given up: from t
 answered but errors, until another process takes over.
 """
 
+import math
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYet
+from dataclasses import dataclass
 
 import numpy as np
 import structlog
 
-from models.bundle import GOLDEN
-from models.golden import Golden
 from models.session import Precision
-from service.errors import NotReady, QueueFull
+from service.errors import NotReady
 from service.registry import Loaded, Registry
 from service.scoring import ImageBatcher, Scored
 
@@ -58,10 +57,7 @@ class Watchdog:
     def check(self) -> None:
         """Raise NotReady once the device is lost."""
         if self._problem:
-            raise NotReady(
-                "The device does not work properly; the service restarts.",
-                remedy="Treat the part as not inspected, and send it again soon.",
-            )
+            raise _lost()
 
     def suspect(self) -> None:
         """Look at the device now."""
@@ -86,11 +82,15 @@ class Watchdog:
             problem = self._hanging()
             if not problem and not self._stop.is_set() and (asked or time.monotonic() >= due):
                 self._suspected.clear()
-                problem = self._look()
+                try:
+                    problem = self._look()
+                except Exception as error:  # noqa: BLE001 - what cannot be watched is not trusted
+                    problem = f"It cannot be looked at: {error}"
                 due = time.monotonic() + self._every_s
             if problem:
                 self._problem = problem
                 log.critical("the device is given up", reason=problem)
+                self._batcher.give_up(_lost())  # nobody need wait for a run that hangs
                 self._give_up()
                 return
 
@@ -107,31 +107,45 @@ class Watchdog:
         return None
 
     def _look_at(self, loaded: Loaded) -> str | None:
-        golden = Golden.from_bytes(loaded.bundle.read(GOLDEN))
-        image, score, heatmap = golden.images[:1], golden.scores[:1], golden.heatmaps[:1]
-        deadline = time.monotonic() + self._every_s + self._hang_s
-        try:
-            future = self._batcher.submit(loaded, image[0], deadline=deadline)
-        except (QueueFull, NotReady):
-            return None  # it is busy with parts, or closing
-        found = self._wait(future)
-        if isinstance(found, str) or found is None:
-            return found
-        return Golden(image, score, heatmap).disagreement(
-            np.array([found.score], np.float32), found.heatmap[None], precision=self._precision
-        )
+        found = self._score(loaded)
+        if isinstance(found, _Failed) and not self._hanging():
+            found = self._score(loaded)  # what happens once is over; what goes on fails twice
+        if isinstance(found, _Failed):
+            return found.reason
+        if found is None:
+            return None
+        score, heatmap = np.array([found.score], np.float32), found.heatmap[None]
+        return loaded.known.disagreement(score, heatmap, precision=self._precision)
 
-    def _wait(self, future: "Future[Scored]") -> Scored | str | None:
-        """The result, or what is wrong; None where none is to come any more."""
+    def _score(self, loaded: Loaded) -> "Scored | _Failed | None":
+        """Of the image that it knows; None where the service is closing."""
+        try:
+            future = self._batcher.submit(
+                loaded, loaded.known.images[0], deadline=math.inf, priority="first"
+            )
+        except NotReady:
+            return None
         while not self._stop.is_set():
             try:
                 return future.result(_TICK_S)
             except NotYet:
                 problem = self._hanging()
                 if problem:
-                    return problem
-            except QueueFull:
-                return None
+                    return _Failed(problem)
             except Exception as error:  # noqa: BLE001 - whatever it is, the device did not answer
-                return f"It failed on an image that it knows: {error}"
+                return _Failed(f"It failed on an image that it knows: {error}")
         return None
+
+
+@dataclass(frozen=True)
+class _Failed:
+    """A device that gave nothing."""
+
+    reason: str
+
+
+def _lost() -> NotReady:
+    return NotReady(
+        "The device does not work properly; the service restarts.",
+        remedy="Treat the part as not inspected, and send it again soon.",
+    )

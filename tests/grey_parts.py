@@ -1,4 +1,4 @@
-"""A product of plain grey images, whose score is their grey value: it needs no network."""
+"""A product of plain grey images, whose score is their grey value: no network has to learn that."""
 
 import io
 from datetime import UTC, datetime
@@ -7,12 +7,15 @@ from typing import Any
 
 import httpx2 as httpx
 import numpy as np
+import onnx
+from onnx import TensorProto, helper
 from PIL import Image
 
 from models.appearance import appearances
 from models.bundle import (
     FILES,
     GOLDEN,
+    MODEL,
     REPORT,
     BackboneReference,
     Calibration,
@@ -52,8 +55,35 @@ def inspect(api: httpx.Client, grey: int, **query: str) -> dict[str, Any]:
     return found
 
 
+def network() -> bytes:
+    """What FakeEngine does, for ONNX Runtime."""
+    opset = helper.make_opsetid("", 18)
+    nodes = [
+        helper.make_node("Cast", ["image"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["floats", "colours"], ["heatmap"], keepdims=0),
+        helper.make_node("ReduceMean", ["heatmap", "places"], ["score"], keepdims=0),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "grey",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["B", "H", "W", 3])],
+        [
+            helper.make_tensor_value_info("score", TensorProto.FLOAT, ["B"]),
+            helper.make_tensor_value_info("heatmap", TensorProto.FLOAT, ["B", "H", "W"]),
+        ],
+        [
+            helper.make_tensor("colours", TensorProto.INT64, [1], [3]),
+            helper.make_tensor("places", TensorProto.INT64, [2], [1, 2]),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[opset], ir_version=9)
+    onnx.checker.check_model(model)
+    return model.SerializeToString()
+
+
 def write_version(store: Path, version: int = 1, *, recipe: str = "cap", **fields: Any) -> Path:
-    """A bundle that FakeEngine serves: good parts are darker than 100, defective ones from 150."""
+    """A bundle that FakeEngine serves, and ONNX Runtime: good parts are darker than 100, defective
+    ones from 150."""
     grey = [np.full((32, 32, 3), value, np.uint8) for value in range(40, 60)]
     manifest = Manifest(
         recipe=recipe,
@@ -82,4 +112,5 @@ def write_version(store: Path, version: int = 1, *, recipe: str = "cap", **field
     outputs = FakeEngine().run(seen)
     golden = Golden(seen, outputs.scores, outputs.heatmaps).to_bytes()
     files = dict.fromkeys(FILES, b"unused") | {GOLDEN: golden, REPORT: PAGE}
+    files[MODEL] = network()
     return write_bundle(store, manifest, files)

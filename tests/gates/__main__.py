@@ -18,7 +18,8 @@ from service.logs import configure_logging
 from tests.gates.gate import CannotRun, Findings
 
 GATES = (
-    "images", "fidelity", "bundles", "bombs", "kills", "cuts", "outage", "disk", "slow",
+    "images", "fidelity", "bundles", "bombs", "kills", "cuts", "outage", "disk", "slow", "faults",
+    "soak",
 )  # fmt: skip
 
 

@@ -1,5 +1,10 @@
 """A session runs on the device that was asked for, or not at all."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import onnxruntime as ort
 import pytest
@@ -63,3 +68,24 @@ def test_auto_does_not_fall_back_to_the_cpu_without_a_word(
 def test_a_broken_model_is_a_model_error(scorer: bytes, device: Device, keep: int) -> None:
     with pytest.raises(ModelError, match="does not load"):
         open_session(scorer[:keep], device=device)
+
+
+@pytest.mark.parametrize("module", ["models.session", "service.cli", "training.cli"])
+def test_nothing_is_told_to_those_who_made_the_runtime(
+    scorer: bytes, module: str, tmp_path: Path
+) -> None:
+    """From 1.29 on it keeps an id and what it is to send, from its import on."""
+    home, temporary = tmp_path / "home", tmp_path / "temporary"
+    home.mkdir()
+    temporary.mkdir()
+    said = {"HOME": str(home), "XDG_CACHE_HOME": str(home), "TMPDIR": str(temporary)}
+    given = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    script = (
+        f"import {module}, sys; from models.session import open_session;"
+        "open_session(sys.stdin.buffer.read(), device='cpu')"
+    )
+    subprocess.run(
+        [sys.executable, "-c", script], input=scorer, env=given | said, check=True, timeout=120
+    )
+    assert list(temporary.iterdir()) == []
+    assert list(home.rglob("*onnxruntime*")) == []

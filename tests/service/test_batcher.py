@@ -166,6 +166,29 @@ def test_a_line_camera_takes_the_room_of_the_newest_bulk_item(batcher, device):
     assert device.batches[1] == (A, [6, 1, 2])
 
 
+def test_what_is_first_goes_before_all_and_has_room_in_a_full_queue(batcher, device):
+    running = occupy(batcher, device)
+    waiting = [batcher.submit(A, item, deadline=FAR) for item in range(1, 5)]
+    first = batcher.submit(B, 5, deadline=FAR, priority="first")
+    device.free.set()
+    assert [future.result(10) for future in (running, *waiting, first)] == [0, 2, 4, 6, 8, 10]
+    assert [key for key, _ in device.batches] == [A, B, A, A]
+
+
+def test_whoever_waits_for_a_device_that_is_given_up_is_told_at_once(batcher, device):
+    running = occupy(batcher, device)
+    waiting = [batcher.submit(A, item, deadline=FAR) for item in range(1, 3)]
+    batcher.give_up(ZeroDivisionError("lost"))
+    for future in (running, *waiting):
+        with pytest.raises(ZeroDivisionError):
+            future.result(0)
+    with pytest.raises(NotReady):
+        batcher.submit(A, 3, deadline=FAR)
+    device.free.set()  # a run that ends after all does no harm
+    batcher.close()
+    assert device.batches == [(A, [0])]
+
+
 def test_what_cannot_be_in_time_is_refused_at_once_with_when_to_come_again(batcher, device):
     for count in (1, 3):
         batcher.learn(A, count, 1.5 + 0.5 * count)
