@@ -17,7 +17,7 @@ from rich.table import Table
 from service.logs import configure_logging
 from tests.gates.gate import Findings
 
-GATES = ("images", "bundles", "bombs", "fuzz", "kills", "outage")
+GATES = ("images", "bundles", "bombs", "access", "fuzz", "payloads", "kills", "outage")
 
 
 def main(

@@ -122,7 +122,7 @@ def _schema(address: str, key: str, seed: int, *, full: bool) -> BaseSchema:
             examples=ExamplesPhaseConfig(enabled=False),
             coverage=CoveragePhaseConfig(enabled=full),
             fuzzing=FuzzingPhaseConfig(),
-            stateful=StatefulPhaseConfig(enabled=full),
+            stateful=StatefulPhaseConfig(enabled=full, checks=checks),
         ),
         generation=GenerationConfig(
             max_examples=MANY if full else FEW, no_shrink=True, database="none"
