@@ -319,6 +319,7 @@ def _export(found: Findings, api: httpx.Client, folder: Path) -> None:
 
 def _is_tame(part: str) -> bool:
     stem = part.split(".")[0].casefold()
+    ports = {f"{port}{number}" for port in ("com", "lpt") for number in range(10)}
     devices = {"con", "prn", "aux", "nul", *ports}
     return (
         part not in ("", ".", "..")
