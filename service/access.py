@@ -12,11 +12,17 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import QueueFull, answer
+from service.routes.access import API
 
 log = structlog.get_logger()
 
 _GOOD_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 MAX_JSON_BYTES = 8_000_000
+# What a browser may do with an answer. What is sent as an image, and opened, is nothing but one.
+_SAFE = ((b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"same-origin"))
+_POLICY = b"content-security-policy"
+_OF_API = b"default-src 'none'; style-src 'unsafe-inline'; sandbox; frame-ancestors 'none'"
+_OF_PAGES = b"frame-ancestors 'none'"
 _QUIET = ("/health/live", "/health/ready", "/metrics")
 
 
@@ -56,7 +62,9 @@ class AccessMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                own = [(b"x-request-id", request_id.encode())]
+                own = [(b"x-request-id", request_id.encode()), *_SAFE]
+                if not any(name.lower() == _POLICY for name, _ in message.get("headers", [])):
+                    own.append((_POLICY, _OF_API if scope["path"].startswith(API) else _OF_PAGES))
                 if (asks and not body.wanted) or status == 408:
                     own.append((b"connection", b"close"))
                 message["headers"] = [*message.get("headers", []), *own]

@@ -50,7 +50,7 @@ from service.routes import (
     thresholds,
     trainings,
 )
-from service.routes.access import GateMiddleware, needs
+from service.routes.access import API, GateMiddleware, needs
 from service.routes.problems import PROBLEMS
 from service.scoring import image_batcher
 from service.settings import Settings
@@ -68,7 +68,7 @@ from service.store.wanted import Wanted
 from service.trainings import Trainings
 from service.vault import Vault
 from service.watchdog import Watchdog
-from service.web_files import WebFiles
+from service.web_files import WebFiles, WebMount
 
 WEB = Path(__file__).parent / "web"
 
@@ -90,6 +90,8 @@ def create_app(
         version="1",
         lifespan=_lifespan(settings, open_engine, give_up),
         telemetry={"tracing": False},
+        responses=PROBLEMS,
+        redirect_slashes=False,
     )
     app.state.live = Live()  # whoever serves it must end the watching before the connections
     install_handlers(app)
@@ -120,7 +122,7 @@ def create_app(
             responses=PROBLEMS,
             tags=["short forms"],
         )
-    app.mount("/", WebFiles(directory=WEB, html=True), name="web")
+    app.router.routes.append(WebMount(WebFiles(directory=WEB, html=True), API))
     return app
 
 

@@ -18,6 +18,7 @@ from fastapi.responses import JSONResponse
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from models.errors import BundleError, DeviceError, ImageError, KizuError
 
@@ -196,11 +197,26 @@ def install_handlers(app: FastAPI) -> None:
 
     async def http(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
-        return answer(_from_status(error), request)
+        found = answer(_from_status(error), request)
+        if error.status_code == 405:
+            found.headers["Allow"] = ", ".join(_methods(app, request))
+        return found
 
     app.add_exception_handler(KizuError, kizu)
     app.add_exception_handler(RequestValidationError, validation)
     app.add_exception_handler(HTTPException, http)
+
+
+def _methods(app: FastAPI, request: Request) -> list[str]:
+    """What can be done at an address, by all its routes: the one that refused knows its own."""
+    return [
+        method
+        for method in ("GET", "HEAD", "POST", "PUT", "DELETE")
+        if any(
+            route.matches({**request.scope, "method": method})[0] is Match.FULL
+            for route in app.routes
+        )
+    ]
 
 
 def as_service_error(error: BaseException) -> ServiceError:
@@ -246,5 +262,6 @@ def _from_status(error: HTTPException) -> ServiceError:
         shown = NotFound("There is nothing at this address.", remedy="See /docs.")
     else:
         shown = BadRequest(f"{error.detail}.")
-    shown.status = error.status_code
+    if error.status_code != 400:  # what cannot be read is a 422, like what can and is wrong
+        shown.status = error.status_code
     return shown

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 from collections.abc import Generator, Iterable, Iterator
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ from sqlalchemy.orm import Session
 from zipstream import ZipStream
 
 from models.image import read_mask
+from service.spreadsheets import harmless
 from service.store import records
 from service.store.blobs import Blobs, pieces
 from service.store.masks import mask_of
@@ -41,8 +43,12 @@ _COLUMNS = (
     "review_threshold", "ng_threshold", "bundle_version", "device", "label", "defect_class",
     "operator", "labelled_at", "comment",
 )  # fmt: skip
-# A spreadsheet runs a cell that begins with one of these.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FOLDER_BYTES = 200
+# Windows' devices, and what MVTec's layout calls parts without a defect.
+_RESERVED = {
+    "good", "con", "prn", "aux", "nul",
+    *(f"{port}{number}" for port in ("com", "lpt") for number in "0123456789¹²³"),
+}  # fmt: skip
 
 Labelled = tuple[Inspection, Feedback | None]
 
@@ -62,6 +68,12 @@ def export(
     labelled = ((row, label) for row, label in found if label and label.verdict in ("ok", "ng"))
     archive = {"mvtec": _mvtec, "coco": _coco, "masks": _masks}[format]
     return archive(blobs, labelled)
+
+
+def file_name(recipe: str | None, format: ExportFormat) -> str:
+    """What to call the file: nothing in it means anything to a header or to a file system."""
+    of = re.sub(r"[^A-Za-z0-9_-]", "_", recipe or "all")[:63]
+    return f"kizu-{of}-{format}.{'csv' if format == 'csv' else 'zip'}"
 
 
 def _inspections(database: Database, wanted: Wanted) -> Iterator[Labelled]:
@@ -97,14 +109,8 @@ def _cells(row: Inspection, label: Feedback | None) -> tuple[object, ...]:
 
 def _line(cells: Iterable[object]) -> bytes:
     text = io.StringIO()
-    csv.writer(text).writerow([_harmless(cell) for cell in cells])
+    csv.writer(text).writerow(harmless(one) if isinstance(one, str) else one for one in cells)
     return text.getvalue().encode()
-
-
-def _harmless(cell: object) -> object:
-    if isinstance(cell, str) and cell.startswith(_FORMULA):
-        return f"'{cell}"
-    return cell
 
 
 def _mvtec(blobs: Blobs, found: Iterable[tuple[Inspection, Feedback]]) -> Generator[bytes]:
@@ -217,6 +223,9 @@ def _file(row: Inspection) -> str:
 
 
 def _folder(name: str) -> str:
-    """A defect class as a folder that no system refuses, and that leads nowhere else."""
+    """A defect class as a folder that no system refuses, that leads nowhere else, and that is not
+    the one of good parts."""
     safe = "".join(letter if letter.isalnum() or letter in "-_ " else "_" for letter in name)
-    return safe.strip() or "defect"
+    # File systems count bytes, and a letter takes four at most.
+    short = safe.encode()[:_FOLDER_BYTES].decode(errors="ignore").strip() or "defect"
+    return f"{short}_" if short.casefold() in _RESERVED else short

@@ -33,6 +33,7 @@ _MISTAKES = {"name": 5, "address": 50}
 _WAIT_S, _LONGEST_WAIT_S = 2.0, 300.0
 _REMEMBERED = 10_000
 _WAITING = 8
+_NOT_OURS = "The request does not come from Kizu's own page."
 
 
 class Gate:
@@ -78,7 +79,13 @@ class Gate:
                 _check_page(token, request)
             if identity:
                 return identity
-        return None if self.closed else ANYONE
+        if self.closed:
+            return None
+        # Where nobody has to be known, a browser would carry out what any page asks of it.
+        elsewhere = request.headers.get("sec-fetch-site") in ("cross-site", "same-site")
+        if elsewhere and request.method not in _SAFE:
+            raise Forbidden(_NOT_OURS, remedy="Do it on Kizu's own page.")
+        return ANYONE
 
     async def log_in(self, name: str, password: str, address: str) -> tuple[Identity, str]:
         """Whose name and password these are, and the token of a session. Raises NotLoggedIn,
@@ -246,9 +253,7 @@ def csrf(token: str) -> str:
 def _check_page(token: str, request: Request) -> None:
     shown = request.headers.get(CSRF_HEADER, "")
     if not hmac.compare_digest(shown.encode(), csrf(token).encode()):
-        raise Forbidden(
-            "The request does not come from Kizu's own page.", remedy="Load the page again."
-        )
+        raise Forbidden(_NOT_OURS, remedy="Load the page again.")
 
 
 def _user(user: User) -> Identity:

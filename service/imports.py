@@ -20,6 +20,7 @@ from models.errors import KizuError
 from models.image import encode_png
 from service.client import Kizu
 from service.schemas import FeedbackRequest
+from service.spreadsheets import restored
 
 ImportFormat = Literal["mvtec", "coco", "masks"]
 _TYPES = {
@@ -110,7 +111,7 @@ def _masks(folder: Path) -> Iterator[Labelled]:
             yield Labelled(
                 _inside(folder, line["image"]),
                 "ok" if line["label"] == "ok" else "ng",
-                line["defect_class"].removeprefix("'") or None,
+                restored(line["defect_class"]) or None,
                 _inside(folder, line["mask"]).read_bytes() if mask else None,
             )
 

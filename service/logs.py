@@ -64,12 +64,22 @@ def _writer(stream: TextIO) -> LineWriter:
     return writer
 
 
+def _plain(
+    logger: object, method: str, line: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """What senders wrote must not command the terminal; an exception has lines of its own."""
+    for name, value in line.items():
+        if name != "exception" and isinstance(value, str) and not value.isprintable():
+            line[name] = ascii(value)
+    return line
+
+
 def configure_logging() -> None:
     """Set up structlog, and let the standard library's warnings through it unchanged."""
-    renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer()
+    renderers: list[structlog.typing.Processor] = (
+        [_plain, structlog.dev.ConsoleRenderer()]
         if sys.stderr.isatty()
-        else structlog.processors.JSONRenderer()
+        else [structlog.processors.JSONRenderer()]
     )
     structlog.configure(
         processors=[
@@ -77,7 +87,7 @@ def configure_logging() -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
-            renderer,
+            *renderers,
         ],
         logger_factory=lambda *_: _writer(sys.stderr),
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),

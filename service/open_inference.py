@@ -78,7 +78,9 @@ def metadata(name: str, version: int, size: InputSize) -> dict[str, Any]:
 
 def read_request(body: bytes, length: str | None, size: InputSize, most: int) -> InferenceRequest:
     """Raises BadRequest for what is not a request for at most `most` images of this size."""
-    if length is not None and not (length.isdecimal() and int(length) <= len(body)):
+    if length is not None and not (
+        length.isdecimal() and len(length) < 12 and int(length) <= len(body)
+    ):
         raise BadRequest(f"{LENGTH_HEADER} is {length!r}, of a body of {len(body):,} bytes.")
     end = len(body) if length is None else int(length)
     try:

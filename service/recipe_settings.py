@@ -25,8 +25,8 @@ class RecipeSettings(Closed):
     ignored: list[Polygon] = Field(
         default_factory=list, max_length=100, description="Where they do not, even within those."
     )
-    mm_per_pixel: Annotated[float, Field(gt=0)] | None = None
-    smallest_mm2: Annotated[float, Field(gt=0)] | None = Field(
+    mm_per_pixel: Annotated[float, Field(ge=1e-6, le=1e3)] | None = None
+    smallest_mm2: Annotated[float, Field(gt=0, le=1e12)] | None = Field(
         None, description="Regions smaller than that do not count; needs mm_per_pixel."
     )
     number: Annotated[int, Field(ge=0, le=65535)] | None = Field(

@@ -11,13 +11,14 @@ from service.identity import Role
 from service.recipe_settings import RecipeSettings
 from service.regions import Box, Region
 from service.review import ReviewReason
-from service.wire import Closed, Name
+from service.wire import Closed, Name, Number, Time
 
 # `withdrawn` takes back what was said before: the inspection counts as never labelled.
 LabelVerdict = Literal["ok", "ng", "unsure", "withdrawn"]
 # Who is asked: an operator first, an engineer where operators do not know or do not agree.
 Desk = Literal["operator", "engineer"]
 ScreenName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{8,64}$")]
+RawScore = Annotated[float, Field(ge=-3e38, le=3e38)]  # a float32, as a device gives it
 HeatmapFormat = Literal["png8", "png16", "npy", "overlay"]
 
 
@@ -237,7 +238,9 @@ class RecipeStatus(BaseModel):
 class ThresholdsRequest(Thresholds):
     """New thresholds on the raw scores of one bundle, which must be the one that decides."""
 
-    bundle_version: int
+    review: RawScore
+    ng: RawScore
+    bundle_version: Number
     by: Name
     reason: Name
 
@@ -315,7 +318,7 @@ class CandidateResult(BaseModel):
 class PromotionRequest(Closed):
     """Which version is to decide from now on; an older one rolls back."""
 
-    version: int = Field(ge=1)
+    version: Number
     by: Name
     reason: Name
 
@@ -365,7 +368,7 @@ class BundleStatus(BaseModel):
 class CandidateRequest(Closed):
     """Which version is to run in the champion's shadow from now on, or none."""
 
-    version: Annotated[int, Field(ge=1)] | None
+    version: Number | None
     by: Name
     reason: Name
 
@@ -410,8 +413,8 @@ class ShadowComparison(BaseModel):
 class LabelChoice(Closed):
     """Which labels to learn: those of a recipe's inspections for which all of this is so."""
 
-    since: AwareDatetime | None = None
-    until: AwareDatetime | None = None
+    since: Time | None = None
+    until: Time | None = None
     camera: Name | None = None
     lot: Name | None = None
     without: list[Name] = Field(

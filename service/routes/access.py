@@ -2,18 +2,26 @@
 
 from typing import Annotated, Any
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Security
+from fastapi.security import APIKeyCookie, HTTPBearer
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.errors import Forbidden, NotLoggedIn
+from service.gate import COOKIE, CSRF_HEADER
 from service.identity import ANYONE, Identity, Role
 from service.schemas import Desk
 from service.store.audit import acts
 
 # Where nobody comes by without being known. The rest is the console's files, and what follows.
-_GUARDED = ("/v1/", "/v2/", "/inspect", "/feedback")
+API = ("/v1/", "/v2/", "/inspect", "/feedback")
 # Whoever logs in is not yet known; whether the service is well is no secret.
 PUBLIC = ("/v1/session", "/v2/health/live", "/v2/health/ready")
+# For the API's description: who asks has been found out before.
+_KEY = HTTPBearer(scheme_name="key", description="kizu key add NAME", auto_error=False)
+_SESSION = APIKeyCookie(
+    name=COOKIE, scheme_name="session", auto_error=False,
+    description=f"Of who has logged in; what changes something shows {CSRF_HEADER} as well.",
+)  # fmt: skip
 
 
 class GateMiddleware:
@@ -27,7 +35,7 @@ class GateMiddleware:
             request = Request(scope)
             identity = await scope["state"]["kizu"].gate.identify(request)
             path = scope["path"]
-            if identity is None and path.startswith(_GUARDED) and path not in PUBLIC:
+            if identity is None and path.startswith(API) and path not in PUBLIC:
                 raise NotLoggedIn("Nobody known asks.", remedy="Log in, or send a key.")
             request.state.identity = identity
             with acts(identity or ANYONE):
@@ -39,7 +47,11 @@ class GateMiddleware:
 def needs(role: Role) -> Any:
     """A route's dependency: only who has the role, or a higher one, may."""
 
-    async def check(request: Request) -> None:
+    async def check(
+        request: Request,
+        key: Annotated[Any, Security(_KEY)],
+        session: Annotated[Any, Security(_SESSION)],
+    ) -> None:
         identity: Identity | None = request.state.identity
         if identity is None:
             raise NotLoggedIn("Nobody known asks.", remedy="Log in, or send a key.")

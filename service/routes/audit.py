@@ -12,6 +12,7 @@ from service.schemas import AuditRecord
 from service.state import CurrentState
 from service.store import audit, records
 from service.store.tables import AuditEntry
+from service.wire import Number
 
 router = APIRouter(prefix="/v1", tags=["access"], dependencies=[needs("admin")])
 
@@ -19,7 +20,7 @@ router = APIRouter(prefix="/v1", tags=["access"], dependencies=[needs("admin")])
 @router.get("/audit", operation_id="list_audit")
 async def list_audit(
     state: CurrentState,
-    before: Annotated[int | None, Query(ge=1)] = None,
+    before: Number | None = None,
     limit: Annotated[int, Query(ge=1, le=records.PAGE)] = 50,
 ) -> list[AuditRecord]:
     """Changes of lines, models, recipes, labels, trainings, users and keys, the newest first."""

@@ -11,7 +11,7 @@ from models.errors import BundleError
 from service.errors import NotFound
 from service.routes.access import Caller, needs
 from service.routes.decisions import candidate_record
-from service.routes.problems import PROBLEMS
+from service.routes.problems import PROBLEMS, files
 from service.routes.results import result_of
 from service.schemas import (
     AgreementCount,
@@ -31,8 +31,7 @@ router = APIRouter(
 # A report is a page that training wrote: it may show pictures, and nothing else.
 REPORT_HEADERS = {
     "Content-Security-Policy": "sandbox; default-src 'none'; img-src data:; "
-    "style-src 'unsafe-inline'",
-    "X-Content-Type-Options": "nosniff",
+    "style-src 'unsafe-inline'; frame-ancestors 'none'",
 }
 
 
@@ -49,7 +48,12 @@ async def list_bundles(state: CurrentState, recipe: str) -> list[BundleStatus]:
     return await to_thread.run_sync(read)
 
 
-@router.get("/bundles/{version}/report", operation_id="get_report", responses=PROBLEMS)
+@router.get(
+    "/bundles/{version}/report",
+    operation_id="get_report",
+    response_class=Response,
+    responses=PROBLEMS | files("text/html"),
+)
 async def get_report(state: CurrentState, recipe: str, version: int) -> Response:
     """What training wrote of a version, as a page."""
     state.registry.champion(recipe)

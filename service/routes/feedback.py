@@ -6,7 +6,7 @@ from sqlalchemy.orm import Session
 
 from service.errors import NotFound
 from service.routes.access import Caller, check_desk, needs
-from service.routes.problems import PROBLEMS, IdempotencyKey
+from service.routes.problems import PROBLEMS, IdempotencyKey, files
 from service.routes.results import FOREVER, kept
 from service.schemas import FeedbackRequest, FeedbackResult
 from service.state import CurrentState
@@ -29,7 +29,12 @@ async def give_feedback(
     return FeedbackResult(id=row.id, inspection_id=row.inspection_id, creation_time=row.created_at)
 
 
-@router.get("/feedback/{id}/mask", operation_id="get_mask", responses=PROBLEMS)
+@router.get(
+    "/feedback/{id}/mask",
+    operation_id="get_mask",
+    response_class=Response,
+    responses=PROBLEMS | files("image/png"),
+)
 async def get_mask(state: CurrentState, id: str) -> Response:
     """The mask that was drawn with a label: a PNG, 255 where the part is defective."""
 

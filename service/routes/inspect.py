@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from anyio import to_thread
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, UploadFile
 
 from models.raw import PixelFormat, image_file
 from service.decision import worst
@@ -116,7 +116,8 @@ async def inspect_batch(
     """
 
     async def one(number: int, file: UploadFile, batch: str) -> BatchItem:
-        name = file.filename or f"image {number + 1}"
+        # In some charsets there are halves of letters, which no answer can hold.
+        name = (file.filename or f"image {number + 1}").encode(errors="replace").decode()
         key = f"{idempotency_key}/{number}" if idempotency_key else None
         try:
             given = await file.read(), file.content_type
@@ -191,7 +192,7 @@ async def _single(request: Request) -> tuple[bytes, str | None]:
         content_type = request.headers.get("content-type")
         _image_type(content_type)  # before the body is taken in
         return await request.body(), content_type
-    async with request.form(max_files=1, max_fields=10) as form:
+    async with _form(request, 1) as form:
         file = form.get("image")
         if not isinstance(file, UploadFile):
             raise BadRequest("The form has no file 'image'.", remedy="curl -F image=@part.jpg …")
@@ -204,13 +205,27 @@ async def _several(request: Request, most: int) -> AsyncIterator[list[UploadFile
         raise UnsupportedMedia(
             "A batch is a multipart form.", remedy="curl -F images=@1.jpg -F images=@2.jpg …"
         )
-    async with request.form(max_files=most + 1, max_fields=10) as form:
+    async with _form(request, most + 1) as form:
         files = [file for file in form.getlist("images") if isinstance(file, UploadFile)]
         if not files:
             raise BadRequest("The form has no files 'images'.", remedy="curl -F images=@1.jpg …")
         if len(files) > most:
             raise TooLarge(f"A batch holds at most {most} images.", remedy="Send several batches.")
         yield files
+
+
+@asynccontextmanager
+async def _form(request: Request, most: int) -> AsyncIterator[FormData]:
+    try:
+        form = await request.form(max_files=most, max_fields=10)
+    except ValueError as error:  # Python has charsets that are none for names
+        raise BadRequest(
+            "The form's names cannot be read.", remedy="Leave its charset out, and send UTF-8."
+        ) from error
+    try:
+        yield form
+    finally:
+        await form.close()
 
 
 async def _digest(files: list[UploadFile]) -> str:

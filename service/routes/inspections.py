@@ -12,7 +12,8 @@ from models.bundle import Verdict
 from service.errors import NotFound
 from service.routes.access import Caller, needs
 from service.routes.decisions import promotion_record, recipe_record, thresholds_record
-from service.routes.problems import PROBLEMS
+from service.routes.inspect import IMAGE_TYPES
+from service.routes.problems import PROBLEMS, files
 from service.routes.results import (
     FOREVER,
     HEATMAP_TYPES,
@@ -85,7 +86,11 @@ async def get_inspection(state: CurrentState, id: str) -> InspectionResult:
 
 
 @router.get(
-    "/{id}/image", operation_id="get_image", dependencies=[needs("operator")], responses=PROBLEMS
+    "/{id}/image",
+    operation_id="get_image",
+    dependencies=[needs("operator")],
+    response_class=Response,
+    responses=PROBLEMS | files(*IMAGE_TYPES),
 )
 async def get_image(state: CurrentState, id: str) -> Response:
     """The image as it came."""
@@ -97,7 +102,12 @@ async def get_image(state: CurrentState, id: str) -> Response:
     return await _reading(state, read)
 
 
-@router.get("/{id}/heatmap", operation_id="get_heatmap", responses=PROBLEMS)
+@router.get(
+    "/{id}/heatmap",
+    operation_id="get_heatmap",
+    response_class=Response,
+    responses=PROBLEMS | files(*HEATMAP_TYPES.values()),
+)
 async def get_heatmap(state: CurrentState, id: str, format: HeatmapFormat = "png8") -> Response:
     """The heatmap: png8 or png16 (linear over `heatmap_range`), npy (raw), or an overlay JPEG."""
 
@@ -162,12 +172,17 @@ async def list_feedback(state: CurrentState, id: str) -> list[FeedbackSummary]:
 
 
 @router.get(
-    "/{id}/draft", operation_id="get_draft", dependencies=[needs("operator")], responses=PROBLEMS
+    "/{id}/draft",
+    operation_id="get_draft",
+    dependencies=[needs("operator")],
+    response_class=Response,
+    responses=PROBLEMS | files("image/png") | {204: {"description": "None was begun."}},
 )
 async def get_draft(state: CurrentState, caller: Caller, id: str, operator: Name) -> Response:
     """The mask that an operator is drawing, as PNG; nothing (204) where none was begun."""
 
     def read(session: Session) -> Response:
+        _found(session, id)
         png = drafts.find(session, id, caller.signature(operator))
         return Response(png, media_type="image/png") if png else Response(status_code=204)
 
@@ -201,6 +216,7 @@ async def remove_draft(state: CurrentState, caller: Caller, id: str, operator: N
     """Let go of a mask that was begun."""
 
     def remove(session: Session) -> None:
+        _found(session, id)
         drafts.remove(session, id, caller.signature(operator))
         session.commit()
 

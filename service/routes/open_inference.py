@@ -15,7 +15,7 @@ from service.engine import Outputs
 from service.errors import NotFound, UnsupportedMedia
 from service.open_inference import LENGTH_HEADER, metadata, read_request, write_response
 from service.routes.access import needs
-from service.routes.problems import PROBLEMS
+from service.routes.problems import PROBLEMS, files
 from service.state import CurrentState
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"], responses=PROBLEMS)
@@ -29,6 +29,8 @@ _INFER_BODY: dict[str, Any] = {
         },
     }
 }
+
+_INFERRED = PROBLEMS | files("application/json", "application/octet-stream")
 
 
 @router.get("", operation_id="server_metadata", dependencies=[needs("camera")])
@@ -83,12 +85,16 @@ async def model_ready(
     operation_id="infer",
     dependencies=[needs("camera")],
     openapi_extra=_INFER_BODY,
+    response_class=Response,
+    responses=_INFERRED,
 )
 @router.post(
     "/models/{recipe}/versions/{version}/infer",
     operation_id="infer_version",
     dependencies=[needs("camera")],
     openapi_extra=_INFER_BODY,
+    response_class=Response,
+    responses=_INFERRED,
 )
 async def infer(
     request: Request, state: CurrentState, recipe: str, version: str | None = None

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from service.errors import NotFound
 from service.routes.access import Caller, needs
 from service.routes.bundles import REPORT_HEADERS
-from service.routes.problems import PROBLEMS
+from service.routes.problems import PROBLEMS, files
 from service.routes.results import kept
 from service.schemas import (
     CancelRequest,
@@ -108,7 +108,12 @@ async def retry_training(
     return await _changed(lambda: state.trainings.retry(id, by=caller.signature(asked.by)))
 
 
-@router.get("/trainings/{id}/report", operation_id="get_training_report", responses=PROBLEMS)
+@router.get(
+    "/trainings/{id}/report",
+    operation_id="get_training_report",
+    response_class=Response,
+    responses=PROBLEMS | files("text/html"),
+)
 async def get_training_report(state: CurrentState, id: str) -> Response:
     """What it wrote of its result, as a page; of a result that was refused, too."""
 

@@ -56,7 +56,7 @@ def inspection_by_key(session: Session, key: str) -> Inspection | None:
 
 def feedback(session: Session, id: str) -> Feedback | None:
     """One label."""
-    return session.scalar(select(Feedback).where(Feedback.id == id))
+    return session.scalar(select(Feedback).where(Feedback.id == id)) if is_id(id) else None
 
 
 def feedback_by_key(session: Session, key: str) -> Feedback | None:

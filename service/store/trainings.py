@@ -16,7 +16,7 @@ MOST_ATTEMPTS = 3
 
 def find(session: Session, id: str) -> Training | None:
     """One training."""
-    return session.get(Training, id)
+    return session.get(Training, id) if records.is_id(id) else None
 
 
 def of_recipe(session: Session, recipe: str | None, limit: int) -> Sequence[Training]:

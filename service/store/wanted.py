@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 from typing import Literal
 
-from pydantic import AwareDatetime, BaseModel
+from pydantic import BaseModel
 from sqlalchemy import ColumnElement, and_, func, select
 from sqlalchemy.orm import aliased
 
 from models.bundle import Verdict
 from service.store.tables import Feedback, Inspection
-from service.wire import Name
+from service.wire import Name, Number, Time
 
 _Withdrawal = aliased(Feedback)
 
@@ -27,9 +27,9 @@ class Wanted(BaseModel):
     part_id: Name | None = None
     lot: Name | None = None
     camera: Name | None = None
-    bundle_version: int | None = None
-    since: AwareDatetime | None = None
-    until: AwareDatetime | None = None
+    bundle_version: Number | None = None
+    since: Time | None = None
+    until: Time | None = None
     label: Literal["ok", "ng", "unsure", "none", "any", "missed", "overturned"] | None = None
 
     def conditions(self) -> Iterator[ColumnElement[bool]]:

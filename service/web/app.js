@@ -57,13 +57,14 @@ let begun = false;
 
 async function show() {
   const [name, ...rest] = location.hash.replace(/^#\/?/, '').split('/');
-  const view = VIEWS[name] ?? line;
+  const known = Object.hasOwn(VIEWS, name);
+  const view = known ? VIEWS[name] : line;
   leave();
   leave = () => {};
   shown += 1;
   const turn = shown;
-  markTab(name in VIEWS ? name : 'line');
-  const place = element('div', { class: `view ${name in VIEWS ? name : 'line'}` });
+  markTab(known ? name : 'line');
+  const place = element('div', { class: `view ${known ? name : 'line'}` });
   fill(byId('view'), place);
   if (!shell.recipes.length && view !== history && view !== inspection) {
     fill(place, element('p', { class: 'empty' }, t('No bundle is loaded. Fit one into the store with kizu-train fit; this page notices.')));
@@ -73,9 +74,17 @@ async function show() {
     const note = element('p', { class: 'may-look' }, t('You can look at this; to change it takes an engineer.'));
     byId('view').prepend(note);
   }
-  const left = await view.open(place, shell, rest.map(decodeURIComponent));
+  const left = await view.open(place, shell, rest.map(decoded));
   if (turn === shown) leave = left ?? (() => {});
   else left?.(); // another view was asked for meanwhile
+}
+
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text; // whoever wrote the address did not encode it
+  }
 }
 
 function drawFrame() {

@@ -123,7 +123,8 @@ def test_every_file_of_the_page_carries_the_policy(api):
     for path in ("/", "/app.js", "/views/review.js", "/style.css"):
         headers = api.get(path).raise_for_status().headers
         assert headers["content-security-policy"] == (
-            "default-src 'self'; img-src 'self' blob: data:"
+            "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; "
+            "form-action 'none'; frame-ancestors 'none'"
         )
         assert headers["x-content-type-options"] == "nosniff"
 

@@ -18,8 +18,8 @@ from service.logs import configure_logging
 from tests.gates.gate import CannotRun, Findings
 
 GATES = (
-    "images", "fidelity", "bundles", "bombs", "kills", "cuts", "outage", "disk", "slow", "faults",
-    "soak",
+    "images", "fidelity", "bundles", "bombs", "slow", "access", "fuzz", "payloads", "kills", "cuts",
+    "outage", "disk", "faults", "soak",
 )  # fmt: skip
 
 

@@ -1,6 +1,5 @@
 """Who may come in, and who may do what."""
 
-import re
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -26,32 +25,10 @@ from service.store.accounts import AccountError
 from service.store.database import open_database
 from tests.grey_parts import image, write_version
 from tests.listening import listening
+from tests.roles import ROLE_OF, operations
 
 PASSWORD = "three odd words"
 JPEG = {"content-type": "image/png"}
-
-# The lowest role that may. Whatever is in the API must be here.
-TAKES = {
-    "camera": """
-        inspect inspect_short inspect_batch get_inspection get_heatmap get_part infer infer_version
-        model_metadata model_version_metadata model_ready model_version_ready server_metadata
-    """,
-    "operator": """
-        list_inspections get_image get_trail list_feedback get_draft keep_draft remove_draft
-        give_feedback give_feedback_short get_mask list_review claim_review release_review
-        follow_events count_shift list_cameras report_drift list_recipes get_recipe list_revisions
-        list_promotions list_bundles get_report list_candidates compare_shadow list_thresholds
-        foresee_thresholds count_scores estimate_training list_trainings get_training
-        get_training_report
-    """,
-    "engineer": """
-        revise_recipe promote nominate set_thresholds ask_training cancel_training retry_training
-        export_inspections
-    """,
-    "admin": "list_audit",
-    None: "get_session log_in log_out live ready server_live server_ready",
-}
-ROLE_OF = {name: role for role, names in TAKES.items() for name in names.split()}
 
 
 @pytest.fixture
@@ -99,17 +76,8 @@ def bearer(key):
     return {"authorization": f"Bearer {key}"}
 
 
-def operations(client):
-    """(operation id, method, address) of everything in the API, with some name for every name."""
-    for path, methods in client.get("/openapi.json").json()["paths"].items():
-        address = re.sub(r"{version}", "1", path)
-        address = re.sub(r"{recipe}", "cap", address)
-        for method, operation in methods.items():
-            yield operation["operationId"], method, re.sub(r"{\w+}", "x", address)
-
-
 def test_every_role_may_do_what_it_takes_and_nothing_else(closed, keys):
-    found = list(operations(closed))
+    found = list(operations(closed.get("/openapi.json").json()))
     assert {name for name, _, _ in found} == set(ROLE_OF)
     for (name, method, address), role in product(found, (None, *ROLES)):
         if name == "follow_events" and role not in (None, "camera"):

@@ -3,6 +3,8 @@
 import re
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 JPEG = {"content-type": "image/jpeg"}
 
 
@@ -53,3 +55,39 @@ def test_methods_that_are_not_there_are_problems(client):
     answer = client.delete("/v1/inspections/x")
     assert answer.status_code == 405
     assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["allow"] == "GET"
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "inspections?bundle_version=3000000000", "inspections?bundle_version=99999999999999999999",
+        "inspections?since=0001-01-01T00:00:00%2B14:00", "export?until=9999-12-31T23:00:00-14:00",
+        "audit?before=99999999999999999999", "trainings/%00", "feedback/%00/mask",
+        "inspections/%00/draft?operator=eva",
+    ],
+)  # fmt: skip
+def test_what_no_database_holds_is_refused(client, address):
+    assert client.get(f"/v1/{address}").status_code in (404, 422)
+
+
+@pytest.mark.parametrize(
+    ("what", "asked"),
+    [
+        ("revisions", {"settings": {"mm_per_pixel": 1e-200, "smallest_mm2": 1.0}}),
+        ("revisions", {"settings": {"mm_per_pixel": 1e300, "smallest_mm2": 1.0}}),
+        ("thresholds", {"bundle_version": 1, "review": -1e308, "ng": 1e308}),
+    ],
+)  # fmt: skip
+def test_no_number_breaks_what_follows(client, good_part, what, asked):
+    asked = asked | {"by": "eva", "reason": "a slip"}
+    assert client.post(f"/v1/recipes/cap/{what}", json=asked).status_code == 422
+    assert client.post("/v1/inspect", content=good_part, headers=JPEG).status_code == 200
+    assert client.get("/v1/recipes/cap/scores").status_code == 200
+
+
+def test_a_body_that_is_no_text_is_a_problem_like_any_other(client):
+    headers = {"content-type": "application/json"}
+    answer = client.post("/v1/feedback", content=b"\xff", headers=headers)
+    assert answer.status_code == 422
+    assert answer.json()["verdict"] == "error"

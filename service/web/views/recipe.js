@@ -1,6 +1,6 @@
 // Where defects count, drawn on the image of a part, and from which size on.
 
-import { getInspection, listInspections, listRevisions, reviseRecipe } from '../api.js';
+import { getInspection, listInspections, listRevisions, Problem, reviseRecipe } from '../api.js';
 import { element, fill } from '../element.js';
 import { attempt, showDone } from '../notices.js';
 import { Picture } from '../picture.js';
@@ -62,7 +62,11 @@ class Recipe {
 
   async reference() {
     const id = this.settings.reference;
-    if (id) return getInspection(id);
+    try {
+      if (id) return await getInspection(id);
+    } catch (error) {
+      if (!(error instanceof Problem) || error.status !== 404) throw error; // it names nothing here
+    }
     const page = await listInspections({ recipe: this.shell.recipe, limit: 1 });
     return page.items[0] ?? null;
   }
