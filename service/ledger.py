@@ -118,6 +118,7 @@ class Ledger:
             self._rules[bundle.digest] = rules
             row = make(rules)
             made.append((row, rules))
+            row.number = records.NEXT_NUMBER
             session.add(row)
             try:
                 session.flush()
@@ -194,7 +195,9 @@ class Ledger:
                     )
                 )
             )
-            for one in batch:
+            first = records.next_number(session)
+            for number, one in enumerate(batch, first):
+                one.row.number = number
                 if one.row.id in there:
                     continue
                 if one.row.idempotency_key in taken:
