@@ -5,12 +5,16 @@ from importlib import import_module
 import pytest
 
 from tests.gates.__main__ import GATES
+from tests.gates.gate import CannotRun
 
 
 @pytest.mark.parametrize("name", GATES)
 def test_what_is_promised_holds(name):
     far = []
-    found = import_module(f"tests.gates.{name}").run(False, far.append)
+    try:
+        found = import_module(f"tests.gates.{name}").run(False, far.append)
+    except CannotRun as error:
+        pytest.skip(str(error))
     assert found.failures == []
     assert sum(found.counts.values()) > 0
     assert far[-1] == 1.0
