@@ -23,11 +23,13 @@ from service.app import create_app
 from service.cli import app as commands
 from service.connection import Connection
 from service.engine import Engine, FakeEngine
+from service.logs import configure_logging
 from service.settings import Settings
 
 
 def main(open_engine: Callable[[Bundle], Engine] = lambda bundle: FakeEngine()) -> None:
     """Fork for each line of the standard input."""
+    configure_logging()  # or what nobody foresaw is drawn at length, for seconds
     store, data, database, more = sys.argv[1:5]
     settings = Settings(store=Path(store), data=Path(data), database=database, **json.loads(more))
     with socket.create_server(("127.0.0.1", 0), backlog=512) as listener:
