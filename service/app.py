@@ -64,7 +64,6 @@ from service.store.outage import Outage
 from service.store.reserve import Reserve
 from service.store.spool import Spool
 from service.store.tables import Inspection
-from service.store.wanted import Wanted
 from service.trainings import Trainings
 from service.vault import Vault
 from service.watchdog import Watchdog
@@ -245,9 +244,9 @@ def _put_together(
 def _newest(database: Database) -> list[Inspection]:
     """So that who watched before a restart goes on where that was; the oldest first."""
     with Session(database) as session:
-        rows = records.inspections(session, Wanted(), limit=KEPT)
+        rows = records.entered_last(session, KEPT)
         session.expunge_all()
-    return rows[::-1]
+    return rows
 
 
 def _close(state: State) -> None:

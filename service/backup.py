@@ -5,18 +5,23 @@ A zip archive of `kizu-backup.json`, `bundles/<version>/<file>`, `rows/<table>.j
 that are there already stay, so that it can be done again after it was interrupted.
 """
 
+import fcntl
 import hashlib
+import itertools
 import json
 import os
 import re
-import tempfile
+import shutil
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import DateTime, Engine, Table, select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from models.bundle import (
@@ -32,6 +37,7 @@ from models.bundle import (
 )
 from models.durable import make_directory, sync_directory, write_file
 from models.errors import KizuError
+from service.store import audit, records
 from service.store.blobs import Blobs
 from service.store.tables import Base
 
@@ -69,8 +75,7 @@ def back_up(
     Gives how many images and heatmaps are no longer kept, and so are not in it. Raises BackupError.
     """
     check_recipe_name(recipe)
-    versions = list_versions(store, recipe)
-    if not versions:
+    if not list_versions(store, recipe):
         raise BackupError(f"There is no recipe {recipe!r} in {store}.")
     if out.exists():
         raise BackupError(f"{out} exists already.", remedy="Name another file.")
@@ -80,10 +85,11 @@ def back_up(
         with unfinished.open("wb") as file:
             with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
                 archive.writestr(HEAD, json.dumps({"format": FORMAT, "recipe": recipe}))
-                for version in versions:
+                needed = _add_rows(archive, database, recipe, progress)
+                # After the rows: whatever they say decides is in the store by now.
+                for version in list_versions(store, recipe):
                     progress(f"version {version}")
                     _add_bundle(archive, open_bundle(store / recipe / str(version)))
-                needed = _add_rows(archive, database, recipe, progress)
                 progress(f"{len(needed)} files")
                 missing = 0
                 for sha256 in sorted(needed):
@@ -107,26 +113,35 @@ def restore(
 ) -> str:  # fmt: skip
     """Add a backup's recipe to what is here, and return its name. Raises BackupError.
 
-    Everything is verified before anything is changed.
+    Everything is verified before anything is changed. The audit log says who did it.
     """
     try:
-        with zipfile.ZipFile(file) as archive:
+        with file.open("rb") as opened, zipfile.ZipFile(opened) as archive:
             recipe = _check_head(archive, file)
             _check_names(archive)
-            with tempfile.TemporaryDirectory(dir=_made(store), prefix=".restoring-") as place:
-                bundles = _check_bundles(archive, recipe, Path(place), store)
+            opened.seek(0)
+            digest = hashlib.file_digest(opened, "sha256").hexdigest()
+            with _place_of_work(store) as place:
+                bundles = _check_bundles(archive, recipe, place, store)
                 progress(f"{len(bundles)} versions")
                 counts = [sum(1 for _ in _read_rows(archive, table)) for table in _TABLES]
                 _check_blobs(archive)
                 for name in _under(archive, "blobs/"):
                     blobs.put(archive.read(name))
                 progress(f"{sum(counts)} rows")
-                _insert(database, archive)
+                versions = [bundle.manifest.version for bundle in bundles]
+                said = {"file": file.name, "sha256": digest, "versions": versions}
+                _insert(database, archive, recipe, said)
                 # Last: a service that runs here must find who decided before it finds what.
                 for bundle in bundles:
                     copy_bundle(bundle, store / recipe / bundle.path.name)
     except (zipfile.BadZipFile, KeyError, ValueError) as error:
         raise BackupError(f"{file} is not a whole backup: {error}.") from error
+    except IntegrityError as error:
+        raise BackupError(
+            f"{file} does not fit to what is here: {error.orig}.",
+            remedy="Restore it into an empty database.",
+        ) from error
     return recipe
 
 
@@ -139,9 +154,18 @@ def _add_bundle(archive: zipfile.ZipFile, bundle: Bundle) -> None:
 def _add_rows(
     archive: zipfile.ZipFile, database: Engine, recipe: str, progress: Progress
 ) -> set[str]:
-    """Every row of the recipe; gives the files that they name."""
+    """Every row of the recipe, all of one moment: cameras and operators go on. Gives the files
+    that the rows name."""
     needed: set[str] = set()
-    with Session(database) as session:
+    # PostgreSQL takes each query's moment by default, and so does Python's SQLite without BEGIN.
+    sqlite = database.dialect.name == "sqlite"
+    options = {} if sqlite else {"isolation_level": "REPEATABLE READ"}
+    with (
+        database.connect().execution_options(**options) as connection,
+        Session(connection) as session,
+    ):
+        if sqlite:
+            connection.exec_driver_sql("BEGIN")
         for table in _TABLES:
             with archive.open(f"rows/{table.name}.jsonl", "w", force_zip64=True) as lines:
                 count = 0
@@ -157,6 +181,11 @@ def _add_rows(
 
 def _of_recipe(table: Table, recipe: str) -> Any:
     query = select(table).order_by(*table.primary_key.columns)
+    if table.name == "inspections":
+        # In the order in which they were entered: the other computer numbers them anew.
+        columns = [column for column in table.c if column is not table.c.number]
+        order = table.c.number.nulls_first(), table.c.created_at, table.c.id
+        query = select(*columns).order_by(*order)
     if "recipe" in table.c:
         return query.where(table.c.recipe == recipe)
     inspections = Base.metadata.tables["inspections"]
@@ -223,27 +252,39 @@ def _read_rows(archive: zipfile.ZipFile, table: Table) -> Iterator[dict[str, Any
             yield {name: _typed(table, name, value) for name, value in row.items()}
 
 
-def _insert(database: Engine, archive: zipfile.ZipFile) -> None:
-    """All of it or nothing. Rows that count by themselves are recognised by all that they say."""
+def _insert(database: Engine, archive: zipfile.ZipFile, recipe: str, said: dict[str, Any]) -> None:
+    """All of it or nothing, and who did it. Rows that count by themselves are recognised by all
+    that they say."""
     with Session(database) as session, session.begin():
+        records.write_alone(session)
+        added: Counter[str] = Counter()
         revisions: dict[int, int] = {}
+        numbers = itertools.count(records.next_number(session))
         for table in _TABLES:
             counted = _COUNTED.get(table.name)
             known = _known(session, table, counted)
-            for row in _read_rows(archive, table):
-                if table.name == "inspections" and row["recipe_revision"]:
-                    row["recipe_revision"] = revisions[row["recipe_revision"]]
-                old = row.pop(counted) if counted else None
-                identity = _identity(table, row, counted)
-                if identity not in known:
-                    added = table.insert().values(**row)
-                    if counted:
-                        known[identity] = session.scalar(added.returning(table.c[counted]))
-                    else:
-                        session.execute(added)
+            rows = _read_rows(archive, table)
+            while page := list(itertools.islice(rows, _PAGE)):
+                fresh = []
+                for row in page:
+                    if table.name == "inspections" and row["recipe_revision"]:
+                        row["recipe_revision"] = revisions[row["recipe_revision"]]
+                    old = row.pop(counted) if counted else None
+                    identity = _identity(table, row, counted)
+                    if identity not in known and counted:
+                        new = table.insert().values(**row).returning(table.c[counted])
+                        known[identity] = session.scalar(new)
+                        added[table.name] += 1
+                    elif identity not in known:
                         known[identity] = None
-                if table.name == "recipe_revisions" and old is not None:
-                    revisions[old] = known[identity]
+                        number = {"number": next(numbers)} if table.name == "inspections" else {}
+                        fresh.append(row | number)
+                    if table.name == "recipe_revisions" and old is not None:
+                        revisions[old] = known[identity]
+                if fresh:
+                    session.execute(table.insert(), fresh)
+                    added[table.name] += len(fresh)
+        audit.note(session, "backup: restore", recipe, said | {"rows": added})
 
 
 def _known(session: Session, table: Table, counted: str | None) -> dict[str, Any]:
@@ -282,6 +323,20 @@ def _typed(table: Table, name: str, value: Any) -> Any:
     return value
 
 
-def _made(store: Path) -> Path:
+@contextmanager
+def _place_of_work(store: Path) -> Iterator[Path]:
+    """A folder in the store, which knows no such recipe. One restore at a time: what is there
+    already is of one that was killed."""
     make_directory(store)
-    return store
+    place = store / ".restoring"
+    lock = os.open(store, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir()
+        try:
+            yield place
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+    finally:
+        os.close(lock)

@@ -347,7 +347,8 @@ def restore_command(
     settings = read_settings(store=store, data=data, database=database)
     settings.data.mkdir(parents=True, exist_ok=True)
     engine = open_database(settings.database_url)
-    with Console(stderr=True).status(f"Restoring {file} …") as status:
+    status = Console(stderr=True).status(f"Restoring {file} …")
+    with acts(at_the_terminal()), status:
         recipe = restore(
             engine, Blobs(settings.data / "blobs"), settings.store, file, status.update
         )

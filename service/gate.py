@@ -146,7 +146,7 @@ class Gate:
 
     def _look_up(self, token_digest: str) -> Identity | None:
         with Session(self._database) as session:
-            user = accounts.logged_in(session, token_digest)
+            user = accounts.logged_in(session, token_digest, self._lasting)
             return _user(user) if user else None
 
     def _loop(self) -> None:

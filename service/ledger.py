@@ -131,6 +131,7 @@ class Ledger:
             rules = self._in_force(session, bundle)
             row = make(rules)
             made.append((row, rules))
+            row.number = records.NEXT_NUMBER
             session.add(row)
             try:
                 session.flush()
@@ -215,7 +216,9 @@ class Ledger:
                     )
                 )
             )
-            for one in batch:
+            first = records.next_number(session)
+            for number, one in enumerate(batch, first):
+                one.row.number = number
                 if one.row.id in there:
                     continue
                 if one.row.idempotency_key in taken:

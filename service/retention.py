@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from shutil import disk_usage
 
@@ -26,6 +26,7 @@ from service.store import records
 from service.store.blobs import Blobs
 from service.store.reserve import Reserve
 from service.store.tables import Feedback, Inspection, ReviewItem, Training
+from service.wall_clock import WallClock
 
 log = structlog.get_logger()
 
@@ -72,6 +73,7 @@ class Retention:
         self._problem: str | None = None
         self._measured = 0
         self._measure_at = 0.0
+        self._clock = WallClock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="kizu-retention", daemon=True)
 
@@ -90,17 +92,24 @@ class Retention:
         self._thread.join()
 
     def apply(self) -> None:
-        """Remove what is too old, and what there is no room for."""
+        """Remove what is too old, as far as that can be told, and what there is no room for."""
         policy = self._policy
-        if policy.ok_days:
-            self._older("ok", policy.ok_days)
-        if policy.other_days:
-            self._older("other", policy.other_days)
+        now = self._clock.believed()
+        if now is None:
+            log.warning("the clock was set forward: nothing is removed for its age")
+        else:
+            if policy.ok_days:
+                self._older("ok", now, policy.ok_days)
+            if policy.other_days:
+                self._older("other", now, policy.other_days)
         self._problem = self._make_room()
 
     def sweep(self) -> int:
         """Remove files that no row names; how many there were."""
-        before = time.time() - SWEPT_AFTER.total_seconds()
+        now = self._clock.believed()
+        if now is None:
+            return 0
+        before = now - SWEPT_AFTER.total_seconds()
         count = 0
         old = (path for path, stat in self._blobs.all() if stat.st_mtime < before)
         for batch in _batches(old, _AT_ONCE):
@@ -135,8 +144,8 @@ class Retention:
             with self._reserve.lent():
                 self.apply()
 
-    def _older(self, kind: str, days: float) -> None:
-        before = records.now() - timedelta(days=days)
+    def _older(self, kind: str, now: float, days: float) -> None:
+        before = datetime.fromtimestamp(now, UTC) - timedelta(days=days)
         while not self._stop.is_set():
             with Session(self._database) as session:
                 rows = _removable(session, kind, Inspection.created_at < before)

@@ -18,6 +18,7 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import IO, Any
 
@@ -102,6 +103,7 @@ class TrainingWorker:
         self._settings = settings
         self._program = program
         self._name = f"{socket.gethostname()}-{os.getpid()}"
+        self._beats = trainings.Beats()
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop`. A training that runs then waits again, for whoever comes next."""
@@ -118,11 +120,14 @@ class TrainingWorker:
         """Carry out the training that waits longest; whether there was one."""
         with Session(self._database, expire_on_commit=False) as session:
             trainings.alive(session, self._name)
-            training = trainings.take(session, self._name)
+            lost = self._beats.lost(session)
+            training = trainings.take(session, self._name, lost)
             session.commit()
         if training is None:
             return False
         log.info("training begins", id=training.id, recipe=training.recipe)
+        assert training.started_at is not None
+        began = time.monotonic()
         try:
             ended = self._carry_out(training, stop)
         except KizuError as error:
@@ -130,7 +135,9 @@ class TrainingWorker:
         except OSError as error:
             ended = {"state": "failed", "message": f"{error}. Check the disk and its permissions."}
         if ended["state"] != "queued":
-            ended["finished_at"] = records.now()
+            # What it took is right, whatever the clock was set to meanwhile.
+            took = timedelta(seconds=time.monotonic() - began)
+            ended["finished_at"] = training.started_at + took
         self._tell_at_last(training.id, ended)
         log.info("training ended", id=training.id, state=ended["state"])
         return True
@@ -188,7 +195,7 @@ class TrainingWorker:
         assert program.stderr is not None
         listener = threading.Thread(target=_listen, args=(program.stderr, said), daemon=True)
         listener.start()
-        peak_mb, why, step, due = 0.0, None, None, 0.0
+        peak_mb, why, step, step_began, due = 0.0, None, None, 0.0, 0.0
         ended = False
         while not ended:
             try:
@@ -205,11 +212,13 @@ class TrainingWorker:
                 continue
             due = time.monotonic() + _LOOK_S
             peak_mb = max(peak_mb, _peak_mb(program.pid))
-            facts: dict[str, Any] = {"seen_at": records.now(), "peak_mb": peak_mb}
-            facts |= {"done": progress.done, "total": progress.total}
             if progress.step != step:
-                step = progress.step
-                facts |= {"step": step, "step_began_at": records.now()}
+                step, step_began = progress.step, time.monotonic()
+            now, lasts = records.now(), timedelta(seconds=time.monotonic() - step_began)
+            facts: dict[str, Any] = {
+                "seen_at": now, "peak_mb": peak_mb, "step": step, "step_began_at": now - lasts,
+                "done": progress.done, "total": progress.total,
+            }  # fmt: skip
             try:
                 cancelled = self._tell(training.id, **facts)
             except (OperationalError, InterfaceError) as error:

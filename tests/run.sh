@@ -5,12 +5,13 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# A browser for the page, and strace to see what is synced to disk.
-if ! { [ -x /usr/bin/chromium ] && command -v strace >/dev/null; } &&
+# A browser for the page, strace to see what is synced to disk, and libfaketime for clocks that jump.
+if ! { [ -x /usr/bin/chromium ] && command -v strace >/dev/null &&
+    command -v faketime >/dev/null; } &&
     [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     { apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
-        apt-get install -y -qq chromium strace >/dev/null; } ||
-        echo "No Chromium or strace to be had here: the tests that need them are skipped."
+        apt-get install -y -qq chromium strace faketime >/dev/null; } ||
+        echo "No Chromium, strace or faketime to be had here: the tests that need them are skipped."
 fi
 [ -x .venv/bin/python ] || "${PYTHON:-python3}" -m venv .venv
 if ! cmp -s pyproject.toml .venv/tests-installed.toml; then

@@ -45,7 +45,7 @@ async def count_shift(state: CurrentState, recipe: Name | None = None) -> ShiftC
 
     def read() -> ShiftCounts:
         with Session(state.database) as session:
-            verdicts = records.verdicts_since(session, shift.since, recipe)
+            verdicts = records.verdicts_between(session, shift.since, shift.until, recipe)
         return ShiftCounts(
             since=shift.since,
             until=shift.until,

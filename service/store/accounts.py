@@ -16,6 +16,8 @@ from service.store.records import now
 from service.store.tables import ApiKey, LogIn, User
 
 SHORTEST_PASSWORD = 10
+# A clock that is set back by no more ends no session.
+_SET_BACK = timedelta(days=2)
 _PREFIX = "kizu"
 _HASHER = PasswordHasher()  # argon2id, by RFC 9106's choice for little memory
 # What an unknown name is checked against, so that it takes as long as a known one.
@@ -122,10 +124,12 @@ def log_in(session: Session, user: User, lasting: timedelta) -> str:
     return token
 
 
-def logged_in(session: Session, token_digest: str) -> User | None:
-    """The user of a session that has not ended."""
+def logged_in(session: Session, token_digest: str, lasting: timedelta) -> User | None:
+    """The user of a session that has not ended. One that would go on for much longer than any was
+    begun by a clock that was wrong, and might last for ever."""
     found = select(User).join(LogIn, LogIn.user_name == User.name)
-    return session.scalar(found.where(LogIn.digest == token_digest, LogIn.ends_at > now()))
+    goes_on = LogIn.ends_at > now(), LogIn.ends_at < now() + lasting + _SET_BACK
+    return session.scalar(found.where(LogIn.digest == token_digest, *goes_on))
 
 
 def log_out(session: Session, token_digest: str) -> None:

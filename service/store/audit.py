@@ -1,7 +1,7 @@
 """Who changed what that decides: a log that is only appended to, each entry bound to all before it.
 
 It is written in the very transaction of the change, whoever makes it: what is in one of these
-tables is in the log.
+tables is in the log. Rows that a backup brings are one entry, with the file's digest.
 """
 
 import hashlib
@@ -77,10 +77,13 @@ def _log(session: Session, _: Any) -> None:
     ]
     for one, action, details in changes:
         if type(one) in SUBJECTS and (details or action == "remove"):
-            _append(session, one, action, details)
+            subject = " ".join(str(getattr(one, column)) for column in SUBJECTS[type(one)])
+            note(session, f"{one.__tablename__}: {action}", subject, details)
 
 
-def _append(session: Session, one: Any, action: str, details: dict[str, Any]) -> None:
+def note(session: Session, action: str, subject: str, details: dict[str, Any]) -> None:
+    """Append an entry. What goes past the session's objects, in bulk, must do so itself; on SQLite
+    it must have begun to write."""
     connection = session.connection()
     if connection.dialect.name == "postgresql":
         # SQLite has one writer at a time, and this transaction has written already.
@@ -94,8 +97,8 @@ def _append(session: Session, one: Any, action: str, details: dict[str, Any]) ->
         "name": who.name,
         "kind": who.kind,
         "role": who.role,
-        "action": f"{one.__tablename__}: {action}",
-        "subject": " ".join(str(getattr(one, column)) for column in SUBJECTS[type(one)]),
+        "action": action,
+        "subject": subject,
         "details": json.dumps(details, sort_keys=True, ensure_ascii=False, default=str),
         "previous": previous,
     }

@@ -37,8 +37,8 @@ def open_database(url: str) -> Engine:
     return engine
 
 
-def migrate(engine: Engine) -> None:
-    """Run the migrations that are missing, one process at a time."""
+def migrate(engine: Engine, revision: str = "head") -> None:
+    """Run the migrations that are missing, one process at a time, all of them or none."""
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     with engine.connect() as connection:
@@ -51,7 +51,7 @@ def migrate(engine: Engine) -> None:
             driver.isolation_level = None
             connection.exec_driver_sql("BEGIN IMMEDIATE")
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        command.upgrade(config, revision)
         connection.commit()
         connection.invalidate()
 

@@ -64,6 +64,27 @@ def feedback_by_key(session: Session, key: str) -> Feedback | None:
     return session.scalar(select(Feedback).where(Feedback.idempotency_key == key))
 
 
+# Of the row that is entered next; where several are at once, of each of them.
+NEXT_NUMBER = select(func.coalesce(func.max(Inspection.number), 0) + 1).scalar_subquery()
+
+
+def next_number(session: Session) -> int:
+    """For rows that are entered together."""
+    return session.scalar(select(NEXT_NUMBER)) or 1
+
+
+def entered_last(session: Session, limit: int) -> list[Inspection]:
+    """The newest by the order in which they were entered, the oldest of them first."""
+    numbered = select(Inspection).where(Inspection.number.is_not(None))
+    numbered = numbered.order_by(Inspection.number.desc(), Inspection.created_at.desc())
+    found = list(session.scalars(numbered.limit(limit)))
+    if len(found) < limit:
+        before = select(Inspection).where(Inspection.number.is_(None))
+        before = before.order_by(Inspection.created_at.desc(), Inspection.id.desc())
+        found += session.scalars(before.limit(limit - len(found)))
+    return found[::-1]
+
+
 def inspections(
     session: Session, wanted: Wanted, *, before: Inspection | None = None, limit: int = PAGE
 ) -> list[Inspection]:
@@ -78,11 +99,17 @@ def inspections(
     return list(session.scalars(query.limit(limit)))
 
 
-def verdicts_since(session: Session, since: datetime, recipe: str | None) -> dict[str, int]:
+def verdicts_between(
+    session: Session, since: datetime, until: datetime, recipe: str | None
+) -> dict[str, int]:
     """How many inspections had which verdict; those of a drill do not count."""
     query = (
         select(Inspection.verdict, func.count())
-        .where(Inspection.created_at >= since, Inspection.simulated.is_(False))
+        .where(
+            Inspection.created_at >= since,
+            Inspection.created_at < until,
+            Inspection.simulated.is_(False),
+        )
         .group_by(Inspection.verdict)
     )
     if recipe:
@@ -98,12 +125,19 @@ def latest_feedback(session: Session, ids: list[str]) -> dict[str, Feedback]:
 
 def hold(session: Session, inspection: Inspection) -> None:
     """Keep others from labelling an inspection until the transaction ends."""
+    if session.connection().dialect.name == "sqlite":
+        write_alone(session)
+    else:
+        session.refresh(inspection, with_for_update=True)
+
+
+def write_alone(session: Session) -> None:
+    """Where there is one writer at a time, be it from here on: what is read before it is written
+    stays so. Elsewhere nothing."""
     connection = session.connection()
     if connection.dialect.name == "sqlite":
         # Python's driver has not begun yet: so far the session has only read.
         connection.exec_driver_sql("BEGIN IMMEDIATE")
-    else:
-        session.refresh(inspection, with_for_update=True)
 
 
 def labels_of(session: Session, inspection_id: str, *, standing: bool = True) -> list[Feedback]:
@@ -193,7 +227,8 @@ def newest_of_part(session: Session, recipe: str, part_id: str) -> Inspection | 
         Inspection.part_id == part_id,
         Inspection.simulated.is_(False),
     )
-    return session.scalar(query.order_by(Inspection.created_at.desc()).limit(1))
+    newest = Inspection.number.desc().nulls_last(), Inspection.created_at.desc()
+    return session.scalar(query.order_by(*newest).limit(1))
 
 
 SCORES = 20_000
@@ -230,11 +265,12 @@ def thresholds_revision_at(session: Session, row: Inspection) -> ThresholdRevisi
     query = select(ThresholdRevision).where(
         ThresholdRevision.recipe == row.recipe,
         ThresholdRevision.bundle_digest == row.bundle_digest,
-        ThresholdRevision.created_at <= row.created_at,
         ThresholdRevision.review == row.review_threshold,
         ThresholdRevision.ng == row.ng_threshold,
     )
-    return session.scalar(query.order_by(ThresholdRevision.id.desc()).limit(1))
+    # It came before the inspection, unless the clock was set back in between.
+    before = ThresholdRevision.created_at <= row.created_at
+    return session.scalar(query.order_by(before.desc(), ThresholdRevision.id.desc()).limit(1))
 
 
 def promotion_at(session: Session, row: Inspection) -> Promotion | None:
@@ -242,9 +278,9 @@ def promotion_at(session: Session, row: Inspection) -> Promotion | None:
     query = select(Promotion).where(
         Promotion.recipe == row.recipe,
         Promotion.bundle_digest == row.bundle_digest,
-        Promotion.created_at <= row.created_at,
     )
-    return session.scalar(query.order_by(Promotion.id.desc()).limit(1))
+    before = Promotion.created_at <= row.created_at
+    return session.scalar(query.order_by(before.desc(), Promotion.id.desc()).limit(1))
 
 
 def promotion_in_force(session: Session, recipe: str) -> Promotion | None:

@@ -66,6 +66,7 @@ def claim(
     free = or_(
         ReviewItem.claimed_until.is_(None),
         ReviewItem.claimed_until < now,
+        ReviewItem.claimed_until > now + CLAIM,  # the clock was set back since
         ReviewItem.claimed_by == holder,
     )
     query = _waiting(desk, recipe).where(free).limit(count)

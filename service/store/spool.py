@@ -95,7 +95,9 @@ def _read(content: str) -> Inspection:
     return Inspection(**values | {"created_at": datetime.fromisoformat(values["created_at"])})
 
 
-# What waits is not removed.
+# What waits is not removed, and is numbered when it is entered.
 _COLUMNS = [
-    column.name for column in Inspection.__table__.columns if column.name != "files_removed_at"
+    column.name
+    for column in Inspection.__table__.columns
+    if column.name not in ("files_removed_at", "number")
 ]

@@ -55,6 +55,9 @@ class Inspection(Base):
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
+    # In which order they were entered, which a clock that was set back does not tell. Those of
+    # before there were numbers have none.
+    number: Mapped[int | None] = mapped_column(index=True)
     created_at: Mapped[datetime]
     recipe: Mapped[str]
     part_id: Mapped[str | None] = mapped_column(index=True)

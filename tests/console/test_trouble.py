@@ -2,15 +2,15 @@
 
 import hashlib
 import io
+import itertools
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 
 import httpx2 as httpx
 import numpy as np
 import pytest
 from PIL import Image
 from playwright.sync_api import expect
-from sqlalchemy import Engine, event, update
+from sqlalchemy import Engine, event
 from sqlalchemy.orm import Session
 
 from service.app import create_app
@@ -18,8 +18,7 @@ from service.engine import FakeEngine
 from service.settings import Settings
 from service.store import trainings
 from service.store.database import open_database
-from service.store.tables import Training, Worker
-from service.store.trainings import MOST_ATTEMPTS
+from service.store.trainings import MOST_ATTEMPTS, SILENCE
 from tests.console.conftest import open_page
 from tests.console.test_decisions import go
 from tests.console.test_masks import stroke, tool
@@ -92,15 +91,14 @@ def test_a_training_whose_worker_is_killed_is_shown_as_failed_and_can_be_retried
         asked = api.post("/v1/recipes/cap/trainings", json={"by": "eva", "reason": "dents"})
         asked.raise_for_status()
         database = open_database(settings.database_url)
+        clock = itertools.count(step=2 * SILENCE.total_seconds())
+        beats = trainings.Beats(lambda: next(clock))
         for _ in range(MOST_ATTEMPTS):
             with Session(database) as session, session.begin():
-                assert trainings.take(session, "killed")
-            long_ago = datetime.now(UTC) - timedelta(minutes=5)
-            with Session(database) as session, session.begin():
-                session.execute(update(Training).values(seen_at=long_ago))
-                session.execute(update(Worker).values(seen_at=long_ago))
+                assert trainings.take(session, "killed", beats.lost(session))
+                beats.lost(session)
         with Session(database) as session, session.begin():
-            assert trainings.take(session, "next") is None
+            assert trainings.take(session, "next", beats.lost(session)) is None
         database.dispose()
         page = open_page(context, api)
         go(page, "training")

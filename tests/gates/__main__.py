@@ -19,7 +19,7 @@ from tests.gates.gate import CannotRun, Findings
 
 GATES = (
     "images", "fidelity", "bundles", "bombs", "slow", "access", "fuzz", "payloads", "kills", "cuts",
-    "outage", "disk", "faults", "soak",
+    "outage", "disk", "upgrades", "restore", "clocks", "faults", "soak",
 )  # fmt: skip
 
 
@@ -40,7 +40,7 @@ def main(
             try:
                 found: Findings = gate.run(full, partial(_advance, bars, bar))
             except CannotRun as error:
-                found = Findings(failures=[f"it did not run: {error}"])
+                found = Findings(failures=[f"It was not tried. {error}"])
         results[name] = asdict(found) | {"seconds": round(time.monotonic() - started, 1)}
         if json_file:
             json_file.write_text(json.dumps({"full": full, "gates": results}, indent=2))

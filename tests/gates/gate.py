@@ -3,8 +3,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from models.errors import KizuError
 
-class CannotRun(Exception):
+
+class CannotRun(KizuError):
     """What a gate needs is not to be had on this machine."""
 
 

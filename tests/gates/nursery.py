@@ -1,12 +1,15 @@
 """Services to be killed, which another process forks in an instant."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 
 class Nursery:
@@ -16,43 +19,56 @@ class Nursery:
         self,
         folder: Path,
         database: str | None = None,
+        *,
         before: Sequence[str | Path] = (),
-        **settings: object,
+        variables: Mapping[str, str] = MappingProxyType({}),
+        module: str = "tests.gates.forks",
+        **settings: Any,
     ) -> None:
         """On the folder's `store` and `data`; by default with SQLite in the latter. `before` is a
-        command that runs it."""
-        said = {f"KIZU_{name.upper()}": str(value) for name, value in settings.items()}
+        command that runs it, `variables` are more of the environment, `module` is what is run."""
         data = folder / "data"
         database = database or f"sqlite:///{data / 'kizu.sqlite3'}"
         self._process = subprocess.Popen(
-            [*before, sys.executable, "-m", "tests.gates.forks", folder / "store", data, database],
+            [
+                *before, sys.executable, "-m", module, folder / "store", data, database,
+                json.dumps(settings),
+            ],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-            env=os.environ | said,
+            env=os.environ | variables,
         )  # fmt: skip
         self.port = int(self._said())
         self.address = f"http://127.0.0.1:{self.port}"
         self.serving: int | None = None
+        self.status = 0  # of what ended last
 
-    def start(self) -> None:
-        """Another service; it answers once it is up, since its port is open already."""
+    def start(self, *command: str | Path) -> None:
+        """Another service; it answers once it is up, since its port is open already. Or a `command`
+        of kizu's."""
         assert self._process.stdin
-        self._process.stdin.write("\n")
+        self._process.stdin.write(json.dumps([str(word) for word in command]) + "\n")
         self._process.stdin.flush()
         self.serving = int(self._said())
 
     def kill(self) -> None:
         """As a power cut would, but for what the kernel holds."""
         assert self.serving
-        os.kill(self.serving, signal.SIGKILL)
-        self.serving = None
-        assert self._said() == "gone"
+        with suppress(ProcessLookupError):  # a command may have come to its end just now
+            os.kill(self.serving, signal.SIGKILL)
+        self.ended()
+
+    def ended(self) -> int:
+        """Wait for its end; its exit status, negative where a signal ended it."""
+        word, status = self._said().split()
+        assert word == "gone"
+        self.serving, self.status = None, int(status)
+        return self.status
 
     def stop(self) -> None:
         """As an operator would."""
         assert self.serving
         os.kill(self.serving, signal.SIGTERM)
-        self.serving = None
-        assert self._said() == "gone"
+        self.ended()
 
     def sockets(self) -> int:
         """How many the service holds."""

@@ -1,5 +1,6 @@
 """A recipe in one file, and on another computer."""
 
+import hashlib
 import zipfile
 
 import pytest
@@ -10,7 +11,9 @@ from models.bundle import open_bundle
 from service.app import create_app
 from service.backup import BackupError, back_up, restore
 from service.engine import FakeEngine
+from service.identity import Identity
 from service.settings import Settings
+from service.store.audit import acts
 from service.store.blobs import Blobs
 from service.store.database import open_database
 from tests.grey_parts import PNG, image, write_version
@@ -153,6 +156,58 @@ def test_what_is_no_longer_kept_is_counted(client, tmp_path, database_url):
     blobs = Blobs(tmp_path / "data" / "blobs")
     assert back_up(engine, blobs, tmp_path / "grey", "cap", tmp_path / "less.kizu") == 1
     engine.dispose()
+
+
+def test_a_backup_is_of_one_moment(client, tmp_path, database_url, elsewhere):
+    def go_on(said):
+        """While it is written, a part comes and is labelled, and the recipe is changed."""
+        asked = {"settings": {"mm_per_pixel": 0.5}, "by": "eva", "reason": said}
+        client.post("/v1/recipes/cap/revisions", json=asked).raise_for_status()
+        part = client.post("/v1/inspect", content=image(90), headers=PNG).json()["id"]
+        label = {"inspection_id": part, "verdict": "ng", "operator": "bo"}
+        client.post("/v1/feedback", json=label).raise_for_status()
+
+    parts = len(client.get("/v1/inspections").json()["items"])
+    engine = create_engine(database_url)
+    path = tmp_path / "cap.kizu"
+    blobs = Blobs(tmp_path / "data" / "blobs")
+    assert back_up(engine, blobs, tmp_path / "grey", "cap", path, go_on) == 0
+    engine.dispose()
+    restored(elsewhere, path)
+    with TestClient(create_app(elsewhere, open_engine=lambda bundle: FakeEngine())) as there:
+        assert len(there.get("/v1/inspections").json()["items"]) == parts
+
+
+def test_the_log_says_what_was_restored_by_whom(client, backup, elsewhere):
+    with acts(Identity("eva", "admin", "command")):
+        restored(elsewhere, backup)
+        restored(elsewhere, backup)
+    with TestClient(create_app(elsewhere, open_engine=lambda bundle: FakeEngine())) as there:
+        entries = there.get("/v1/audit").json()
+        second, first = (one for one in entries if one["kind"] == "command")
+        assert [entry["name"] for entry in (first, second)] == ["eva", "eva"]
+        assert (first["action"], first["subject"]) == ("backup: restore", "cap")
+        details = first["details"]
+        assert details["sha256"] == hashlib.sha256(backup.read_bytes()).hexdigest()
+        parts = len(client.get("/v1/inspections").json()["items"])
+        assert (details["file"], details["rows"]["inspections"]) == ("cap.kizu", parts)
+        assert second["details"]["rows"] == {}
+
+
+def test_what_contradicts_what_is_here_is_refused_whole(client, tmp_path, database_url, elsewhere):
+    key = {"idempotency-key": "a part"}
+    client.post("/v1/inspect", content=image(70), headers=PNG | key).raise_for_status()
+    engine = create_engine(database_url)
+    path = tmp_path / "cap.kizu"
+    back_up(engine, Blobs(tmp_path / "data" / "blobs"), tmp_path / "grey", "cap", path)
+    engine.dispose()
+    write_version(elsewhere.store, 1, recipe="lid")
+    with TestClient(create_app(elsewhere, open_engine=lambda bundle: FakeEngine())) as there:
+        there.post("/v1/inspect", content=image(50), headers=PNG | key).raise_for_status()
+        with pytest.raises(BackupError, match="does not fit"):
+            restored(elsewhere, path)
+        assert len(there.get("/v1/inspections").json()["items"]) == 1
+        assert [entry["action"] for entry in there.get("/v1/audit").json()] == ["promotions: add"]
 
 
 def test_nothing_is_backed_up_over_a_file_or_from_nowhere(client, backup, tmp_path, database_url):
