@@ -27,7 +27,13 @@ RoleOption = Annotated[
 
 @user_app.command("add")
 def add_user_command(
-    name: UserName, role: RoleOption, data: Data = None, database: DatabaseUrl = None
+    name: UserName,
+    role: RoleOption,
+    by_provider: Annotated[
+        bool, typer.Option("--by-provider", help="By KIZU_OIDC_ISSUER alone, without a password.")
+    ] = False,
+    data: Data = None,
+    database: DatabaseUrl = None,
 ) -> None:
     """Let somebody log in; asks for a password, or reads a line where nobody sits."""
     if role == "camera":
@@ -35,7 +41,7 @@ def add_user_command(
             "A camera does not log in.", remedy="Give it a key: kizu key add NAME --role camera."
         )
     with _session(data, database) as session:
-        accounts.add_user(session, name, role, _password())
+        accounts.add_user(session, name, role, None if by_provider else _password())
     typer.echo(f"{name}: {role}")
 
 
@@ -68,10 +74,11 @@ def remove_user_command(name: UserName, data: Data = None, database: DatabaseUrl
 @user_app.command("list")
 def list_users_command(data: Data = None, database: DatabaseUrl = None) -> None:
     """All who may log in."""
-    table = Table("Name", "Role", "Since")
+    table = Table("Name", "Role", "Since", "Logs in by")
     with _session(data, database) as session:
         for user in accounts.users(session):
-            table.add_row(user.name, user.role, f"{user.created_at:%Y-%m-%d %H:%M}")
+            way = "password" if user.password else "provider"
+            table.add_row(user.name, user.role, f"{user.created_at:%Y-%m-%d %H:%M}", way)
     Console().print(table)
 
 

@@ -26,6 +26,7 @@ from service.labels import Labels
 from service.ledger import Ledger
 from service.live import KEPT, Event, Live
 from service.metrics import Metrics
+from service.oidc import Provider
 from service.onnx_engine import OnnxDevice
 from service.pace import Pace
 from service.recipes import Recipes
@@ -166,6 +167,7 @@ def _put_together(
     live: Live,
     reserve: Reserve,
 ) -> State:
+    provider = Provider.of(settings)
     database = open_database(settings.database_url)
     blobs = Blobs(settings.data / "blobs")
     metrics = Metrics()
@@ -232,6 +234,7 @@ def _put_together(
         ledger=ledger,
         archive=archive,
         retention=retention,
+        provider=provider,
         gate=Gate(
             database,
             access=settings.access,

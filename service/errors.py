@@ -4,7 +4,8 @@ ServiceError
 - NotLoggedIn 401; Forbidden 403; TooMany 429
 - BadRequest, InvalidImage, BundleRefused 422; UnsupportedMedia 415; TooLarge 413; TooSlow 408
 - NotFound 404; Conflict, Superseded 409
-- QueueFull, NotReady, StorageUnavailable 503; DeadlinePassed 504; EngineFailure 500
+- QueueFull, NotReady, StorageUnavailable, ProviderFailure 503
+- DeadlinePassed 504; EngineFailure 500
 """
 
 import errno
@@ -123,6 +124,13 @@ class NotReady(ServiceError):
     """No bundle is loaded yet, or the service is closing down."""
 
     status, type, title, retryable = 503, "not-ready", "Not ready", True
+    retry_after_s = 5
+
+
+class ProviderFailure(ServiceError):
+    """The identity provider does not answer, or not as one."""
+
+    status, type, title, retryable = 503, "provider-failure", "Identity provider failure", True
     retry_after_s = 5
 
 

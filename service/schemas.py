@@ -542,6 +542,7 @@ class SessionStatus(BaseModel):
     name: str | None
     role: Role | None
     csrf: str | None
+    provider: str | None = Field(description="Where to go to log in by the identity provider.")
 
 
 class AuditRecord(BaseModel):

@@ -38,6 +38,19 @@ class Settings(BaseSettings):
         None, description="PEM file of the server's certificate chain; with it, https alone."
     )
     tls_key: Path | None = Field(None, description="PEM file of the certificate's key.")
+    public_url: str = Field(
+        "", description="Address by which browsers reach the service, where a proxy is before it."
+    )
+    oidc_issuer: str = Field(
+        "", description="Address of the identity provider by which users log in; none by default."
+    )
+    oidc_client_id: str = Field("", description="As what the service is known to the provider.")
+    oidc_client_secret: Path | None = Field(
+        None, description="File with the service's secret at the provider."
+    )
+    oidc_claim: str = Field(
+        "preferred_username", description="What of the provider's word is a user's name here."
+    )
     session_hours: float = Field(12.0, gt=0, description="How long a log-in lasts.")
     device: Device = Field(
         "auto", description="auto, or what must really run: cpu, cuda, tensorrt, openvino."

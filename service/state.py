@@ -15,6 +15,7 @@ from service.labels import Labels
 from service.ledger import Ledger
 from service.live import Live
 from service.metrics import Metrics
+from service.oidc import Provider
 from service.recipes import Recipes
 from service.registry import Registry
 from service.retention import Retention
@@ -48,6 +49,7 @@ class State:
     recipes: Recipes
     drift: Drift
     gate: Gate
+    provider: Provider | None
     ledger: Ledger
     archive: Archive
     retention: Retention

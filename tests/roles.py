@@ -25,7 +25,7 @@ TAKES: dict[Role | None, str] = {
         export_inspections
     """,
     "admin": "list_audit",
-    None: "get_session log_in log_out live ready server_live server_ready",
+    None: "get_session log_in log_out begin_oidc finish_oidc live ready server_live server_ready",
 }
 ROLE_OF = {name: role for role, names in TAKES.items() for name in names.split()}
 

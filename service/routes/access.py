@@ -9,13 +9,16 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service.errors import Forbidden, NotLoggedIn
 from service.gate import COOKIE, CSRF_HEADER
 from service.identity import ANYONE, Identity, Role
+from service.oidc import CALLBACK
 from service.schemas import Desk
 from service.store.audit import acts
 
 # Where nobody comes by without being known. The rest is the console's files, and what follows.
 API = ("/v1/", "/v2/", "/inspect", "/feedback")
 # Whoever logs in is not yet known; whether the service is well is no secret.
-PUBLIC = ("/v1/session", "/v2/health/live", "/v2/health/ready")
+PUBLIC = (
+    "/v1/session", "/v1/session/oidc", CALLBACK, "/v2/health/live", "/v2/health/ready",
+)  # fmt: skip
 # For the API's description: who asks has been found out before.
 _KEY = HTTPBearer(scheme_name="key", description="kizu key add NAME", auto_error=False)
 _SESSION = APIKeyCookie(

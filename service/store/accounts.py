@@ -28,14 +28,16 @@ class AccountError(KizuError):
     """A user or a key that cannot be made or found."""
 
 
-def add_user(session: Session, name: str, role: Role, password: str) -> User:
-    """Raises AccountError where the name is taken or the password too short."""
+def add_user(session: Session, name: str, role: Role, password: str | None) -> User:
+    """Without a password, one logs in by the identity provider alone. Raises AccountError where
+    the name is taken or the password too short."""
     if session.get(User, name):
         raise AccountError(
             f"There is a user {name!r} already.",
             remedy="Choose another name, or change this one's password or role.",
         )
-    user = User(name=name, role=role, password=_hashed(password), created_at=now())
+    kept = "" if password is None else _hashed(password)  # which is no password's hash
+    user = User(name=name, role=role, password=kept, created_at=now())
     session.add(user)
     return user
 

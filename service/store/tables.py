@@ -282,7 +282,7 @@ class Worker(Base):
 
 
 class User(Base):
-    """Somebody who logs in with a password, and what they may."""
+    """Somebody who logs in, and what they may; without a password by the identity provider."""
 
     __tablename__ = "users"
 

@@ -4,10 +4,14 @@ import { logIn, logOut, Problem, readSession, watchSession } from './api.js';
 import { element, setText } from './element.js';
 import { t } from './texts.js';
 
+const REFUSED = {
+  forbidden: 'This account is not known here: ask for it to be added.',
+  'provider-failure': 'The identity provider does not answer.',
+};
 const ROLES = ['camera', 'operator', 'engineer', 'admin'];
 
 /** As the service says: with `closed`, one has to be known. */
-export const session = { closed: false, name: null, role: null };
+export const session = { closed: false, name: null, role: null, provider: null };
 
 /** Whether who is logged in may do what takes a role; where the service stands open, all may. */
 export const may = (role) => ROLES.indexOf(session.role) >= ROLES.indexOf(role);
@@ -29,8 +33,8 @@ export async function leave() {
   if (session.closed) await ask();
 }
 
-function know({ closed, name, role }) {
-  Object.assign(session, { closed, name, role });
+function know({ closed, name, role, provider }) {
+  Object.assign(session, { closed, name, role, provider });
   changed();
 }
 
@@ -44,6 +48,11 @@ function dialog() {
   const password = element('input', { required: true, type: 'password', autocomplete: 'current-password', 'aria-label': t('Password') });
   const wrong = element('p', { class: 'wrong', role: 'alert' });
   name.value = session.name ?? '';
+  const refused = new URLSearchParams(location.search).get('refused'); // by who came back from the provider
+  if (refused) {
+    setText(wrong, REFUSED[refused] ? t(REFUSED[refused]) : t('The log-in failed.'));
+    history.replaceState(null, '', location.pathname + location.hash);
+  }
   return new Promise((resolve) => {
     const box = element('dialog', { class: 'log-in', oncancel: (event) => event.preventDefault() },
       element('form', { method: 'dialog', onsubmit: async (event) => {
@@ -65,6 +74,7 @@ function dialog() {
         element('label', {}, t('Name'), name),
         element('label', {}, t('Password'), password),
         wrong,
+        session.provider && element('a', { class: 'button', href: session.provider }, t('Log in with the account of the plant')),
         element('p', { class: 'buttons' }, element('button', { class: 'primary' }, t('Log in')))));
     document.body.append(box);
     box.showModal();

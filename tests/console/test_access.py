@@ -1,15 +1,22 @@
 """Logging in, and what happens when a session ends in the middle of something."""
 
+import socket
+
 import pytest
 from playwright.sync_api import expect
 from sqlalchemy import delete
 from sqlalchemy.orm import Session
 
+from service.app import create_app
+from service.engine import FakeEngine
+from service.settings import Settings
 from service.store import accounts
 from service.store.database import open_database
 from service.store.tables import LogIn
 from tests.console.test_decisions import go
 from tests.grey_parts import inspect
+from tests.identity_provider import identity_provider
+from tests.listening import listening
 
 PASSWORD = "three odd words"
 
@@ -120,3 +127,31 @@ def test_an_operator_sees_that_lines_are_drawn_by_engineers(page, api, complaint
     expect(page.locator(".view.thresholds")).to_be_visible()
     expect(page.locator(".may-look")).to_have_count(0)
     assert [line for line in complaints if "401" not in line] == []
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:authlib")  # the provider's own
+def test_one_logs_in_by_the_account_of_the_plant(store, database, context, tmp_path):
+    (tmp_path / "secret").write_text("a secret")
+    with Session(database) as session, session.begin():
+        accounts.add_user(session, "Aki", "operator", None)
+    people = {"1": {"preferred_username": "Aki"}, "2": {"preferred_username": "Mallory"}}
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with identity_provider(people) as issuer:
+        settings = Settings(
+            store=store, data=tmp_path / "data", oidc_issuer=issuer, oidc_client_id="kizu",
+            oidc_client_secret=tmp_path / "secret", public_url=f"http://127.0.0.1:{port}",
+        )  # fmt: skip
+        app = create_app(settings, open_engine=lambda bundle: FakeEngine())
+        with listening(app, port):
+            page = context.new_page()
+            page.goto(f"http://127.0.0.1:{port}")
+            for who in ("2", "1"):
+                page.get_by_role("link", name="account of the plant").click()
+                page.get_by_placeholder("sub").fill(who)
+                page.get_by_role("button", name="Authorize").click()
+                if who == "2":
+                    told = page.get_by_role("alert")
+                    expect(told).to_contain_text("This account is not known here")
+            expect(page.locator(".user")).to_contain_text("Aki")
+            assert page.url == f"http://127.0.0.1:{port}/"
