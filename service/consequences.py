@@ -58,8 +58,8 @@ class Scores:
 
     def histogram(self, *lines: float) -> "Histogram":
         """Counts over the range of all scores; `lines` lie within it, too."""
-        everything = [*self.ok, *self.ng, *self.unlabelled, *lines]
-        edges = np.linspace(min(everything), max(everything) or 1.0, BINS + 1)
+        everything = np.concatenate([self.ok, self.ng, self.unlabelled, lines])
+        edges = np.linspace(everything.min(), everything.max() or 1.0, BINS + 1)
         if edges[0] == edges[-1]:
             edges = np.linspace(edges[0] - 0.5, edges[0] + 0.5, BINS + 1)
 

@@ -119,8 +119,4 @@ async def count_scores(state: CurrentState, recipe: str) -> ScoreHistogram:
 def _scores(state: State, bundle: Bundle) -> Scores:
     with Session(state.database) as session:
         by_label = records.scores(session, bundle.manifest.recipe, bundle.digest)
-    return Scores(
-        by_label.get("ok", []),
-        by_label.get("ng", []),
-        by_label.get(None, []) + by_label.get("unsure", []),
-    )
+    return Scores(by_label["ok"], by_label["ng"], by_label[None] + by_label["unsure"])

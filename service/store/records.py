@@ -2,6 +2,8 @@
 
 import re
 import uuid
+from array import array
+from collections import defaultdict
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
@@ -232,9 +234,10 @@ def newest_of_part(session: Session, recipe: str, part_id: str) -> Inspection | 
 
 
 SCORES = 20_000
+_AT_ONCE = 500
 
 
-def scores(session: Session, recipe: str, digest: str) -> dict[str | None, list[float]]:
+def scores(session: Session, recipe: str, digest: str) -> "defaultdict[str | None, array[float]]":
     """Raw scores of the newest inspections by one bundle, by the label that counts."""
     newest = (
         select(Inspection.id, Inspection.score)
@@ -246,7 +249,6 @@ def scores(session: Session, recipe: str, digest: str) -> dict[str | None, list[
         .order_by(Inspection.created_at.desc())
         .limit(SCORES)
     )
-    rows = session.execute(newest).all()
     query = (
         select(Feedback.inspection_id, Feedback.verdict)
         .join(Inspection, Inspection.id == Feedback.inspection_id)
@@ -254,9 +256,11 @@ def scores(session: Session, recipe: str, digest: str) -> dict[str | None, list[
         .order_by(Feedback.number)
     )
     labels = {row[0]: row[1] for row in session.execute(query)}
-    found: dict[str | None, list[float]] = {}
-    for id, score in rows:
-        found.setdefault(labels.get(id), []).append(score)
+    # A few at a time, and only numbers are kept: so many rows at once would leave the process
+    # larger for good.
+    found: defaultdict[str | None, array[float]] = defaultdict(lambda: array("d"))
+    for id, score in session.execute(newest.execution_options(yield_per=_AT_ONCE)):
+        found[labels.get(id)].append(score)
     return found
 
 
