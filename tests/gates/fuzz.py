@@ -45,8 +45,8 @@ FORMATS = {
     "image/jpeg": "JPEG", "image/png": "PNG", "image/bmp": "BMP", "image/tiff": "TIFF",
     "image/webp": "WEBP",
 }  # fmt: skip
-# Of what is valid by its form, much names nothing that there is; times may be numbers, too; and of a
-# mask that nobody draws any more, the answer is that there is none.
+# Of what is valid by its form, much names nothing that there is; times may be numbers, too; and
+# where a mask is not drawn any more, the answer says so with a 204.
 UNASKED = [
     "positive_data_acceptance", "negative_data_rejection", "missing_required_header",
     "use_after_free",
