@@ -45,11 +45,15 @@ FORMATS = {
     "image/jpeg": "JPEG", "image/png": "PNG", "image/bmp": "BMP", "image/tiff": "TIFF",
     "image/webp": "WEBP",
 }  # fmt: skip
-# Of what is valid by its form, much names nothing that there is; and times may be numbers, too.
+# Of what is valid by its form, much names nothing that there is; times may be numbers, too; and
+# where a mask is not drawn any more, the answer says so with a 204.
+UNASKED = [
+    "positive_data_acceptance", "negative_data_rejection", "missing_required_header",
+    "use_after_free",
+]  # fmt: skip
 EXPECTED = ["2xx", "3xx", "4xx", "503", "504"]  # the last two as `_is_promised` says
-UNASKED = ["positive_data_acceptance", "negative_data_rejection", "missing_required_header"]
 TIMEOUT_S = 20.0
-FEW, MANY = 2, 200  # of each operation
+FEW, MANY = 2, 100  # of each operation
 
 
 def run(full: bool, progress: Callable[[float], None]) -> Findings:
