@@ -77,7 +77,7 @@ def run(full: bool, progress: Callable[[float], None]) -> Findings:
     """A line that is backed up twice: while it works, and when it stands still."""
     found = Findings(seed=6)
     rng = np.random.default_rng(found.seed)
-    number, kills = (20_000, 10) if full else (60, 2)
+    number, kills = (20_000, 5) if full else (60, 2)
     with tempfile.TemporaryDirectory() as name, _elsewhere(Path(name), full=full) as urls:
         folder = Path(name)
         line = Place(folder / "line")
