@@ -277,6 +277,7 @@ def _rows(database: str) -> Rows:
     engine = create_engine(database)
     there = inspect(engine).get_table_names()
     found: Rows = {}
+    revisions: dict[int, str] = {}  # by their numbers here
     with engine.connect() as connection:
         for name, key in _KEYS.items():
             table = Base.metadata.tables[name]
@@ -286,7 +287,12 @@ def _rows(database: str) -> Rows:
                 row[key]: {column: row[column] for column in row if column not in left}
                 for row in rows
             }
+            if name == "recipe_revisions" and name in there:
+                query = select(table.c.id, table.c.reason)
+                revisions = {row.id: row.reason for row in connection.execute(query)}
     engine.dispose()
+    for row in found["inspections"].values():
+        row["recipe_revision"] = revisions[row["recipe_revision"]]
     return found
 
 
