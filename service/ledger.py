@@ -49,6 +49,7 @@ class Ledger:
         self._spool = spool
         self._rules: dict[str, Rules] = {}
         self._recent: OrderedDict[str, Inspection] = OrderedDict()
+        self._draining = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="kizu-ledger", daemon=True)
 
@@ -179,6 +180,10 @@ class Ledger:
 
     def drain(self) -> None:
         """Bring to the database what waits. What was brought already, before a crash, is left."""
+        with self._draining:
+            self._drain()
+
+    def _drain(self) -> None:
         while self.waiting and not self._stop.is_set():
             assert self._spool is not None
             batch = self._spool.oldest(_AT_ONCE)

@@ -16,7 +16,7 @@ from service.store.records import now
 from service.store.tables import ApiKey, LogIn, User
 
 SHORTEST_PASSWORD = 10
-# A clock that is set back by no more ends no session.
+# A clock that is set by no more, and set right again, ends no session for good.
 _SET_BACK = timedelta(days=2)
 _PREFIX = "kizu"
 _HASHER = PasswordHasher()  # argon2id, by RFC 9106's choice for little memory
@@ -120,7 +120,7 @@ def keys(session: Session) -> list[ApiKey]:
 
 def log_in(session: Session, user: User, lasting: timedelta) -> str:
     """Begin a session and return its token, which nobody can show again."""
-    _log_out(session, LogIn.ends_at < now())
+    _log_out(session, LogIn.ends_at < now() - _SET_BACK)
     token = secrets.token_urlsafe(32)
     session.add(LogIn(digest=digest(token), user_name=user.name, ends_at=now() + lasting))
     return token

@@ -43,8 +43,10 @@ PASSWORD = "three odd words"
 ANSWERED_S = 10.0
 RUN_S = 0.02  # of the engine: images wait for each other
 BEAT_S = 0.1
+FEW = 6  # parts, in the short form
+SESSION_H = 12
 SETTINGS = {
-    "access": "closed", "keep_ok_days": 0.5, "session_hours": 30, "canary_seconds": 0.3,
+    "access": "closed", "keep_ok_days": 0.5, "session_hours": SESSION_H, "canary_seconds": 0.3,
     "hang_seconds": 3,
 }  # fmt: skip
 
@@ -72,8 +74,8 @@ def run(full: bool, progress: Callable[[float], None]) -> Findings:
                 plant.open()
                 # Once it was set back and right again, removing for age waits for a day.
                 jumps = [*rng.permutation(FORWARD), *rng.permutation(BACK)]
-                for jump in jumps if full else ("+1d", "-1d"):
-                    plant.jump(str(jump), plug, parts=60 if full else 6)
+                for jump in jumps if full else FORWARD[1:]:
+                    plant.jump(str(jump), plug, parts=60 if full else FEW)
                 plant.wrong_year()
                 plant.restart()
                 plant.end()
@@ -179,7 +181,8 @@ class Plant:
         self._moment(to, plug, parts)
         self._look(to)
         self._moment("+0", None, parts)
-        self._look(f"back from {to}")
+        if parts > FEW:
+            self._look(f"back from {to}")
         if not to.startswith("-"):
             self._removes_what_is_old()
         self.found.count("jumps", 2)
@@ -211,7 +214,7 @@ class Plant:
         views = self.api.get(f"/v1/parts/{part}", params={"product": "box"}).json()["views"]
         if views[0]["inspection"]["id"] != newest:
             self.found.fail(f"{to}: a part's earlier inspection counts, not its last one")
-        if to != "+0" and held not in self._claimed("screen-b"):
+        if held not in self._claimed("screen-b"):
             self.found.fail(f"{to}: nobody is given what somebody held before the clock jumped")
         self._label(held, "ok")
         self._allowed_again(to)
@@ -221,11 +224,13 @@ class Plant:
         fail = self.found.fail
         if self.api.get("/health/ready").status_code != 200:
             fail(f"{when}: the service is not ready")
-        session = self.eva.get("/v1/session").json()
-        if session["name"] != "eva":
-            fail(f"{when}: who is logged in for 30 hours is not any more")
-        for page in (3, 100):
-            self._page(when, page)
+        self._log_in().close()  # which looks for sessions that have ended
+        known = "eva" if self.clock.shift < timedelta(hours=SESSION_H) else None
+        self._wait(
+            lambda: self.eva.get("/v1/session").json()["name"] == known,
+            f"{when}: who is logged in is {known}",
+        )
+        self._page(when, 3)
         self._follow(when)
         self._count_shift(when)
         trail = self.api.get(f"/v1/inspections/{self.ids[-1]}/trail").json()
@@ -240,10 +245,10 @@ class Plant:
         if not 0 < estimate["seconds"] < 3600 or estimate["worker"]:
             fail(f"{when}: a training would take {estimate['seconds']} s")
         wrong = {"name": "nobody", "password": PASSWORD + str(len(self.ids))}
-        answer = self.eva.post("/v1/session", json=wrong)
+        answer = self.slow.post("/v1/session", json=wrong)
         if answer.status_code == 429 and not 1 <= int(answer.headers["retry-after"]) <= 300:
             fail(f"{when}: who tries passwords waits {answer.headers['retry-after']} s")
-        time.sleep(4 * BEAT_S)  # that retention and its sweep come by
+        time.sleep(2.5 * BEAT_S)  # that retention and its sweep come by
         self._kept(when)
 
     def _page(self, when: str, limit: int) -> None:
@@ -420,8 +425,6 @@ class Plant:
         self.clock.set("+0")
         # A session that was found is believed for two seconds.
         self._wait(lambda: late.get("/v1/trainings").status_code == 401, "a session ends")
-        if self.eva.get("/v1/session").json()["name"] == "eva":
-            self.found.fail("a log-in by a clock that is wrong by years ended no older session")
         self.eva = self._log_in()
 
     def restart(self) -> None:
