@@ -116,7 +116,7 @@ class Ledger:
             lambda: self._insert(bundle, make, made),
             lambda error: self._keep(bundle, make, made, error),
         )
-        if entered.idempotency_key:
+        if entered.idempotency_key and self._spool is not None:  # else it can always be asked for
             self._recent[entered.idempotency_key] = entered
             if len(self._recent) > _REMEMBERED:
                 self._recent.popitem(last=False)

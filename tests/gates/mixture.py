@@ -230,6 +230,7 @@ class Client:
             answer.readline()
         watcher.close()
         answer.close()
+        self._connection.close()  # it may have waited longer than the service does
 
     def _exported(self) -> None:
         format = self._rng.choice(["csv", "mvtec", "coco", "masks"])
@@ -241,6 +242,7 @@ class Client:
         self._tell("estimate", "/v1/recipes/cap/estimate", {"since": since}, 200)
 
     def _log_in(self) -> None:
+        self._connection.close()  # one waits longer for a password than the service for a request
         said = {"name": USER, "password": PASSWORD}
         wrong = {"name": f"{USER}-{self._rng.integers(3)}", "password": "not this one"}
         if self._rng.random() < 0.3:
