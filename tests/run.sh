@@ -26,4 +26,5 @@ ruff check .
 ruff format --check .
 mypy
 lint-imports
-pytest "$@"
+# A file stays in one process, where its fixtures are made once.
+pytest --numprocesses 2 --dist loadfile "$@"
