@@ -149,6 +149,28 @@ def test_what_operators_are_unsure_of_waits_for_an_engineer(review):
     expect(review.locator(".said")).to_contain_text("unsure by Aya")
 
 
+def test_what_was_on_its_way_to_one_desk_is_not_shown_at_the_other(review):
+    late = []
+
+    def hold_the_first(route):
+        if late:
+            route.continue_()
+        else:
+            late.append(route)
+
+    review.route("**/v1/review/claims", hold_the_first)
+    review.keyboard.press("u")
+    expect(review.locator(".head")).to_contain_text("part p125")
+    review.get_by_label("Desk").select_option("engineer")
+    expect(review.locator(".head")).to_contain_text("part p102")
+    with review.expect_response("**/v1/review/claims") as answer:
+        late[0].continue_()
+    answer.value.finished()
+    review.evaluate("() => new Promise((done) => { setTimeout(done); })")  # it is taken in by then
+    review.keyboard.press("o")
+    expect(review.locator(".empty")).to_contain_text("Operators agree")
+
+
 def test_no_label_is_lost_with_the_connection_or_the_page(review, context, api, waiting):
     context.set_offline(True)
     review.keyboard.press("n")

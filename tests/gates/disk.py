@@ -61,7 +61,6 @@ def _rounds(folder: Path, disk: SmallDisk, mode: DiskFull, rounds: range, found:
                 disk.fill()
                 if restarted:
                     nursery.start()
-                    httpx.get(f"{nursery.address}/health/live", timeout=30)
                     disk.fill()
                 with httpx.Client(base_url=nursery.address, timeout=30) as camera:
                     _when_full(camera, mode, kept, found, f"{number}-{restarted}")

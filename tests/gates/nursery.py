@@ -5,11 +5,17 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from select import select
 from types import MappingProxyType
 from typing import Any
+
+import httpx2 as httpx
+
+_STARTED_S = 60
 
 
 class Nursery:
@@ -29,12 +35,13 @@ class Nursery:
         command that runs it, `variables` are more of the environment, `module` is what is run."""
         data = folder / "data"
         database = database or f"sqlite:///{data / 'kizu.sqlite3'}"
+        self._complaints = tempfile.TemporaryFile("w+")  # noqa: SIM115 - close closes it
         self._process = subprocess.Popen(
             [
                 *before, sys.executable, "-m", module, folder / "store", data, database,
                 json.dumps(settings),
             ],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._complaints, text=True,
             env=os.environ | variables,
         )  # fmt: skip
         self.port = int(self._said())
@@ -43,12 +50,26 @@ class Nursery:
         self.status = 0  # of what ended last
 
     def start(self, *command: str | Path) -> None:
-        """Another service; it answers once it is up, since its port is open already. Or a `command`
-        of kizu's."""
+        """Another service, which is up then. Or a `command` of kizu's, which has begun."""
         assert self._process.stdin
         self._process.stdin.write(json.dumps([str(word) for word in command]) + "\n")
         self._process.stdin.flush()
         self.serving = int(self._said())
+        if not command:
+            self._wait()
+
+    def _wait(self) -> None:
+        """Until it answers. Its port is open already, so one that ended would let all wait."""
+        assert self._process.stdout
+        for _ in range(_STARTED_S):
+            with suppress(httpx.TimeoutException):
+                httpx.get(f"{self.address}/health/live", timeout=1)
+                return
+            if select([self._process.stdout], [], [], 0)[0]:
+                status = self.ended()
+                self._complaints.seek(0)
+                raise RuntimeError(f"It ended with {status}: {self._complaints.read()[-2000:]}")
+        raise TimeoutError(f"It is not up after {_STARTED_S} s.")
 
     def kill(self) -> None:
         """As a power cut would, but for what the kernel holds."""
@@ -91,6 +112,7 @@ class Nursery:
         self._process.stdin.close()
         self._process.wait(30)
         self._process.stdout.close()
+        self._complaints.close()
 
     def _said(self) -> str:
         assert self._process.stdout

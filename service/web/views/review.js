@@ -112,10 +112,15 @@ class Review {
   async refill() {
     clearTimeout(this.again);
     this.read = await attempt(t('Review'), async () => {
+      const { desk } = this;
       const skip = [...this.skipped, ...this.labelled()].slice(-500);
       const page = await claimReview({
-        session, desk: this.desk, count: AHEAD, skip, ...(this.shell.recipe && { recipe: this.shell.recipe }),
+        session, desk, count: AHEAD, skip, ...(this.shell.recipe && { recipe: this.shell.recipe }),
       });
+      if (desk !== this.desk) { // it was for the desk that was left meanwhile
+        await releaseReview({ session, inspections: page.items.map(({ inspection }) => inspection.id) });
+        return;
+      }
       // What was labelled or skipped while the answer was on its way is not shown again.
       const past = [this.current?.inspection.id, ...this.skipped, ...this.labelled()];
       this.entries = page.items.filter(({ inspection }) => !past.includes(inspection.id));
