@@ -44,7 +44,12 @@ def run(full: bool, progress: Callable[[float], None]) -> Findings:
                 far = url.set(host="127.0.0.1", port=plug.port, query={})
                 nursery = Nursery(folder, far.render_as_string(hide_password=False))
                 try:
-                    nursery.start()
+                    try:
+                        nursery.start()
+                    except RuntimeError:
+                        # As its supervisor would: on a busy machine three seconds, which are what
+                        # a connection to a database may take, can be too few.
+                        nursery.start()
                     _load(nursery, 1)
                     usual = _load(nursery, usual_s)
                     progress(0.1)
