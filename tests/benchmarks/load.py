@@ -38,8 +38,8 @@ _numbers = itertools.count()
 
 @dataclass(frozen=True)
 class Question:
-    """One kind of request. No two have the same body where `varied` bytes of it can be raised by
-    up to 7, as no two photographs are the same; what was seen before, a server may keep."""
+    """One kind of request. Of 4,096 no two have the same body where `varied` bytes of it can be
+    raised by up to 7: no two photographs are the same, and a server may keep what it has seen."""
 
     path: str
     body: bytes
