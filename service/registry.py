@@ -201,6 +201,7 @@ class Registry:
 
     def start(self, every_s: float, then: Callable[[], None] = lambda: None) -> None:
         """Scan now and, on a thread, again and again; `then` follows each time."""
+        self._prune()
         self.scan()
         then()
         self._thread = threading.Thread(
@@ -213,6 +214,18 @@ class Registry:
         self._stop.set()
         if self._thread:
             self._thread.join()
+
+    def _prune(self) -> None:
+        """Remove copies of what neither decides nor is a candidate. Only at the start: while it
+        runs, any that was loaded may come to decide again."""
+        with Session(self._database) as session:
+            for recipe in self._vault.recipes:
+                used = (
+                    records.promotion_in_force(session, recipe),
+                    next(iter(records.candidacies(session, recipe)), None),
+                )
+                digests = {one.bundle_digest for one in used if one and one.bundle_digest}
+                self._vault.keep_only(recipe, digests)
 
     def _watch(self, every_s: float, then: Callable[[], None]) -> None:
         while not self._stop.wait(every_s):
@@ -342,7 +355,6 @@ class Registry:
     def _swap_in(self, loaded: Loaded) -> None:
         manifest = loaded.bundle.manifest
         self._hold(loaded)
-        self._vault.keep_only(manifest.recipe, loaded.bundle.digest)
         log.info(
             "bundle decides",
             recipe=manifest.recipe,

@@ -95,13 +95,11 @@ class Retention:
         """Remove what is too old, as far as that can be told, and what there is no room for."""
         policy = self._policy
         now = self._clock.believed()
-        if now is None:
-            log.warning("the clock was set forward: nothing is removed for its age")
-        else:
-            if policy.ok_days:
-                self._older("ok", now, policy.ok_days)
-            if policy.other_days:
-                self._older("other", now, policy.other_days)
+        for kind, days in (("ok", policy.ok_days), ("other", policy.other_days)):
+            if days and now is None:
+                log.warning("the clock was set forward: nothing is removed for its age", kind=kind)
+            elif days and now is not None:
+                self._older(kind, now, days)
         self._problem = self._make_room()
 
     def sweep(self) -> int:

@@ -59,10 +59,10 @@ class Vault:
         """Of which there are copies."""
         return {path.name for path in self._root.glob("*/*")}
 
-    def keep_only(self, recipe: str, digest: str) -> None:
+    def keep_only(self, recipe: str, digests: set[str]) -> None:
         """Remove a recipe's other copies."""
         for path in self._root.glob(f"*/{recipe}"):
-            if path.parent.name != digest:
+            if path.parent.name not in digests:
                 shutil.rmtree(path.parent, ignore_errors=True)
 
     def _path(self, recipe: str, version: int, digest: str) -> Path:

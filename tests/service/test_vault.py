@@ -76,13 +76,37 @@ def test_a_recipe_that_was_taken_out_of_the_store_is_gone_after_a_restart(serve,
         assert shoot(client, "cap") == 1
 
 
-def test_only_the_copy_of_what_decides_is_kept(serve, store, tmp_path):
+def copies(tmp_path):
+    return sorted(path.name for path in (tmp_path / "data" / "bundles").glob("*/cap/*"))
+
+
+def test_copies_of_what_decides_no_more_go_at_the_next_start(serve, store, tmp_path):
     with serve(promotion="newest") as client:
         assert shoot(client) == 1
     write_version(store, 2)
     with serve(promotion="newest") as client:
         assert shoot(client) == 2
-    assert [path.name for path in (tmp_path / "data" / "bundles").glob("*/cap/*")] == ["2"]
+        assert copies(tmp_path) == ["1", "2"]
+    with serve(promotion="newest") as client:
+        assert shoot(client) == 2
+        assert copies(tmp_path) == ["2"]
+
+
+def test_a_candidate_that_was_passed_over_has_its_copy_when_it_decides_after_all(
+    serve, store, tmp_path
+):
+    with serve() as client:
+        for version in (2, 3):
+            write_version(store, version)
+        client.app_state["kizu"].candidates.nominate("cap", 2, by="eva", reason="try")
+        for version in (3, 2):
+            asked = {"version": version, "by": "eva", "reason": "better"}
+            assert client.post("/v1/recipes/cap/promotions", json=asked).status_code == 201
+        assert shoot(client) == 2
+    shutil.rmtree(store)
+    with serve() as client:
+        assert shoot(client) == 2
+        assert copies(tmp_path) == ["2"]
 
 
 def test_a_copy_that_was_spoilt_is_made_anew_or_not_used(serve, store, tmp_path):
