@@ -50,11 +50,12 @@ class Live:
         self._wake()
 
     async def follow(self, after: str | None) -> AsyncIterator[Event]:
-        """Every event from now on, or after the one with the id `after`.
+        """Every event after the one with the id `after`, or from now on.
 
-        One without content stands where some are missing.
+        One without content stands where some are missing: also at the beginning, so that who
+        asks for what was before it misses none in between.
         """
-        number = self._total if after is None else self._number_after(after)
+        number = None if after is None else self._number_after(after)
         if number is None:
             yield self._reset()
             number = self._total

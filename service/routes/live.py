@@ -30,7 +30,8 @@ async def follow_events(
 ) -> AsyncIterator[ServerSentEvent]:
     """Server-sent events: each `inspection` as its result, each `error` as its problem.
 
-    `Last-Event-ID` goes on where a connection was lost; `reset` says that some are missing.
+    `Last-Event-ID` goes on where a connection was lost. `reset` says that those before it are
+    missing, as at the beginning: `GET /v1/inspections` has them.
     """
     async for event in state.live.follow(last_event_id):
         if recipe is None or event.recipe in (recipe, None):

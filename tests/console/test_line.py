@@ -40,6 +40,21 @@ def test_what_was_missed_while_the_connection_was_lost_is_caught_up(page, contex
     expect(page.locator(".strip li")).to_have_count(3)
 
 
+def test_a_stream_that_was_refused_is_asked_for_again(context, api):
+    tries = []
+
+    def refuse(route):
+        tries.append(route.request)
+        route.fulfill(status=503) if len(tries) == 1 else route.continue_()
+
+    context.route("**/v1/events?*", refuse)
+    page = open_page(context, api)
+    expect(page.locator(".last")).to_have_text("Nothing has been inspected yet.")
+    inspect(api, 200)
+    expect(page.locator(".huge")).to_have_text("ng")
+    assert len(tries) == 2
+
+
 def test_the_counts_go_on_after_a_restart_of_the_page(page, api):
     for grey in (50, 50, 200):
         inspect(api, grey)

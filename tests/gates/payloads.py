@@ -107,7 +107,7 @@ FEW = 1  # of each kind, in the short form
 _WAIT_MS = 20_000
 _OWN = re.compile(
     r"data/(kizu\.sqlite3(-wal|-shm)?|reserve|blobs(/[0-9a-f]{2}(/[0-9a-f]{64})?)?"
-    r"|bundles(/[0-9a-f]{64}(/cap(/1(/[a-z_]+\.[a-z]+)?)?)?)?)"
+    r"|bundles(/[0-9a-f]{64}(/cap(/[12](/[a-z_]+\.[a-z]+)?)?)?)?)"
 )
 
 

@@ -45,11 +45,14 @@ def serve(tmp_path):
 
 @contextmanager
 def watching(client, after=None, **query):
-    """An iterator over (event, id, data) as they come."""
+    """An iterator over (event, id, data) as they come, from now on or after an event."""
     headers = {"last-event-id": after} if after else {}
     with client.stream("GET", "/v1/events", params=query, headers=headers) as answer:
         assert answer.headers["content-type"].startswith("text/event-stream")
-        yield events(answer.iter_lines())
+        told = events(answer.iter_lines())
+        if not after:
+            assert next(told)[0] == "reset"
+        yield told
 
 
 def events(lines):
@@ -59,7 +62,7 @@ def events(lines):
             name, _, value = line.partition(": ")
             found[name] = value
         elif "data" in found:
-            yield found["event"], found["id"], json.loads(found["data"])
+            yield found["event"], found.get("id"), json.loads(found["data"])
             found = {}
 
 

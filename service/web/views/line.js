@@ -9,6 +9,7 @@ import { uploads } from '../uploads.js';
 const SHOWN = 14;
 const COUNT_SOON_MS = 500;
 const COUNT_AGAIN_MS = 60_000;
+const FOLLOW_AGAIN_MS = 3000;
 
 export async function open(place, shell) {
   const recipe = shell.recipe;
@@ -69,23 +70,36 @@ export async function open(place, shell) {
     countSoon();
   }
 
-  const stream = new EventSource(`/v1/events?${new URLSearchParams({ recipe })}`);
-  stream.addEventListener('inspection', ({ data }) => take(ofResult(JSON.parse(data))));
-  stream.addEventListener('error', (event) => event.data && take(ofError(JSON.parse(event.data), event.lastEventId)));
-  stream.addEventListener('reset', count);
-
-  await attempt(t('Last inspections'), async () => {
+  const list = () => attempt(t('Last inspections'), async () => {
     const page = await listInspections({ recipe, limit: SHOWN });
     const known = new Set(items.map(({ key }) => key));
     items.push(...page.items.map(ofResult).filter(({ key }) => !known.has(key)));
+    items.sort((a, b) => Date.parse(b.time) - Date.parse(a.time));
     items.length = Math.min(items.length, SHOWN);
     draw();
   });
-  await count();
+
+  let stream = null;
+  let later = null;
+
+  function follow() {
+    stream = new EventSource(`/v1/events?${new URLSearchParams({ recipe })}`);
+    stream.addEventListener('inspection', ({ data }) => take(ofResult(JSON.parse(data))));
+    stream.addEventListener('reset', () => Promise.all([list(), count()]));
+    stream.addEventListener('error', (event) => {
+      if (event.data) take(ofError(JSON.parse(event.data), event.lastEventId));
+      // A browser comes back by itself where a connection was lost, but not where it was refused.
+      else if (stream.readyState === EventSource.CLOSED) later = setTimeout(follow, FOLLOW_AGAIN_MS);
+    });
+  }
+
+  follow();
+  await Promise.all([list(), count()]);
   drawModel(model, shell.recipes.find((one) => one.recipe_id === recipe));
   const again = setInterval(count, COUNT_AGAIN_MS);
   return () => {
     stream.close();
+    clearTimeout(later);
     clearInterval(again);
     clearTimeout(soon);
     leave();
