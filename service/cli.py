@@ -1,6 +1,5 @@
 """`kizu`: serve, worker, bundle, user, key, snapshot, import, backup, restore."""
 
-import ctypes
 import gc
 import os
 import signal
@@ -34,6 +33,7 @@ from service.connection import Connection
 from service.doctor import examine
 from service.imports import ImportFormat, read_labelled, send
 from service.logs import configure_logging
+from service.memory import tend_memory
 from service.onnx_engine import OnnxDevice
 from service.registry import Registry
 from service.settings import Settings, SettingsError
@@ -51,7 +51,6 @@ log = structlog.get_logger()
 DEVICE_LOST = 70  # exit status, EX_SOFTWARE
 _COLOURS = {"ok": "green", "warning": "yellow", "wrong": "red"}
 _LEFT_TO_END_S = 4.0
-_M_ARENA_MAX = -8  # malloc.h
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -127,7 +126,7 @@ def serve(
 ) -> None:
     """Serve the bundles of a store; every other setting is a KIZU_… variable."""
     configure_logging()
-    _share_memory()
+    tend_memory()
     settings = read_settings(
         store=store, data=data, database=database, host=host, port=port, device=device
     )
@@ -139,14 +138,6 @@ def serve(
     server.run()
     if lost.is_set():
         raise typer.Exit(DEVICE_LOST)
-
-
-def _share_memory() -> None:
-    """Let threads take memory from two pools, not from one each: what decoding frees in one is of
-    no use to the others, and a service of many threads grew by a fifth."""
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):  # glibc's
-        libc.mallopt(_M_ARENA_MAX, 2)
 
 
 def _end_when(lost: threading.Event, server: _Server) -> None:
