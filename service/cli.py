@@ -1,5 +1,6 @@
 """`kizu`: serve, worker, bundle, user, key, snapshot, import, backup, restore."""
 
+import ctypes
 import gc
 import os
 import signal
@@ -33,7 +34,6 @@ from service.connection import Connection
 from service.doctor import examine
 from service.imports import ImportFormat, read_labelled, send
 from service.logs import configure_logging
-from service.memory import tend_memory
 from service.onnx_engine import OnnxDevice
 from service.registry import Registry
 from service.settings import Settings, SettingsError
@@ -51,6 +51,8 @@ log = structlog.get_logger()
 DEVICE_LOST = 70  # exit status, EX_SOFTWARE
 _COLOURS = {"ok": "green", "warning": "yellow", "wrong": "red"}
 _LEFT_TO_END_S = 4.0
+_M_MMAP_THRESHOLD = -3  # malloc.h
+_M_ARENA_MAX = -8
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -73,7 +75,7 @@ class _Server(uvicorn.Server):
             uvicorn.Config(
                 service, access_log=False, log_level="critical", timeout_graceful_shutdown=30,
                 ssl_certfile=settings.tls_certificate, ssl_keyfile=settings.tls_key,
-                http=Connection, ws="none",
+                http=Connection, ws="none", forwarded_allow_ips=settings.proxies,
             )
         )  # fmt: skip
         self._service = service
@@ -126,7 +128,7 @@ def serve(
 ) -> None:
     """Serve the bundles of a store; every other setting is a KIZU_… variable."""
     configure_logging()
-    tend_memory()
+    _tame_malloc()
     settings = read_settings(
         store=store, data=data, database=database, host=host, port=port, device=device
     )
@@ -138,6 +140,19 @@ def serve(
     server.run()
     if lost.is_set():
         raise typer.Exit(DEVICE_LOST)
+
+
+def _tame_malloc() -> None:
+    """Keep the process from growing over weeks of images that come and go.
+
+    Threads take memory from two pools, not from one each: what decoding frees in one is of no use
+    to the others. And what is large never lies in a pool, where it would leave holes: by default
+    glibc stops giving it back as soon as it has seen it freed once.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):  # glibc's
+        libc.mallopt(_M_ARENA_MAX, 2)
+        libc.mallopt(_M_MMAP_THRESHOLD, 64 * 1024)
 
 
 def _end_when(lost: threading.Event, server: _Server) -> None:

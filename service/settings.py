@@ -41,6 +41,10 @@ class Settings(BaseSettings):
     public_url: str = Field(
         "", description="Address by which browsers reach the service, where a proxy is before it."
     )
+    proxies: str = Field(
+        "127.0.0.1",
+        description="Addresses and networks of proxies, whose word counts for who asks; * is all.",
+    )
     oidc_issuer: str = Field(
         "", description="Address of the identity provider by which users log in; none by default."
     )

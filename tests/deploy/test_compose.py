@@ -59,7 +59,7 @@ def test_every_referenced_file_exists() -> None:
     files = [DEPLOY / build["context"] / build["dockerfile"] for build in builds]
     mounts = [mount for one in MODEL["services"].values() for mount in one.get("volumes", [])]
     files += [DEPLOY / mount.split(":")[0] for mount in mounts if mount.startswith(".")]
-    assert len(files) == 3
+    assert len(files) == 4
     assert [file for file in files if not file.is_file()] == []
 
 
@@ -98,7 +98,8 @@ def test_the_service_is_given_settings_that_it_has(
         monkeypatch.setenv(key, str(value))
     settings = Settings()
     assert settings.device == {"service": "cpu", "service-gpu": "cuda"}[name]
-    for field in given - {"database", "device"}:
+    assert settings.proxies == "*"
+    for field in given - {"database", "device", "proxies"}:
         assert getattr(settings, field) == Settings.model_fields[field].default
 
 
@@ -111,9 +112,10 @@ def test_the_two_services_differ_in_their_device_alone() -> None:
     assert cpu == gpu
     runtimes = [service(name)["build"]["args"]["RUNTIME"] for name in INSPECTORS]
     assert runtimes == [service(name)["profiles"][0] for name in INSPECTORS] == ["cpu", "gpu"]
-    (device,) = service("service-gpu")["deploy"]["resources"]["reservations"]["devices"]
+    limits, more = (service(name)["deploy"]["resources"] for name in INSPECTORS)
+    (device,) = more.pop("reservations")["devices"]
     assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
-    assert "deploy" not in service("service")
+    assert limits == more
 
 
 def test_the_readme_saves_the_images_that_run() -> None:
@@ -122,10 +124,33 @@ def test_the_readme_saves_the_images_that_run() -> None:
     assert [line.split() for line in saved] == [images]
 
 
-def test_ports_are_open_to_this_host_alone_by_default() -> None:
-    ports = [port for one in MODEL["services"].values() for port in one.get("ports", [])]
-    assert len(ports) == 3
-    assert [port for port in ports if not port.startswith("127.0.0.1:")] == []
+def test_only_what_is_encrypted_leaves_this_host_by_default() -> None:
+    ports = {name: one.get("ports", []) for name, one in MODEL["services"].items()}
+    https, plain = ports.pop("proxy")
+    assert https == "0.0.0.0:443:8443"
+    (prometheus,) = ports.pop("prometheus")
+    assert all(port.startswith("127.0.0.1:") for port in (plain, prometheus))
+    assert [port for rest in ports.values() for port in rest] == []
+
+
+def test_nobody_gets_to_the_service_but_by_the_proxy() -> None:
+    assert MODEL["networks"]["inside"] == {"internal": True}
+    for name in INSPECTORS:
+        assert service(name)["networks"] == {"inside": {"aliases": ["kizu"]}}
+    outside = {name for name, one in MODEL["services"].items() if set(one["networks"]) - {"inside"}}
+    assert outside == {"proxy", "prometheus"}
+
+
+@pytest.mark.parametrize("name", list(MODEL["services"]))
+def test_every_container_is_confined(name: str) -> None:
+    confined = service(name)
+    assert confined["read_only"]
+    assert confined["cap_drop"] == ["ALL"]
+    assert confined["security_opt"] == ["no-new-privileges:true"]
+    assert not {"privileged", "cap_add", "devices", "pid", "ipc"} & set(confined)
+    assert confined["pids_limit"] > 0
+    assert "memory" in confined["deploy"]["resources"]["limits"]
+    assert "/var/run/docker.sock" not in json.dumps(confined)
 
 
 def test_every_service_comes_back_by_itself() -> None:
@@ -174,12 +199,11 @@ def test_the_password_file_lies_in_memory() -> None:
         assert str(passfile.parent) in service(name)["tmpfs"]
 
 
-def test_prometheus_scrapes_both_services() -> None:
+def test_prometheus_scrapes_the_service_that_runs() -> None:
     (job,) = PROMETHEUS["scrape_configs"]
     assert job["metrics_path"] == "/metrics"
     (static,) = job["static_configs"]
-    ports = {name: service(name)["ports"][0].split(":")[-1] for name in INSPECTORS}
-    assert static["targets"] == [f"{name}:{port}" for name, port in ports.items()]
+    assert static["targets"] == [f"kizu:{Settings().port}"]
 
 
 def test_prometheus_reads_the_mounted_configuration() -> None:

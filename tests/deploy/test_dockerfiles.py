@@ -18,7 +18,8 @@ import yaml
 from service.settings import Settings
 
 ROOT = Path(__file__).parents[2]
-NAMES = ("service", "training")
+NAMES = ("service", "training")  # those of the project's own programs
+ALL = (*NAMES, "proxy")
 Instruction = tuple[str, str]
 
 
@@ -39,7 +40,7 @@ def environment(name: str) -> dict[str, str]:
     return dict(re.findall(r'(\w+)="?([^"\s]+)"?', env))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ALL)
 def test_hadolint_finds_nothing(name: str) -> None:
     hadolint = Path(sys.executable).with_name("hadolint")
     file = ROOT / "docker" / f"{name}.Dockerfile"
@@ -47,17 +48,21 @@ def test_hadolint_finds_nothing(name: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ALL)
 def test_no_heredocs(name: str) -> None:
     assert [rest for _, rest in read(name) if "<<" in rest] == []  # buildah 1.28 lacks them
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_runs_as_one_fixed_user_in_both_images(name: str) -> None:
-    assert values(name, "USER") == ["10001:10001"]
+def test_it_has_the_user_that_it_runs_as(name: str) -> None:
     (user,) = (rest for rest in values(name, "RUN") if "useradd" in rest)
     assert "groupadd --gid 10001 " in user
     assert "useradd --uid 10001 " in user
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_it_runs_as_one_fixed_user_in_every_image(name: str) -> None:
+    assert values(name, "USER") == ["10001:10001"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -68,7 +73,7 @@ def test_volumes_are_made_for_the_user_first(name: str) -> None:
     assert owned == json.loads(volumes)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ALL)
 def test_the_context_holds_what_is_copied_and_nothing_else(name: str) -> None:
     ignore = (ROOT / "docker" / f"{name}.Dockerfile.dockerignore").read_text().splitlines()
     patterns = [line for line in ignore if not line.startswith("#")]
@@ -77,7 +82,7 @@ def test_the_context_holds_what_is_copied_and_nothing_else(name: str) -> None:
     assert patterns[0] == "*"
     assert [line[1:] for line in patterns if line.startswith("!")] == sources
     assert [source for source in sources if not (ROOT / source).exists()] == []
-    assert "models/bundles" in patterns
+    assert ("models/bundles" in patterns) == ("models" in sources)
 
 
 def test_the_wheel_has_all_that_it_is_built_from() -> None:
@@ -130,6 +135,15 @@ def test_extras_and_pins_are_those_of_the_project() -> None:
     (installed,) = re.findall(r"\.whl\)\[([a-z,]+)\]", " ".join(values("training", "RUN")))
     assert set(installed.split(",")) == {"cpu", "training", "timm"} <= set(extras)
     assert "RUNTIME=cpu" in values("service", "ARG")
+
+
+def test_the_proxy_s_volume_is_where_it_keeps_its_keys() -> None:
+    (volume,) = json.loads(values("proxy", "VOLUME")[0])
+    assert environment("proxy")["XDG_DATA_HOME"] == volume
+    (made,) = (rest for rest in values("proxy", "RUN") if "install" in rest)
+    assert made.endswith(f"install -d -o 10001 -g 10001 {volume}")
+    compose = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())
+    assert f"proxy:{volume}" in compose["services"]["proxy"]["volumes"]
 
 
 @contextmanager
