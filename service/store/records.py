@@ -239,8 +239,16 @@ _AT_ONCE = 500
 
 def scores(session: Session, recipe: str, digest: str) -> "defaultdict[str | None, array[float]]":
     """Raw scores of the newest inspections by one bundle, by the label that counts."""
-    newest = (
-        select(Inspection.id, Inspection.score)
+    label = (
+        select(Feedback.verdict)
+        .where(Feedback.inspection_id == Inspection.id, stands())
+        .order_by(Feedback.number.desc())
+        .limit(1)
+        .correlate(Inspection)
+        .scalar_subquery()
+    )
+    query = (
+        select(Inspection.score, label)
         .where(
             Inspection.recipe == recipe,
             Inspection.bundle_digest == digest,
@@ -249,18 +257,11 @@ def scores(session: Session, recipe: str, digest: str) -> "defaultdict[str | Non
         .order_by(Inspection.created_at.desc())
         .limit(SCORES)
     )
-    query = (
-        select(Feedback.inspection_id, Feedback.verdict)
-        .join(Inspection, Inspection.id == Feedback.inspection_id)
-        .where(Inspection.recipe == recipe, Inspection.bundle_digest == digest, stands())
-        .order_by(Feedback.number)
-    )
-    labels = {row[0]: row[1] for row in session.execute(query)}
     # A few at a time, and only numbers are kept: so many rows at once would leave the process
     # larger for good.
     found: defaultdict[str | None, array[float]] = defaultdict(lambda: array("d"))
-    for id, score in session.execute(newest.execution_options(yield_per=_AT_ONCE)):
-        found[labels.get(id)].append(score)
+    for score, verdict in session.execute(query.execution_options(yield_per=_AT_ONCE)):
+        found[verdict].append(score)
     return found
 
 
