@@ -25,8 +25,8 @@ from service.gate import is_loopback
 from service.onnx_engine import OnnxDevice
 from service.settings import Settings
 from service.store import accounts
-from service.store.database import open_database
-from service.store.tables import Inspection
+from service.store.database import Age, look_into_database
+from service.store.tables import ApiKey, Inspection, User
 
 Health = Literal["ok", "warning", "wrong"]
 
@@ -83,8 +83,14 @@ def _disk(data: Path) -> Iterator[Finding]:
 
 
 def _database(settings: Settings) -> Iterator[Finding]:
-    engine = open_database(settings.database_url)
+    engine, age = look_into_database(settings.database_url)
+    if engine is None:
+        yield Finding("database", "ok", "there is none yet: kizu serve makes it")
+        return
     try:
+        if age != "current":
+            yield _other_age(age)
+            return
         with Session(engine) as session:
             count = session.scalar(select(func.count()).select_from(Inspection)) or 0
             yield Finding(
@@ -94,6 +100,18 @@ def _database(settings: Settings) -> Iterator[Finding]:
             yield _clock(session, engine)
     finally:
         engine.dispose()
+
+
+def _other_age(age: Age) -> Finding:
+    if age == "newer":
+        return Finding(
+            "database", "wrong",
+            "it is of a newer Kizu; install that one again, or restore a backup from before it",
+        )  # fmt: skip
+    return Finding(
+        "database", "warning",
+        "it is of an older Kizu; kizu serve brings it up to date: make a backup first",
+    )  # fmt: skip
 
 
 def _whole(session: Session, engine: Engine) -> Iterator[Finding]:
@@ -161,12 +179,17 @@ def _limits() -> Iterator[Finding]:
 
 
 def _access(settings: Settings) -> Iterator[Finding]:
-    engine = open_database(settings.database_url)
-    try:
-        with Session(engine) as session:
-            users, keys = accounts.users(session), accounts.keys(session)
-    finally:
-        engine.dispose()
+    engine, age = look_into_database(settings.database_url)
+    users: list[User] = []
+    keys: list[ApiKey] = []
+    if engine is not None:
+        try:
+            if age != "current":
+                return  # of whom it knows, that is not known here
+            with Session(engine) as session:
+                users, keys = accounts.users(session), accounts.keys(session)
+        finally:
+            engine.dispose()
     known = f"{len(users)} users, {len(keys)} keys"
     here = is_loopback(settings.host)
     if settings.access == "open" and not here:

@@ -21,7 +21,7 @@ from models.errors import KizuError
 from service.doctor import Finding
 from service.settings import Settings
 from service.store import audit
-from service.store.database import open_database
+from service.store.database import look_into_database
 from service.store.tables import Base
 
 _PATIENCE_S = 5
@@ -55,10 +55,14 @@ def _versions() -> dict[str, str]:
 def _rows(settings: Settings) -> dict[str, object]:
     """How many of each kind there are, and the head of the audit log."""
     try:
-        engine = open_database(settings.database_url)
+        engine, age = look_into_database(settings.database_url)
     except KizuError as error:
         return {"error": str(error)}
+    if engine is None:
+        return {"error": "There is no database yet."}
     try:
+        if age != "current":
+            return {"error": f"The database is of {'an' if age == 'older' else 'a'} {age} Kizu."}
         with Session(engine) as session:
             counts: dict[str, object] = {
                 table.name: session.scalar(select(func.count()).select_from(table))

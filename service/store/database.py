@@ -1,11 +1,15 @@
 """Opening the database so that a committed row survives a power cut."""
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from alembic import command
 from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
@@ -13,6 +17,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from models.errors import KizuError
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+Age = Literal["none", "older", "current", "newer"]
 # Any number does, as long as no two kinds of lock share it.
 _MIGRATION_LOCK = 0x6B697A75
 _SWITCHES = 20  # tries of the switch to the write-ahead log
@@ -24,17 +29,33 @@ class DatabaseError(KizuError):
 
 def open_database(url: str) -> Engine:
     """Connect, check durability, and bring the schema up to date. Raises DatabaseError."""
-    try:
-        parsed = make_url(url)
-        engine = _sqlite(url) if parsed.get_backend_name() == "sqlite" else _postgresql(url)
+    with _explained():
+        engine = _connect(url)
+        if _age(engine) == "newer":
+            engine.dispose()
+            raise DatabaseError(
+                "The database is of a newer Kizu.",
+                remedy="Install that one again, or restore a backup from before it.",
+            )
         migrate(engine)
-    except (ArgumentError, SQLAlchemyError, ImportError, ValueError) as error:
-        shown = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-        raise DatabaseError(
-            f"The database cannot be opened: {shown}.",
-            remedy="Check KIZU_DATABASE, such as postgresql+psycopg://user@host/kizu.",
-        ) from error
     return engine
+
+
+def look_into_database(url: str) -> tuple[Engine | None, Age]:
+    """The database as it is, and how old its schema; None where there is none, or an empty one.
+
+    Nothing is created or changed. Raises DatabaseError.
+    """
+    with _explained():
+        parsed = make_url(url)
+        if parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").exists():
+            return None, "none"
+        engine = _connect(url)
+        age = _age(engine)
+    if age == "none":
+        engine.dispose()
+        return None, "none"
+    return engine, age
 
 
 def migrate(engine: Engine, revision: str = "head") -> None:
@@ -54,6 +75,33 @@ def migrate(engine: Engine, revision: str = "head") -> None:
         command.upgrade(config, revision)
         connection.commit()
         connection.invalidate()
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except (ArgumentError, SQLAlchemyError, ImportError, ValueError) as error:
+        shown = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        raise DatabaseError(
+            f"The database cannot be opened: {shown}.",
+            remedy="Check KIZU_DATABASE, such as postgresql+psycopg://user@host/kizu.",
+        ) from error
+
+
+def _connect(url: str) -> Engine:
+    return _sqlite(url) if make_url(url).get_backend_name() == "sqlite" else _postgresql(url)
+
+
+def _age(engine: Engine) -> Age:
+    known = ScriptDirectory(str(MIGRATIONS))
+    with engine.connect() as connection:
+        revision = MigrationContext.configure(connection).get_current_revision()
+    if revision is None:
+        return "none"
+    if revision not in {script.revision for script in known.walk_revisions()}:
+        return "newer"
+    return "current" if revision == known.get_current_head() else "older"
 
 
 def _sqlite(url: str) -> Engine:

@@ -5,7 +5,7 @@ import zipfile
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import create_engine, text, update
 from sqlalchemy.orm import Session
 from typer.testing import CliRunner
 
@@ -15,7 +15,7 @@ from service.cli import app
 from service.doctor import examine
 from service.settings import Settings
 from service.store import accounts
-from service.store.database import open_database
+from service.store.database import DatabaseError, migrate, open_database
 from service.store.tables import Inspection
 
 
@@ -29,6 +29,7 @@ def found(settings, subject):
 
 
 def test_a_computer_that_can_do_it_is_told_so(settings):
+    open_database(settings.database_url).dispose()
     findings = list(examine(settings))
     assert {one.subject for one in findings} == {
         "disk", "database", "clock", "bundles", "limits", "access",
@@ -57,9 +58,36 @@ def test_a_database_that_is_not_there_is_found_and_the_rest_is_looked_at(setting
     assert found(away, "bundles")[0][0] == "ok"
 
 
+def test_where_no_database_is_none_is_made(settings, tmp_path):
+    assert found(settings, "database") == [("ok", "there is none yet: kizu serve makes it")]
+    assert list(tmp_path.glob("**/*.sqlite3")) == []
+
+
+def test_an_older_database_is_told_and_left_as_it_is(settings):
+    engine = create_engine(settings.database_url)
+    migrate(engine, "0006")
+    engine.dispose()
+    for _ in range(2):
+        [(health, text)] = found(settings, "database")
+        assert (health, "of an older Kizu" in text) == ("warning", True)
+        assert found(settings, "access") == []
+
+
+def test_a_newer_database_is_not_opened(settings):
+    engine = open_database(settings.database_url)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    engine.dispose()
+    [(health, said)] = found(settings, "database")
+    assert (health, "of a newer Kizu" in said) == ("wrong", True)
+    with pytest.raises(DatabaseError, match="of a newer Kizu"):
+        open_database(settings.database_url)
+
+
 def test_a_damaged_file_of_sqlite_is_found(settings, tmp_path):
     file = tmp_path / "damaged.sqlite3"
     own = settings.model_copy(update={"database": f"sqlite:///{file}"})
+    open_database(own.database_url).dispose()
     assert found(own, "database")[0][0] == "ok"
     whole = file.read_bytes()
     file.write_bytes(whole[:8192] + b"x" * (len(whole) - 8192))
