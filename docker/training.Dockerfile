@@ -22,12 +22,12 @@ COPY --from=build /wheels /wheels
 RUN /opt/kizu/bin/pip install --no-cache-dir "$(echo /wheels/kizu-*.whl)[cpu,training,timm]"
 
 FROM ${BASE}
-# The service's ids, since both write to the same store; a home, since matplotlib and the hub's
+# The service's ids, since both write to the same store and data; a home, since matplotlib and the hub's
 # client keep caches there.
 RUN groupadd --gid 10001 kizu \
     && useradd --uid 10001 --gid kizu --no-log-init --create-home \
         --shell /usr/sbin/nologin kizu \
-    && install --directory --owner=kizu --group=kizu /cache /store
+    && install --directory --owner=kizu --group=kizu /cache /data /store
 COPY --from=packages /opt/kizu /opt/kizu
 ENV PATH="/opt/kizu/bin:${PATH}" \
     PYTHONUNBUFFERED=1 \
@@ -35,7 +35,7 @@ ENV PATH="/opt/kizu/bin:${PATH}" \
     KIZU_BACKBONES=/cache/backbones \
     KIZU_CACHE=/cache/features
 WORKDIR /cache
-VOLUME ["/cache", "/store"]
+VOLUME ["/cache", "/data", "/store"]
 USER 10001:10001
 ENTRYPOINT ["kizu-train"]
 CMD ["--help"]

@@ -81,6 +81,7 @@ class _Server(uvicorn.Server):
         self._service = service
         self._listener = listener
         self._scheme = "https" if settings.tls_certificate else "http"
+        self._public = {"public_url": settings.public_url} if settings.public_url else {}
         _load_certificate(self.config, settings)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -93,7 +94,7 @@ class _Server(uvicorn.Server):
         gc.collect()
         gc.freeze()
         host, port = self._listener.getsockname()[:2]
-        log.info("listening", url=f"{self._scheme}://{host}:{port}/")
+        log.info("listening", url=f"{self._scheme}://{host}:{port}/", **self._public)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._service.state.live.close()  # or each watcher would be waited for

@@ -61,6 +61,8 @@ class Gate:
         self._thread.start()
         if not self.closed:
             log.warning("open to whoever reaches this address: see kizu user and kizu key")
+        elif not self._somebody:
+            log.warning("nobody can log in yet: kizu user add NAME --role admin")
 
     @property
     def closed(self) -> bool:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import stat
 import subprocess
 import sys
@@ -19,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 COMPOSE = DEPLOY / "compose.yaml"
 ENTRY = re.compile(r"^#?([A-Z_]+)=(.*)$", re.MULTILINE)
-VARIABLE = re.compile(r"(?<!\$)\$\{(\w+):-([^}]*)\}")
+VARIABLE = re.compile(r"(?<!\$)\$\{(\w+):-([^${}]*)\}")  # one that holds no other
 YAMLLINT = """
 extends: default
 rules:
@@ -29,8 +30,12 @@ rules:
 
 # As the engine sees it: no comments, anchors merged, then variables at their defaults.
 RAW = json.dumps(yaml.safe_load(COMPOSE.read_text()))
-MODEL = json.loads(VARIABLE.sub(r"\2", RAW))
-PROMETHEUS = yaml.safe_load((DEPLOY / "prometheus.yml").read_text())
+DEFAULTS: dict[str, str] = {}
+FILLED = RAW
+while found := VARIABLE.findall(FILLED):
+    DEFAULTS |= dict(found)
+    FILLED = VARIABLE.sub(r"\2", FILLED)
+MODEL = json.loads(FILLED)
 INSPECTORS = ("service", "service-gpu")
 
 
@@ -48,9 +53,13 @@ def test_the_compose_file_follows_the_specification() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("name", ["compose.yaml", "prometheus.yml"])
-def test_yaml_is_tidy(name: str) -> None:
-    done = run(sys.executable, "-m", "yamllint", "--strict", "-d", YAMLLINT, DEPLOY / name)
+@pytest.mark.parametrize(
+    "path",
+    [path for kind in ("yaml", "yml") for path in DEPLOY.rglob(f"*.{kind}")],
+    ids=lambda path: str(path.relative_to(DEPLOY)),
+)
+def test_yaml_is_tidy(path: Path) -> None:
+    done = run(sys.executable, "-m", "yamllint", "--strict", "-d", YAMLLINT, path)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -59,8 +68,8 @@ def test_every_referenced_file_exists() -> None:
     files = [DEPLOY / build["context"] / build["dockerfile"] for build in builds]
     mounts = [mount for one in MODEL["services"].values() for mount in one.get("volumes", [])]
     files += [DEPLOY / mount.split(":")[0] for mount in mounts if mount.startswith(".")]
-    assert len(files) == 4
-    assert [file for file in files if not file.is_file()] == []
+    assert len(files) == 8
+    assert [file for file in files if not file.exists()] == []
 
 
 def test_every_named_volume_and_secret_is_declared_and_used() -> None:
@@ -78,12 +87,10 @@ def test_secrets_stay_out_of_git() -> None:
 
 
 def test_the_example_names_every_variable_with_its_default() -> None:
-    assert re.findall(r"(?<!\$)\$(?![${])|(?<!\$)\$\{\w+\}", RAW) == [], (
-        "a variable lacks a default"
-    )
+    assert re.findall(r"(?<!\$)\$(?!\$)", FILLED) == [], "a variable lacks a default"
     example = dict(ENTRY.findall((DEPLOY / ".env.example").read_text()))
     profile = example.pop("COMPOSE_PROFILES")  # read by docker compose itself
-    assert example == dict(VARIABLE.findall(RAW))
+    assert example == DEFAULTS
     assert [profile] == service("service")["profiles"]
 
 
@@ -98,8 +105,8 @@ def test_the_service_is_given_settings_that_it_has(
         monkeypatch.setenv(key, str(value))
     settings = Settings()
     assert settings.device == {"service": "cpu", "service-gpu": "cuda"}[name]
-    assert settings.proxies == "*"
-    for field in given - {"database", "device", "proxies"}:
+    assert (settings.proxies, settings.public_url) == ("*", "https://localhost")
+    for field in given - {"database", "device", "proxies", "public_url"}:
         assert getattr(settings, field) == Settings.model_fields[field].default
 
 
@@ -126,10 +133,9 @@ def test_the_readme_saves_the_images_that_run() -> None:
 
 def test_only_what_is_encrypted_leaves_this_host_by_default() -> None:
     ports = {name: one.get("ports", []) for name, one in MODEL["services"].items()}
-    https, plain = ports.pop("proxy")
-    assert https == "0.0.0.0:443:8443"
-    (prometheus,) = ports.pop("prometheus")
-    assert all(port.startswith("127.0.0.1:") for port in (plain, prometheus))
+    assert ports.pop("proxy") == [
+        "0.0.0.0:443:8443", "127.0.0.1:8000:8080", "0.0.0.0:3000:3000",
+    ]  # fmt: skip
     assert [port for rest in ports.values() for port in rest] == []
 
 
@@ -138,7 +144,7 @@ def test_nobody_gets_to_the_service_but_by_the_proxy() -> None:
     for name in INSPECTORS:
         assert service(name)["networks"] == {"inside": {"aliases": ["kizu"]}}
     outside = {name for name, one in MODEL["services"].items() if set(one["networks"]) - {"inside"}}
-    assert outside == {"proxy", "prometheus"}
+    assert outside == {"proxy"}
 
 
 @pytest.mark.parametrize("name", list(MODEL["services"]))
@@ -199,14 +205,24 @@ def test_the_password_file_lies_in_memory() -> None:
         assert str(passfile.parent) in service(name)["tmpfs"]
 
 
-def test_prometheus_scrapes_the_service_that_runs() -> None:
-    (job,) = PROMETHEUS["scrape_configs"]
-    assert job["metrics_path"] == "/metrics"
-    (static,) = job["static_configs"]
-    assert static["targets"] == [f"kizu:{Settings().port}"]
+def test_the_worker_has_what_the_service_has() -> None:
+    worker, inspector = service("worker"), service("service")
+    assert worker["entrypoint"] == inspector["entrypoint"]
+    given = worker["environment"]
+    assert given["KIZU_DATABASE"] == inspector["environment"]["KIZU_DATABASE"]
+    assert set(inspector["volumes"]) <= set(worker["volumes"])
+    assert str(Path(given["PGPASSFILE"]).parent) in worker["tmpfs"]
 
 
-def test_prometheus_reads_the_mounted_configuration() -> None:
-    prometheus = service("prometheus")
-    (config,) = (m for m in prometheus["volumes"] if m.startswith("./prometheus.yml:"))
-    assert f"--config.file={config.split(':')[1]}" in prometheus["command"]
+def test_the_secrets_are_made_once(tmp_path: Path) -> None:
+    shutil.copy(DEPLOY / "secrets.sh", tmp_path)
+    for _ in range(2):
+        done = run("bash", tmp_path / "secrets.sh")
+        assert done.returncode == 0, done.stderr
+    assert done.stdout == ""  # a second time, none is made anew
+    files = {tmp_path / secret["file"] for secret in MODEL["secrets"].values()}
+    assert set((tmp_path / "secrets").iterdir()) == files
+    assert stat.S_IMODE((tmp_path / "secrets").stat().st_mode) == 0o700
+    for file in files:
+        assert len(file.read_text().strip()) == 64
+        assert stat.S_IMODE(file.stat().st_mode) == 0o444

@@ -115,7 +115,8 @@ def test_the_training_image_sets_variables_that_its_command_reads() -> None:
     given = {key: value for key, value in environment("training").items() if key[:5] == "KIZU_"}
     assert set(given) - set(known) == set()
     (volumes,) = values("training", "VOLUME")
-    assert {f"/{value.split('/')[1]}" for value in given.values()} == set(json.loads(volumes))
+    used = {f"/{value.split('/')[1]}" for value in given.values()}
+    assert used | {"/data"} == set(json.loads(volumes))  # the worker's
 
 
 def test_images_start_the_commands_of_the_project() -> None:

@@ -50,10 +50,11 @@ class Proxy:
 def proxy_before(upstream: str, tmp_path: Path, **limits: str) -> Iterator[Proxy]:
     """Run it on free ports; what is deployed has its own."""
     with ExitStack() as held:
-        free = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(3)]
-        https, plain, health = (one.getsockname()[1] for one in free)
+        free = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(4)]
+        https, plain, health, grafana = (one.getsockname()[1] for one in free)
     written = CADDYFILE.read_text()
     ports = {"8443": str(https), "8080": str(plain), ":8081": f":{health}"}
+    ports[":3000 {"] = f":{grafana} {{"
     for deployed, here in (ports | limits).items():
         assert written.count(deployed) == 1
         written = written.replace(deployed, here)
@@ -85,9 +86,12 @@ def proxy_before(upstream: str, tmp_path: Path, **limits: str) -> Iterator[Proxy
 
 def shakes_hands(port: int, authority: ssl.SSLContext) -> bool:
     """Whether it has its certificate, which comes a moment after it listens."""
-    with socket.create_connection(("127.0.0.1", port), 20) as connection:
+    with authority.wrap_socket(
+        socket.create_connection(("127.0.0.1", port), 20),
+        server_hostname="localhost", do_handshake_on_connect=False,
+    ) as connection:  # fmt: skip
         try:
-            authority.wrap_socket(connection, server_hostname="localhost").close()
+            connection.do_handshake()
         except ssl.SSLError:
             return False
     return True
