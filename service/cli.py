@@ -51,8 +51,7 @@ log = structlog.get_logger()
 DEVICE_LOST = 70  # exit status, EX_SOFTWARE
 _COLOURS = {"ok": "green", "warning": "yellow", "wrong": "red"}
 _LEFT_TO_END_S = 4.0
-_M_MMAP_THRESHOLD = -3  # malloc.h
-_M_ARENA_MAX = -8
+_M_ARENA_MAX = -8  # malloc.h
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -129,7 +128,7 @@ def serve(
 ) -> None:
     """Serve the bundles of a store; every other setting is a KIZU_… variable."""
     configure_logging()
-    _tame_malloc()
+    _share_memory()
     settings = read_settings(
         store=store, data=data, database=database, host=host, port=port, device=device
     )
@@ -143,17 +142,12 @@ def serve(
         raise typer.Exit(DEVICE_LOST)
 
 
-def _tame_malloc() -> None:
-    """Keep the process from growing over weeks of images that come and go.
-
-    Threads take memory from two pools, not from one each: what decoding frees in one is of no use
-    to the others. And what is large never lies in a pool, where it would leave holes: by default
-    glibc stops giving it back as soon as it has seen it freed once.
-    """
+def _share_memory() -> None:
+    """Let threads take memory from two pools, not from one each: what decoding frees in one is of
+    no use to the others, and a service of many threads grew by a fifth."""
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):  # glibc's
         libc.mallopt(_M_ARENA_MAX, 2)
-        libc.mallopt(_M_MMAP_THRESHOLD, 64 * 1024)
 
 
 def _end_when(lost: threading.Event, server: _Server) -> None:
