@@ -37,6 +37,8 @@ while found := VARIABLE.findall(FILLED):
     FILLED = VARIABLE.sub(r"\2", FILLED)
 MODEL = json.loads(FILLED)
 INSPECTORS = ("service", "service-gpu")
+WORKERS = ("worker", "worker-gpu")
+DEVICES = {"service": "cpu", "service-gpu": "cuda", "worker": "cpu", "worker-gpu": "cuda"}
 
 
 def service(name: str) -> dict[str, Any]:
@@ -68,7 +70,7 @@ def test_every_referenced_file_exists() -> None:
     files = [DEPLOY / build["context"] / build["dockerfile"] for build in builds]
     mounts = [mount for one in MODEL["services"].values() for mount in one.get("volumes", [])]
     files += [DEPLOY / mount.split(":")[0] for mount in mounts if mount.startswith(".")]
-    assert len(files) == 8
+    assert len(files) == 9
     assert [file for file in files if not file.exists()] == []
 
 
@@ -104,30 +106,34 @@ def test_the_service_is_given_settings_that_it_has(
     for key, value in environment.items():
         monkeypatch.setenv(key, str(value))
     settings = Settings()
-    assert settings.device == {"service": "cpu", "service-gpu": "cuda"}[name]
+    assert settings.device == DEVICES[name]
     assert (settings.proxies, settings.public_url) == ("*", "https://localhost")
     for field in given - {"database", "device", "proxies", "public_url"}:
         assert getattr(settings, field) == Settings.model_fields[field].default
 
 
-def test_the_two_services_differ_in_their_device_alone() -> None:
+@pytest.mark.parametrize("pair", [INSPECTORS, WORKERS], ids=["service", "worker"])
+def test_two_services_differ_in_their_device_alone(pair: tuple[str, str]) -> None:
     apart = {"profiles", "image", "build", "deploy", "environment"}
     cpu, gpu = (
-        {key: value for key, value in service(name).items() if key not in apart}
-        for name in INSPECTORS
+        {key: value for key, value in service(name).items() if key not in apart} for name in pair
     )
     assert cpu == gpu
-    runtimes = [service(name)["build"]["args"]["RUNTIME"] for name in INSPECTORS]
-    assert runtimes == [service(name)["profiles"][0] for name in INSPECTORS] == ["cpu", "gpu"]
-    limits, more = (service(name)["deploy"]["resources"] for name in INSPECTORS)
+    assert [service(name)["profiles"] for name in pair] == [["cpu"], ["gpu"]]
+    limits, more = (service(name)["deploy"]["resources"] for name in pair)
     (device,) = more.pop("reservations")["devices"]
     assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
     assert limits == more
 
 
+def test_each_service_is_built_for_its_device() -> None:
+    runtimes = [service(name)["build"]["args"]["RUNTIME"] for name in INSPECTORS]
+    assert runtimes == [service(name)["profiles"][0] for name in INSPECTORS] == ["cpu", "gpu"]
+
+
 def test_the_readme_saves_the_images_that_run() -> None:
     saved = re.findall(r"docker save (.+?) \|", (DEPLOY / "README.md").read_text())
-    images = [one["image"] for name, one in MODEL["services"].items() if name != "service-gpu"]
+    images = [one["image"] for name, one in MODEL["services"].items() if "-gpu" not in name]
     assert [line.split() for line in saved] == [images]
 
 
@@ -205,13 +211,15 @@ def test_the_password_file_lies_in_memory() -> None:
         assert str(passfile.parent) in service(name)["tmpfs"]
 
 
-def test_the_worker_has_what_the_service_has() -> None:
-    worker, inspector = service("worker"), service("service")
+@pytest.mark.parametrize(("name", "beside"), list(zip(WORKERS, INSPECTORS, strict=True)))
+def test_a_worker_has_what_its_service_has(name: str, beside: str) -> None:
+    worker, inspector = service(name), service(beside)
     assert worker["entrypoint"] == inspector["entrypoint"]
     given = worker["environment"]
     assert given["KIZU_DATABASE"] == inspector["environment"]["KIZU_DATABASE"]
     assert set(inspector["volumes"]) <= set(worker["volumes"])
     assert str(Path(given["PGPASSFILE"]).parent) in worker["tmpfs"]
+    assert given["KIZU_DEVICE"] == DEVICES[name]
 
 
 def test_the_secrets_are_made_once(tmp_path: Path) -> None:
