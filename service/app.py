@@ -240,6 +240,7 @@ def _put_together(
             access=settings.access,
             host=settings.host,
             session_hours=settings.session_hours,
+            public_url=settings.public_url,
         ),
     )
 

@@ -2,12 +2,14 @@
 
 import hmac
 import ipaddress
+import socket
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import cast
+from urllib.parse import urlsplit
 
 import structlog
 from anyio import CapacityLimiter, to_thread
@@ -41,11 +43,18 @@ class Gate:
     users who have logged in."""
 
     def __init__(
-        self, database: Database, *, access: Access, host: str, session_hours: float
+        self,
+        database: Database,
+        *,
+        access: Access,
+        host: str,
+        session_hours: float,
+        public_url: str = "",
     ) -> None:
         self._database = database
         self._always_closed = access == "closed" or (access == "auto" and not is_loopback(host))
         self._never_closed = access == "open"
+        self._names = {urlsplit(public_url).hostname, socket.getfqdn().lower()}
         self._lasting = timedelta(hours=session_hours)
         self._somebody = False
         self._keys: dict[str, _Key] = {}
@@ -83,7 +92,13 @@ class Gate:
                 return identity
         if self.closed:
             return None
-        # Where nobody has to be known, a browser would carry out what any page asks of it.
+        # Where nobody has to be known, a browser would carry out what any page asks of it; also a
+        # page whose own name was made to lead here.
+        if not self._is_own(request.url.hostname or ""):
+            raise Forbidden(
+                "The service is not known by that name.",
+                remedy="Ask by its number, or name it in KIZU_PUBLIC_URL.",
+            )
         elsewhere = request.headers.get("sec-fetch-site") in ("cross-site", "same-site")
         if elsewhere and request.method not in _SAFE:
             raise Forbidden(_NOT_OURS, remedy="Do it on Kizu's own page.")
@@ -135,6 +150,10 @@ class Gate:
         """Stop looking for new keys."""
         self._stop.set()
         self._thread.join()
+
+    def _is_own(self, name: str) -> bool:
+        """Whether it can be the service's: a stranger's has a dot, and is not a number."""
+        return "." not in name or _is_number(name) or name.lower() in self._names
 
     def _by_key(self, secret: str, request: Request) -> Identity:
         key = self._keys.get(accounts.digest(secret))
@@ -278,11 +297,14 @@ def _known(key: ApiKey) -> Identity:
     return Identity(key.name, cast(Role, key.role), "key")
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address."""
-    if host == "localhost":
-        return True
+def _is_number(host: str) -> bool:
     try:
-        return ipaddress.ip_address(host).is_loopback
+        ipaddress.ip_address(host)
     except ValueError:
         return False
+    return True
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address."""
+    return host == "localhost" or (_is_number(host) and ipaddress.ip_address(host).is_loopback)

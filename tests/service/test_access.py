@@ -95,6 +95,23 @@ def test_every_role_may_do_what_it_takes_and_nothing_else(closed, keys):
             assert status not in (401, 403), (name, role)
 
 
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1:8000", 200), ("localhost", 200), ("[::1]:8000", 200), ("inspection-3", 200),
+        ("192.168.1.10", 200), ("kizu.plant", 200), ("KIZU.plant:8000", 200),
+        ("rebound.example", 403), ("127.0.0.1.example", 403), ("plant", 200),
+    ],
+)  # fmt: skip
+def test_an_open_service_is_not_asked_under_a_strangers_name(settings, host, status):
+    known = settings.model_copy(
+        update={"access": "open", "public_url": "https://kizu.plant", "host": "127.0.0.1"}
+    )
+    with served(known) as client:
+        answer = client.get("/v1/recipes", headers={"host": host})
+        assert answer.status_code == status, answer.text
+
+
 def test_the_console_and_its_health_are_open_to_all(closed):
     for address in ("/", "/app.js", "/health/live", "/metrics", "/docs"):
         assert closed.get(address).status_code == 200, address
