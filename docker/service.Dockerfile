@@ -17,6 +17,12 @@ RUN python -m venv /opt/kizu \
     && /opt/kizu/bin/python -c "import onnxruntime"
 
 FROM ${BASE}
+# With glibc's own allocator the service grows by a third of a kilobyte with every request, weeks on
+# end. No version: Debian keeps only its newest.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends libjemalloc2 \
+    && rm -rf /var/lib/apt/lists/*
 # The ids are fixed because volumes outlive images. A new named volume takes over the owner of
 # the directory that it covers, so both directories exist before they are volumes.
 RUN groupadd --gid 10001 kizu \
@@ -25,6 +31,7 @@ RUN groupadd --gid 10001 kizu \
     && install --directory --owner=kizu --group=kizu /data /store
 COPY --from=build /opt/kizu /opt/kizu
 ENV PATH="/opt/kizu/bin:${PATH}" \
+    LD_PRELOAD=libjemalloc.so.2 \
     PYTHONUNBUFFERED=1 \
     KIZU_HOST=0.0.0.0 \
     KIZU_STORE=/store \

@@ -144,7 +144,7 @@ def serve(
 
 def _share_memory() -> None:
     """Let threads take memory from two pools, not from one each: what decoding frees in one is of
-    no use to the others, and a service of many threads grew by a fifth."""
+    no use to the others, and a service of many threads grew by a fifth. jemalloc does not ask."""
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):  # glibc's
         libc.mallopt(_M_ARENA_MAX, 2)

@@ -174,6 +174,14 @@ def _limits() -> Iterator[Finding]:
         "limits", "ok" if enough else "warning",
         f"{files:,} open files" + ("" if enough else f"; allow {LEAST_FILES:,} (ulimit -n)"),
     )  # fmt: skip
+    maps = Path("/proc/self/maps")
+    if maps.exists():
+        tamed = "jemalloc" in maps.read_text()
+        yield Finding(
+            "limits", "ok" if tamed else "warning",
+            "memory by jemalloc" if tamed else "memory by the C library: over weeks a service "
+            "grows; apt-get install libjemalloc2, and set LD_PRELOAD=libjemalloc.so.2",
+        )  # fmt: skip
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     yield Finding("limits", "ok", f"{os.cpu_count()} cores, {memory / 1e9:.1f} GB of memory")
 

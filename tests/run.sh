@@ -6,13 +6,13 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 # A browser for the page, strace to see what is synced to disk, libfaketime for clocks that jump, and
-# what stands beside a deployed service: its proxy, and Prometheus.
+# what stands beside a deployed service: its proxy, Prometheus, and its allocator.
 if ! { [ -x /usr/bin/chromium ] && command -v strace >/dev/null &&
     command -v faketime >/dev/null && command -v caddy >/dev/null &&
     command -v prometheus >/dev/null; } &&
     [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     { apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
-        apt-get install -y -qq chromium strace faketime caddy prometheus >/dev/null; } ||
+        apt-get install -y -qq chromium strace faketime caddy prometheus libjemalloc2 >/dev/null; } ||
         echo "Not all of these can be had here: tests that need them are skipped."
 fi
 [ -x .venv/bin/python ] || "${PYTHON:-python3}" -m venv .venv

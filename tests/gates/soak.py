@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from ctypes.util import find_library
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from sqlalchemy.orm import Session
 from service.store import accounts
 from service.store.database import open_database
 from service.store.tables import Feedback, Inspection
-from tests.gates.gate import Findings
+from tests.gates.gate import CannotRun, Findings
 from tests.gates.mixture import PASSWORD, USER, Client
 from tests.grey_parts import write_version
 
@@ -34,6 +35,7 @@ MEMORY_MB = 20.0
 MORE = 4  # threads or descriptors than ever while it became warm: pools breathe
 WAL_MB = 64.0
 SETTLED_S = 10.0
+_JEMALLOC = find_library("jemalloc")
 _SERVE = "from service.cli import main; main()"
 _HASH = re.compile(r"[0-9a-f]{64}")
 
@@ -49,7 +51,9 @@ class Held:
 
 
 def run(full: bool, progress: Callable[[float], None]) -> Findings:
-    """So many requests by a few clients, who pause for each look at the service."""
+    """So many requests by a few clients, who pause for each look. Raises CannotRun."""
+    if full and not _JEMALLOC:
+        raise CannotRun("needs jemalloc, as in the image: apt-get install libjemalloc2")
     found = Findings(seed=7)
     each = (100_000 if full else 600) // ROUNDS // CLIENTS if full else 15
     rounds = ROUNDS if full else 10
@@ -93,7 +97,8 @@ class Shift:
         named = {f"KIZU_{name}": str(value) for name, value in given.items()}
         self._process = subprocess.Popen(
             [sys.executable, "-c", _SERVE, "serve"], stderr=subprocess.PIPE, text=True,
-            env=os.environ | named | {"TMPDIR": str(self._temporary)},
+            env=os.environ | named | {"TMPDIR": str(self._temporary)}
+            | ({"LD_PRELOAD": _JEMALLOC} if _JEMALLOC else {}),
         )  # fmt: skip
 
     def listening(self) -> int:

@@ -1,7 +1,11 @@
 """What `kizu doctor` sees, and what `kizu support` takes along."""
 
 import json
+import os
+import subprocess
+import sys
 import zipfile
+from ctypes.util import find_library
 from datetime import timedelta
 
 import pytest
@@ -44,6 +48,20 @@ def test_a_bundle_that_was_tampered_with_is_found(settings):
     [(health, text)] = found(settings, "bundles")
     assert health == "wrong"
     assert "differs from the hash" in text
+
+
+def test_a_service_that_would_grow_is_told_how_not_to(settings):
+    library = find_library("jemalloc")
+    said = [text for _, text in found(settings, "limits")]
+    assert any("LD_PRELOAD=libjemalloc.so.2" in text for text in said)
+    if library is None:
+        pytest.skip("needs jemalloc: apt-get install libjemalloc2")
+    program = "from service.doctor import _limits; print([one.text for one in _limits()])"
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=os.environ | {"LD_PRELOAD": library},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "memory by jemalloc" in done.stdout
 
 
 def test_an_empty_store_is_no_reason_to_stop(settings, tmp_path):
