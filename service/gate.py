@@ -54,7 +54,7 @@ class Gate:
         self._database = database
         self._always_closed = access == "closed" or (access == "auto" and not is_loopback(host))
         self._never_closed = access == "open"
-        self._names = {urlsplit(public_url).hostname, socket.getfqdn().lower()}
+        self._names = {urlsplit(public_url).hostname, socket.gethostname().lower()}
         self._lasting = timedelta(hours=session_hours)
         self._somebody = False
         self._keys: dict[str, _Key] = {}

@@ -56,15 +56,12 @@ class Live:
         asks for what was before it misses none in between.
         """
         number = None if after is None else self._number_after(after)
-        if number is None:
-            yield self._reset()
-            number = self._total
         while not self._closed:
             first = self._total - len(self._events)
-            if number < first:
+            if number is None or number < first:
+                number = self._total  # before anybody is told: what comes meanwhile is not missing
                 yield self._reset()
-                number = self._total
-            if number < self._total:
+            elif number < self._total:
                 event = self._events[number - first]
                 number += 1
                 yield event
