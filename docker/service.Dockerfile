@@ -11,10 +11,12 @@ COPY models models
 COPY service service
 COPY training training
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
-# pip only warns of an extra that does not exist; the import makes a mistyped RUNTIME fail here.
-RUN python -m venv /opt/kizu \
-    && /opt/kizu/bin/pip install --no-cache-dir "$(echo /wheels/kizu-*.whl)[${RUNTIME}]" \
-    && /opt/kizu/bin/python -c "import onnxruntime"
+# Without pip: nothing is installed in a plant. pip only warns of an extra that does not exist; the
+# import makes a mistyped RUNTIME fail here.
+RUN python -m venv --without-pip /opt/kizu \
+    && pip --python /opt/kizu/bin/python install --no-cache-dir "$(echo /wheels/kizu-*.whl)[${RUNTIME}]" \
+    && /opt/kizu/bin/python -c "import onnxruntime" \
+    && find /opt/kizu -depth -type d -regex ".*/tests?" -exec rm -r {} +
 
 FROM ${BASE}
 # With glibc's own allocator the service grew by 0.3 kB with every request (the gate of a soak).

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 
-import cv2
 import numpy as np
+from PIL import Image
 
 from models.contract import Contract
 from models.image import Pixels
@@ -33,12 +33,15 @@ class Appearances(Contract):
 
 def appearance(image: Pixels) -> Appearance:
     """Of an image (H, W, 3) at the network's size; images of another size do not compare."""
-    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    laplacian = cv2.Laplacian(grey, cv2.CV_32F)
+    grey = np.asarray(Image.fromarray(image).convert("L"), np.int16)
+    around = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:]
+    laplacian = (around - 4 * grey[1:-1, 1:-1]).astype(np.float32).ravel()
+    # Plane by plane: a maximum along the last axis takes thirty times longer.
+    brightest = np.maximum(np.maximum(image[..., 0], image[..., 1]), image[..., 2])
     return Appearance(
         brightness=float(grey.mean()),
-        focus=float(np.square(laplacian).mean()),
-        saturated=float((image.max(axis=2) >= LIMIT).mean()),
+        focus=float(laplacian @ laplacian) / laplacian.size,
+        saturated=float((brightest >= LIMIT).mean()),
     )
 
 

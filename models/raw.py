@@ -6,8 +6,8 @@ Uncompressed: that costs next to nothing, and from here on a buffer is an image 
 import io
 from typing import Literal, get_args
 
-import cv2
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from models.errors import ImageError
@@ -17,6 +17,7 @@ from models.image import MAX_PIXELS, MIN_SIDE
 PixelFormat = Literal["Mono8", "Mono16", "BGR8", "BayerRG8"]
 PIXEL_FORMATS: tuple[PixelFormat, ...] = get_args(PixelFormat)
 _BYTES: dict[PixelFormat, int] = {"Mono8": 1, "Mono16": 2, "BGR8": 3, "BayerRG8": 1}
+_BAND = 64  # rows at a time, an even number: what lies between then stays in a cache
 
 
 def image_file(
@@ -61,10 +62,41 @@ def image_file(
         case "BGR8":
             pixels = np.ascontiguousarray(values.reshape(height, width, 3)[..., ::-1])
         case "BayerRG8":
-            # OpenCV names a pattern by its second row, from the second column on.
-            mosaic = values.reshape(height, width)
-            pixels = np.asarray(cv2.cvtColor(mosaic, cv2.COLOR_BayerBG2RGB), np.uint8)
+            pixels = _interpolated(values.reshape(height, width))
     return _encode(pixels, "BMP"), "image/bmp"
+
+
+def _interpolated(mosaic: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """RGB of a mosaic with red at (0, 0) and blue at (1, 1)."""
+    height, width = mosaic.shape
+    rgb = np.empty((height, width, 3), np.uint8)
+    for top in range(1, height - 1, _BAND):
+        bottom = min(top + _BAND, height - 1)
+        _interpolate(mosaic[top - 1 : bottom + 1], rgb[top:bottom, 1:-1])
+    rgb[0], rgb[-1] = rgb[1], rgb[-2]
+    rgb[:, 0], rgb[:, -1] = rgb[:, 1], rgb[:, -2]
+    return rgb
+
+
+def _interpolate(mosaic: NDArray[np.uint8], rgb: NDArray[np.uint8]) -> None:
+    """Fill `rgb`, which is of all pixels but the outermost: what a filter held back is the mean of
+    its two or four nearest neighbours, rounded half up."""
+    values = mosaic.astype(np.uint16)
+    beside = values[1:-1, :-2] + values[1:-1, 2:]
+    above = values[:-2, 1:-1] + values[2:, 1:-1]
+    rows = values[:-2] + values[2:]
+    around = (beside + above + 2) >> 2
+    corners = (rows[:, :-2] + rows[:, 2:] + 2) >> 2
+    row, column = (beside + 1) >> 1, (above + 1) >> 1
+    own = mosaic[1:-1, 1:-1]  # which begins with blue
+    for channel, (red, green_by_red, green_by_blue, blue) in enumerate(
+        ((own, row, column, corners), (around, own, own, around), (corners, column, row, own))
+    ):
+        plane = rgb[..., channel]
+        plane[1::2, 1::2] = red[1::2, 1::2]
+        plane[1::2, ::2] = green_by_red[1::2, ::2]
+        plane[::2, 1::2] = green_by_blue[::2, 1::2]
+        plane[::2, ::2] = blue[::2, ::2]
 
 
 def _encode(values: np.ndarray, format: str) -> bytes:

@@ -8,13 +8,12 @@ import re
 from collections.abc import Generator, Iterable, Iterator
 from typing import Any, Literal
 
-import cv2
-import numpy as np
 from sqlalchemy import Engine as Database
 from sqlalchemy.orm import Session
 from zipstream import ZipStream
 
 from models.image import read_mask
+from service.areas import areas
 from service.spreadsheets import harmless
 from service.store import records
 from service.store.blobs import Blobs, pieces
@@ -199,23 +198,15 @@ def _shapes(mask: bytes | None) -> Iterator[dict[str, Any]]:
     """Each connected area as COCO's polygon, box and area, in pixels; holes are not COCO's."""
     if mask is None:
         return
-    marked = read_mask(mask).astype(np.uint8)
-    outlines, _ = cv2.findContours(marked, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    for outline in outlines:
-        x, y, width, height = cv2.boundingRect(outline)
-        inside = np.zeros((height, width), np.uint8)
-        cv2.drawContours(inside, [outline - (x, y)], 0, 1, cv2.FILLED)
-        area = int((inside & marked[y : y + height, x : x + width]).sum())
-        points = outline[:, 0].tolist()
-        # A polygon has three corners, though one of a pixel or two has none: they stay within it.
-        points += [[points[-1][0], points[-1][1] + 0.2 * n] for n in (1, 2)][
-            : max(0, 3 - len(points))
-        ]
+    for area in areas(read_mask(mask)):
+        rows, columns = area.rows, area.columns
         yield {
-            "bbox": [x, y, width, height],
-            "area": area,
-            "segmentation": [[value for point in points for value in point]],
-        }
+            "bbox": [
+                columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start
+            ],
+            "area": int(area.inside.sum()),
+            "segmentation": [area.outline().ravel().tolist()],
+        }  # fmt: skip
 
 
 def _file(row: Inspection) -> str:

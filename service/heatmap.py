@@ -1,9 +1,10 @@
 """Heatmaps as files: kept as 16-bit PNG over their own range, rendered on request."""
 
 import io
+import struct
+import zlib
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -13,6 +14,18 @@ from models.image import Pixels, encode_png
 from service.engine import Floats
 
 STEPS = 65535
+_UP = 2  # PNG's filter of differences from the row above
+
+# From what is hardly suspicious to what is most: lighter with every step, so that whoever sees no
+# hues, and a grey print, tell them apart.
+_RAMP = ((0, (50, 10, 95)), (90, (170, 40, 95)), (180, (245, 125, 20)), (255, (252, 250, 165)))
+_COLOURS = np.stack(
+    [
+        np.interp(np.arange(256), [at for at, _ in _RAMP], [colour[i] for _, colour in _RAMP])
+        for i in range(3)
+    ],
+    axis=1,
+).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -33,15 +46,24 @@ def keep(heatmap: Floats) -> KeptHeatmap:
 
 
 def _encode(levels: NDArray[np.uint16]) -> bytes:
-    """16-bit PNG. Huffman codes alone: as small as with a search for matches, of which smooth
-    heatmaps have none, in a quarter of the time. One filter for all rows: in half of that of a
-    choice for each, and 6 % larger."""
-    choices = [
-        cv2.IMWRITE_PNG_COMPRESSION, 1,
-        cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY,
-        cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_AVG,
-    ]  # fmt: skip
-    return cv2.imencode(".png", levels, choices)[1].tobytes()
+    """16-bit PNG, written here since no library writes it in under twice the time. Huffman codes
+    alone: smooth heatmaps have no matches to search for. Each row as its difference from the one
+    above: a choice for each row makes it 5 % smaller, in three times the time."""
+    height, width = levels.shape
+    rows = levels.astype(">u2").view(np.uint8)
+    filtered = np.empty((height, 1 + rows.shape[1]), np.uint8)
+    filtered[:, 0] = _UP
+    filtered[0, 1:] = rows[0]
+    np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
+    packer = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, 9, zlib.Z_HUFFMAN_ONLY)
+    packed = packer.compress(filtered.data) + packer.flush()
+    header = struct.pack(">2I5B", width, height, 16, 0, 0, 0, 0)  # 16-bit grey
+    chunks = (_chunk(b"IHDR", header), _chunk(b"IDAT", packed), _chunk(b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def _chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
 def restore(kept: KeptHeatmap) -> Floats:
@@ -71,12 +93,11 @@ def overlay(image: Pixels, kept: KeptHeatmap, thresholds: Thresholds) -> bytes:
     JPEG, since a full-size PNG costs twenty times more.
     """
     height, width = image.shape[:2]
-    values = cv2.resize(restore(kept), (width, height), interpolation=cv2.INTER_LINEAR)
+    small = Image.fromarray(restore(kept))
+    values = np.asarray(small.resize((width, height), Image.Resampling.BILINEAR))
     start = 0.5 * thresholds.review
     heat = np.clip((values - start) / max(thresholds.ng * 1.3 - start, 1e-6), 0, 1)
-    colours = cv2.cvtColor(
-        cv2.applyColorMap((heat * 255).astype(np.uint8), cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB
-    )
+    colours = _COLOURS[(heat * 255).astype(np.uint8)]
     share = (0.75 * heat)[..., None]
     mixed = np.rint(image * (1 - share) + colours * share).astype(np.uint8)
     buffer = io.BytesIO()

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import cv2
 import numpy as np
 
 from models.errors import KizuError
 from models.image import encode_png
+from service.areas import filled
 from service.client import Kizu
 from service.schemas import FeedbackRequest
 from service.spreadsheets import restored
@@ -143,8 +143,7 @@ def _draw(mask: np.ndarray, shape: dict[str, Any]) -> None:
             remedy="Export the set with polygons.",
         )
     for polygon in polygons:
-        corners = np.array(polygon, np.float64).reshape(-1, 2)
-        cv2.fillPoly(mask, [np.rint(corners).astype(np.int32)], 255)
+        mask[filled(np.array(polygon, np.float64).reshape(-1, 2), *mask.shape)] = 255
     if not polygons and "bbox" in shape:
         x, y, width, height = (round(value) for value in shape["bbox"])
         mask[max(y, 0) : y + height, max(x, 0) : x + width] = 255

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from service.areas import filled
 from service.review import SAMPLED
 from service.wire import Closed, Name
 
@@ -57,12 +57,11 @@ class RecipeSettings(Closed):
         """Where defects count, of a heatmap (height, width); None is everywhere."""
         if not self.counted and not self.ignored:
             return None
-        drawn = np.full((height, width), 0 if self.counted else 1, np.uint8)
-        for polygons, value in ((self.counted, 1), (self.ignored, 0)):
+        area = np.full((height, width), not self.counted)
+        for polygons, counts in ((self.counted, True), (self.ignored, False)):
             for polygon in polygons:
-                corners = np.array(polygon) * (width, height) - 0.5
-                cv2.fillPoly(drawn, [np.rint(corners).astype(np.int32)], value)
-        return drawn.astype(np.bool_)
+                area[filled(np.array(polygon) * (width, height), height, width)] = counts
+        return area
 
 
 @dataclass(frozen=True)

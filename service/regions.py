@@ -1,9 +1,9 @@
 """Regions of a heatmap that reach a threshold, in the pixels of the image that was sent."""
 
-import cv2
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from service.areas import Area, areas
 from service.engine import Floats
 
 MOST = 32
@@ -21,7 +21,8 @@ class Box(BaseModel):
 
 
 class Region(BaseModel):
-    """A connected area at or above the review threshold. `peak` is a raw heatmap value."""
+    """A connected area at or above the review threshold. `peak` is a raw heatmap value; the
+    corners of `contour` lie between pixels, (0, 0) being the image's top left corner."""
 
     box: Box
     area: int
@@ -39,24 +40,21 @@ def find_regions(heatmap: Floats, threshold: float, *, width: int, height: int) 
 
     At most `MOST` are given; areas are in square pixels of the image.
     """
-    above = (heatmap >= threshold).astype(np.uint8)
-    outlines, _ = cv2.findContours(above, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    found = [
+        (float(heatmap[area.rows, area.columns][area.inside].max()), area)
+        for area in areas(heatmap >= threshold)
+    ]
+    found.sort(key=lambda pair: -pair[0])
     scale = np.array([width / heatmap.shape[1], height / heatmap.shape[0]])
-    regions = [_region(heatmap, above, outline, scale) for outline in outlines]
-    return sorted(regions, key=lambda region: -region.peak)[:MOST]
+    return [_region(peak, area, scale) for peak, area in found[:MOST]]
 
 
-def _region(heatmap: Floats, above: np.ndarray, outline: np.ndarray, scale: np.ndarray) -> Region:
-    x, y, width, height = cv2.boundingRect(outline)
-    inside = np.zeros((height, width), np.uint8)
-    cv2.drawContours(inside, [outline - (x, y)], 0, 1, cv2.FILLED)
-    inside &= above[y : y + height, x : x + width]
-    left, top = np.floor((x, y) * scale).astype(int)
-    right, bottom = np.ceil((x + width, y + height) * scale).astype(int)
-    points = np.floor((outline[:, 0] + 0.5) * scale).astype(int)
+def _region(peak: float, area: Area, scale: np.ndarray) -> Region:
+    left, top = np.floor((area.columns.start, area.rows.start) * scale).astype(int)
+    right, bottom = np.ceil((area.columns.stop, area.rows.stop) * scale).astype(int)
     return Region(
         box=Box(x=left, y=top, width=right - left, height=bottom - top),
-        area=round(float(inside.sum()) * float(scale.prod())),
-        peak=float(heatmap[y : y + height, x : x + width][inside > 0].max()),
-        contour=[(int(px), int(py)) for px, py in points],
+        area=round(float(area.inside.sum()) * float(scale.prod())),
+        peak=peak,
+        contour=[(int(x), int(y)) for x, y in np.rint(area.outline() * scale)],
     )

@@ -135,15 +135,21 @@ def _postgresql(url: str) -> Engine:
     # A server that is gone without a word is noticed within seconds, not within hours.
     noticed = {
         "connect_timeout": 3, "keepalives_idle": 5, "keepalives_interval": 2,
-        "keepalives_count": 2, "tcp_user_timeout": 5000,
+        "keepalives_count": 2, "tcp_user_timeout": 5000, "client_encoding": "utf8",
     }  # fmt: skip
     engine = create_engine(
         url, pool_pre_ping=True, pool_size=8, pool_timeout=5, connect_args=noticed
     )
     with engine.connect() as connection:
+        if (encoding := connection.scalar(text("SHOW server_encoding"))) != "UTF8":
+            connection.invalidate()  # or it would stay open in a pool that nobody owns
+            raise DatabaseError(
+                f"The database keeps texts as {encoding}, which cannot hold all of them.",
+                remedy="Create it with ENCODING 'UTF8' TEMPLATE template0.",
+            )
         for setting in ("fsync", "synchronous_commit"):
             if connection.scalar(text(f"SHOW {setting}")) == "off":
-                connection.invalidate()  # or it would stay open in a pool that nobody owns
+                connection.invalidate()
                 raise DatabaseError(
                     f"PostgreSQL runs with {setting} = off and would lose acknowledged rows.",
                     remedy=f"Set {setting} = on.",
