@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -22,6 +22,7 @@ from models.durable import new_directory, write_file
 from models.errors import BundleError
 from models.image import InputSize, PixelContract
 
+FORMAT_VERSION: Final = 1
 MODEL = "model.onnx"
 MANIFEST = "manifest.json"
 SIGNATURE = "manifest.sig"
@@ -100,7 +101,7 @@ class Effort(Contract):
 class Manifest(Contract):
     """All that is known of a bundle, and the sha256 of each of its other files."""
 
-    format_version: Literal[1] = 1
+    format_version: Literal[1] = FORMAT_VERSION
     recipe: str
     version: int = Field(ge=1)
     created_at: datetime

@@ -2,8 +2,28 @@
 
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
+from typing import Annotated
 
+import typer
+
+from models.bundle import FORMAT_VERSION
+from models.commit import commit
 from models.errors import KizuError
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"kizu {version('kizu')} ({commit()}, bundle format {FORMAT_VERSION})")
+        raise typer.Exit
+
+
+VersionOption = Annotated[
+    bool,
+    typer.Option(
+        "--version", callback=_version, is_eager=True, help="Version, commit, bundle format."
+    ),
+]
 
 
 def run(command: Callable[[], None]) -> None:

@@ -22,7 +22,7 @@ from rich.table import Table
 from sqlalchemy.orm import Session
 
 from models.bundle import list_recipes, list_versions, open_bundle
-from models.command import run
+from models.command import VersionOption, run
 from models.errors import BundleError
 from models.signature import Trust
 from service.accounts_cli import key_app, user_app
@@ -63,6 +63,11 @@ app.add_typer(bundle_app, name="bundle")
 app.add_typer(user_app, name="user")
 app.add_typer(key_app, name="key")
 app.add_typer(audit_app, name="audit")
+
+
+@app.callback()
+def _whole(*, version: VersionOption = False) -> None:
+    """Options before any command."""
 
 
 class _Server(uvicorn.Server):

@@ -9,7 +9,7 @@ import typer
 
 from models.backbone import DEFAULT, EMBEDDED, find_backbone
 from models.bundle import MODEL, SIGNATURE, Bundle, Verdict, open_bundle
-from models.command import run
+from models.command import VersionOption, run
 from models.durable import write_file
 from models.image import PixelContract
 from models.sample import open_snapshot
@@ -38,6 +38,12 @@ app = typer.Typer(
 )  # fmt: skip
 app.add_typer(backbone_app, name="backbone")
 app.command("benchmark")(benchmark_command)
+
+
+@app.callback()
+def _whole(*, version: VersionOption = False) -> None:
+    """Options before any command."""
+
 
 LEAST_SIDE = 32
 

@@ -10,11 +10,12 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, create_engine, event, text
+from sqlalchemy import Dialect, Engine, create_engine, event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from models.errors import KizuError
+from service.store.names import Names
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 Age = Literal["none", "older", "current", "newer"]
@@ -135,11 +136,27 @@ def _postgresql(url: str) -> Engine:
     # A server that is gone without a word is noticed within seconds, not within hours.
     noticed = {
         "connect_timeout": 3, "keepalives_idle": 5, "keepalives_interval": 2,
-        "keepalives_count": 2, "tcp_user_timeout": 5000, "client_encoding": "utf8",
+        "keepalives_count": 2, "tcp_user_timeout": 3000, "client_encoding": "utf8",
     }  # fmt: skip
     engine = create_engine(
         url, pool_pre_ping=True, pool_size=8, pool_timeout=5, connect_args=noticed
     )
+    names = Names()
+
+    @event.listens_for(engine, "do_connect")
+    def locate(dialect: Dialect, _: Any, __: Any, parameters: dict[str, Any]) -> None:
+        host = parameters.get("host")
+        # Neither a socket's folder, nor several hosts, of which libpq takes the first that answers.
+        if host and not host.startswith("/") and "," not in host:
+            try:
+                found = names.addresses(host)
+            except OSError as error:
+                raise dialect.loaded_dbapi.OperationalError(
+                    f"nobody said where the host {host!r} is: {error or 'no answer'}"
+                ) from error
+            # The name stays, for certificates; with each address, as libpq wants it.
+            parameters |= {"host": ",".join([host] * len(found)), "hostaddr": ",".join(found)}
+
     with engine.connect() as connection:
         if (encoding := connection.scalar(text("SHOW server_encoding"))) != "UTF8":
             connection.invalidate()  # or it would stay open in a pool that nobody owns

@@ -1,0 +1,113 @@
+"""Kizu's compose file, brought up by podman-compose as it stands."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+PROJECT = "kizu"
+# All but Grafana, of which there is no stand-in.
+SERVICES = ("proxy", "service", "worker", "postgres", "prometheus")
+PORTS = {"KIZU_PUBLISH_PORT": 18443, "KIZU_PLAIN_PORT": 18000, "GRAFANA_PUBLISH_PORT": 13000}
+HTTPS = f"https://localhost:{PORTS['KIZU_PUBLISH_PORT']}"
+PLAIN = f"http://127.0.0.1:{PORTS['KIZU_PLAIN_PORT']}"
+PATIENCE_S = 60
+
+
+class Stack:
+    """The stack of a copy of `deploy` below `folder`, with secrets and volumes of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self._deploy = folder / "deploy"
+        shutil.copytree(DEPLOY, self._deploy, ignore=shutil.ignore_patterns("secrets", ".env"))
+        subprocess.run(["bash", self._deploy / "secrets.sh"], check=True)
+        settings = {"COMPOSE_PROFILES": "cpu", **PORTS, "KIZU_PUBLIC_URL": HTTPS}
+        lines = [f"{name}={value}\n" for name, value in settings.items()]
+        (self._deploy / ".env").write_text("".join(lines))
+
+    def up(self) -> None:
+        self._compose("up", "--detach", "--no-build", *SERVICES)
+
+    def down(self, *, volumes: bool = False) -> None:
+        self._compose("down", *(["--volumes"] if volumes else []))
+
+    def restart(self, service: str) -> None:
+        podman("restart", name(service))
+
+    def kill(self, service: str) -> None:
+        """As a crash does, of which the engine knows nothing."""
+        before = self.state(service)
+        os.kill(before["Pid"], signal.SIGKILL)
+        wait_for(
+            lambda: self.state(service)["Running"] and self.state(service)["Pid"] != before["Pid"],
+            f"{service} was not started again",
+        )
+
+    def state(self, service: str) -> dict:
+        return json.loads(podman("inspect", name(service)))[0]["State"]
+
+    def execute(self, service: str, *command: str, given: str = "") -> str:
+        return podman("exec", "--interactive", name(service), *command, given=given)
+
+    def read(self, service: str, path: str) -> bytes:
+        return subprocess.run(
+            ["podman", "exec", name(service), "cat", path], capture_output=True, check=True
+        ).stdout
+
+    def _compose(self, *command: str) -> None:
+        compose = [sys.executable, "-m", "podman_compose", "--file", self._deploy / "compose.yaml"]
+        done = subprocess.run(
+            [*compose, "--profile", "cpu", *command], capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            sys.exit(f"podman-compose {command[0]} failed:\n{done.stderr}")
+
+
+def name(service: str) -> str:
+    return f"{PROJECT}_{service}_1"
+
+
+def podman(*command: str, given: str = "") -> str:
+    done = subprocess.run(
+        ["podman", *command], input=given, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        sys.exit(f"podman {' '.join(command)} failed:\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def answers(path: str) -> bool:
+    """Whether the service says 200 to a camera that knows no TLS."""
+    try:
+        with urllib.request.urlopen(PLAIN + path, timeout=2) as answer:
+            return answer.status == 200
+    except OSError:
+        return False
+
+
+def wait_for(holds: Callable[[], bool], otherwise: str, patience_s: float = PATIENCE_S) -> float:
+    """Seconds until it holds. Ends the test where it never does."""
+    started = time.monotonic()
+    while not holds():
+        if time.monotonic() > started + patience_s:
+            sys.exit(f"{otherwise} within {patience_s:g} s.")
+        time.sleep(0.1)
+    return time.monotonic() - started
+
+
+def hold(holds: bool, what: str) -> None:
+    """Say what holds; end the test where it does not."""
+    if not holds:
+        sys.exit(f"It does not hold: {what}.")
+    say(f"holds: {what}")
+
+
+def say(what: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')}  {what}", flush=True)
