@@ -8,6 +8,8 @@ COPY pyproject.toml README.md LICENSE ./
 COPY models models
 COPY service service
 COPY training training
+# What `kizu-train --version` says; there is no git here to ask.
+ARG KIZU_COMMIT=""
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
 
 FROM ${BASE} AS packages
@@ -20,6 +22,15 @@ RUN python -m venv /opt/kizu \
         torch==2.13.0 torchvision==0.28.0
 COPY --from=build /wheels /wheels
 RUN /opt/kizu/bin/pip install --no-cache-dir "$(echo /wheels/kizu-*.whl)[cpu,training,timm]"
+# A timm model to pull now, such as efficientnet_b4, so that the PC needs no network for it.
+ARG BACKBONE=""
+RUN test -z "${BACKBONE}" || /opt/kizu/bin/kizu-train backbone pull "${BACKBONE}" \
+        --backbones "$(/opt/kizu/bin/python -c 'from models.backbone import EMBEDDED; print(EMBEDDED)')"
+# All Python packages that go into the image, as CycloneDX.
+RUN python -m venv /opt/sbom \
+    && /opt/sbom/bin/pip install --no-cache-dir "cyclonedx-bom>=7.0" \
+    && /opt/sbom/bin/cyclonedx-py environment --output-reproducible \
+        --output-file /opt/kizu/sbom.cdx.json /opt/kizu
 
 FROM ${BASE}
 # The service's ids, since both write to the same store and data; a home, since matplotlib and the hub's

@@ -56,6 +56,14 @@ class Stack:
     def execute(self, service: str, *command: str, given: str = "") -> str:
         return podman("exec", "--interactive", name(service), *command, given=given)
 
+    def log(self, service: str) -> str:
+        """Its last lines, whatever became of it."""
+        done = subprocess.run(
+            ["podman", "logs", "--tail", "40", name(service)],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+        )  # fmt: skip
+        return done.stdout
+
     def read(self, service: str, path: str) -> bytes:
         return subprocess.run(
             ["podman", "exec", name(service), "cat", path], capture_output=True, check=True
