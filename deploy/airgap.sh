@@ -11,7 +11,12 @@ cd "$(dirname "$0")"
 
 engine=${KIZU_ENGINE:-docker}
 profile=${COMPOSE_PROFILES:-cpu}
-if [ "$engine" = podman ]; then compose=(podman-compose); else compose=(docker compose); fi
+compose=(docker compose)
+save=(docker save)
+if [ "$engine" = podman ]; then
+    compose=(podman-compose)
+    save=(podman save --multi-image-archive)  # or it would be the first one under several names
+fi
 
 usage() {
     sed -n '2,9s/^# \{0,1\}//p' "$0" >&2
@@ -33,7 +38,7 @@ pack() {
         sed -n 's/^ *image: *//p' | tr -d "\"'" | sort --unique)
     echo "packing $(echo "$images" | wc -w) images"
     # shellcheck disable=SC2086  # several words
-    "$engine" save $images >"$work/kizu/images.tar"
+    "${save[@]}" $images >"$work/kizu/images.tar"
     [ -z "$bundles" ] || tar --create --directory "$bundles" . >"$work/kizu/bundles.tar"
     (cd "$work/kizu" && find . -type f ! -name SHA256SUMS -print0 | sort -z |
         xargs -0 sha256sum >../sums && mv ../sums SHA256SUMS)

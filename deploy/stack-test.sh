@@ -5,8 +5,16 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+# Gigabytes; named, they stay and the next run begins with them.
 work=${KIZU_STACK_DIR:-$(mktemp -d)}
 mkdir -p "$work"
+finish() {
+    if [ -z "${KIZU_STACK_DIR:-}" ]; then
+        podman system reset --force >/dev/null 2>&1 || true
+        rm -rf "$work"
+    fi
+}
+trap finish EXIT
 say() { printf '\n%(%T)T  %s\n' -1 "$*"; }
 
 tools=(aardvark-dns buildah ca-certificates debootstrap iptables netavark podman runc)
@@ -48,6 +56,7 @@ if [ -d "$wheels" ]; then
     options+=(--volume "$wheels:$wheels:ro")
 fi
 
+commit=$(git describe --always --dirty=+ --abbrev=12 --exclude='*' 2>/dev/null || true)
 build() { # TAG FILE [OPTION…]
     local tag=$1 file=$2
     shift 2
@@ -70,9 +79,13 @@ build "$hub/library/postgres:17-bookworm" tests/stack/postgres.Dockerfile
 build "$hub/prom/prometheus:v3.13.2" tests/stack/prometheus.Dockerfile
 build "$hub/library/caddy:2.10-alpine" tests/stack/caddy.Dockerfile
 build localhost/kizu-proxy:local docker/proxy.Dockerfile
-build localhost/kizu:local-cpu docker/service.Dockerfile
-build localhost/kizu-training:local-cpu docker/training.Dockerfile
+build localhost/kizu:local-cpu docker/service.Dockerfile --build-arg KIZU_COMMIT="$commit"
+build localhost/kizu-training:local-cpu docker/training.Dockerfile --build-arg KIZU_COMMIT="$commit"
 podman images --filter reference='localhost/kizu*' --format '{{.Repository}}:{{.Tag}}  {{.Size}}'
+
+podman run --rm --network none localhost/kizu:local-cpu kizu --version
+podman run --rm --network none localhost/kizu:local-cpu cat /opt/kizu/sbom.cdx.json |
+    "$work/venv/bin/python" -c 'import json, sys; print(len(json.load(sys.stdin)["components"]), "packages in its CycloneDX")'
 
 say "Bringing the stack up"
 "$work/venv/bin/python" -m tests.stack

@@ -1,3 +1,4 @@
+#!/usr/bin/env bash
 # Makes the database once, as the image postgres does; then becomes the server.
 set -euo pipefail
 if [ "$1" = postgres ] && [ ! -s "$PGDATA/PG_VERSION" ]; then
