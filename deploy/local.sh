@@ -41,7 +41,7 @@ python=${PYTHON:-python3}
 # Install again only when what is to be installed has changed.
 if ! cmp -s pyproject.toml .venv/local-installed.toml; then
     say "Installing into .venv"
-    .venv/bin/pip install --quiet --disable-pip-version-check --editable '.[cpu,training]'
+    .venv/bin/pip install --quiet --disable-pip-version-check --editable '.[cpu,train]'
     cp pyproject.toml .venv/local-installed.toml
 fi
 

@@ -57,7 +57,7 @@ def find_program() -> Path:
     if found is None:
         raise WorkerError(
             "kizu-train is not installed here, and a worker needs it.",
-            remedy="pip install 'kizu[cpu,training]', or run the worker where it is.",
+            remedy="pip install 'kizu[cpu,train]', or run the worker where it is.",
         )
     if shutil.which("setpriv") is None:
         raise WorkerError(

@@ -57,7 +57,7 @@ def api(serve: Callable[..., httpx.Client]) -> httpx.Client:
 
 @pytest.fixture(scope="module")  # its event loop would be in the way of other tests' own
 def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: [test] extra")
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: [dev] extra")
     if not CHROMIUM.exists():
         pytest.skip(f"needs {CHROMIUM}: apt-get install chromium")
     playwright.expect.set_options(timeout=20_000)  # a busy machine is not a broken page

@@ -132,9 +132,9 @@ def test_extras_and_pins_are_those_of_the_project() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     pins = {pin for rest in values("training", "RUN") for pin in re.findall(r"\S+==\S+", rest)}
-    assert pins == {pin for pin in extras["training"] + extras["timm"] if "==" in pin}
+    assert pins == {pin for pin in extras["train"] + extras["timm"] if "==" in pin}
     (installed,) = re.findall(r"\.whl\)\[([a-z,]+)\]", " ".join(values("training", "RUN")))
-    assert set(installed.split(",")) == {"cpu", "training", "timm"} <= set(extras)
+    assert set(installed.split(",")) == {"cpu", "train", "timm"} <= set(extras)
     assert "RUNTIME=cpu" in values("service", "ARG")
 
 
