@@ -19,6 +19,7 @@ from service.schemas import (
     FeedbackRequest,
     FeedbackResult,
     Health,
+    InspectionFeed,
     InspectionPage,
     InspectionResult,
     InspectionTrail,
@@ -129,6 +130,11 @@ def list_inspections(
         "before": before, "limit": limit,
     }  # fmt: skip
     return Call("GET", "/v1/inspections", InspectionPage, query)
+
+
+def read_feed(*, after: int | None = None, limit: int = 100) -> Call[InspectionFeed]:
+    """The next ones in the order in which they were entered; `after` is the `next` of the last."""
+    return Call("GET", "/v1/feed", InspectionFeed, {"after": after, "limit": limit})
 
 
 def get_part(part_id: str, *, product: str) -> Call[PartResult]:

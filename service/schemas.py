@@ -96,6 +96,13 @@ class InspectionPage(BaseModel):
     next: str | None
 
 
+class InspectionFeed(BaseModel):
+    """Inspections in the order in which they were entered; `next` is asked for after them."""
+
+    items: list[InspectionResult]
+    next: int
+
+
 class Problem(BaseModel):
     """RFC 9457. Its verdict is always `error`: a part without a result is not a good part."""
 

@@ -15,10 +15,10 @@ TAKES: dict[Role | None, str] = {
     "operator": """
         list_inspections get_image get_trail list_feedback get_draft keep_draft remove_draft
         give_feedback give_feedback_short get_mask list_review claim_review release_review
-        follow_events count_shift list_cameras report_drift list_recipes get_recipe list_revisions
-        list_promotions list_bundles get_report list_candidates compare_shadow list_thresholds
-        foresee_thresholds count_scores estimate_training list_trainings get_training
-        get_training_report
+        follow_events read_feed count_shift list_cameras report_drift list_recipes get_recipe
+        list_revisions list_promotions list_bundles get_report list_candidates compare_shadow
+        list_thresholds foresee_thresholds count_scores estimate_training list_trainings
+        get_training get_training_report
     """,
     "engineer": """
         revise_recipe promote nominate set_thresholds ask_training cancel_training retry_training

@@ -87,6 +87,19 @@ def entered_last(session: Session, limit: int) -> list[Inspection]:
     return found[::-1]
 
 
+def entered_after(session: Session, number: int, limit: int) -> list[Inspection]:
+    """The oldest of those that were entered after a number, by that order. Those that have the last
+    one's number are all there, though they may be more than the limit."""
+    order = (Inspection.number, Inspection.id)
+    query = select(Inspection).where(Inspection.number > number).order_by(*order)
+    found = list(session.scalars(query.limit(limit)))
+    if len(found) == limit:
+        last = found[-1]
+        rest = select(Inspection).where(Inspection.number == last.number, Inspection.id > last.id)
+        found += session.scalars(rest.order_by(*order))
+    return found
+
+
 def inspections(
     session: Session, wanted: Wanted, *, before: Inspection | None = None, limit: int = PAGE
 ) -> list[Inspection]:

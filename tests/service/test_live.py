@@ -2,9 +2,10 @@
 
 import json
 import signal
+import sqlite3
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -102,6 +103,32 @@ def test_who_missed_too_much_is_told_so(serve, monkeypatch):
             assert next(told)[:2] == ("inspection", newest)
         with watching(client, after="nobody knows") as told:
             assert next(told)[0] == "reset"
+
+
+def test_the_feed_has_each_inspection_once_in_the_order_of_entry(serve):
+    with serve() as client:
+        inspect(client, 40)
+        now = client.get("/v1/feed").json()
+        assert now["items"] == []
+        ids = [inspect(client, grey)["id"] for grey in (50, 60, 70)]
+        page = client.get("/v1/feed", params={"after": now["next"], "limit": 2}).json()
+        assert [one["id"] for one in page["items"]] == ids[:2]
+        page = client.get("/v1/feed", params={"after": page["next"], "limit": 2}).json()
+        assert [one["id"] for one in page["items"]] == ids[2:]
+        end = client.get("/v1/feed", params={"after": page["next"]}).json()
+        assert end == {"items": [], "next": page["next"]}
+
+
+def test_a_page_of_the_feed_ends_with_no_number_torn_in_two(serve, tmp_path):
+    with serve() as client:
+        ids = [inspect(client, grey)["id"] for grey in (50, 60, 70, 80)]
+    with closing(sqlite3.connect(tmp_path / "data" / "kizu.sqlite3")) as database, database:
+        database.execute("UPDATE inspections SET number = 2 WHERE number = 3")
+    with serve() as client:
+        page = client.get("/v1/feed", params={"after": 0, "limit": 2}).json()
+        assert {one["id"] for one in page["items"]} == set(ids[:3])
+        page = client.get("/v1/feed", params={"after": page["next"]}).json()
+        assert [one["id"] for one in page["items"]] == ids[3:]
 
 
 def test_a_service_that_is_watched_ends_at_once(fitted, good_part, tmp_path):
