@@ -16,7 +16,7 @@ RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
 # Without pip: nothing is installed in a plant. pip only warns of an extra that does not exist; the
 # import makes a mistyped RUNTIME fail here.
 RUN python -m venv --without-pip /opt/kizu \
-    && pip --python /opt/kizu/bin/python install --no-cache-dir "$(echo /wheels/kizu-*.whl)[${RUNTIME}]" \
+    && pip --python /opt/kizu/bin/python install --no-cache-dir "$(echo /wheels/kizu-*.whl)[${RUNTIME},connect]" \
     && /opt/kizu/bin/python -c "import onnxruntime" \
     && find /opt/kizu -depth -type d -regex ".*/tests?" -exec rm -r {} +
 # All Python packages that go into the image, as CycloneDX.

@@ -179,6 +179,25 @@ def worker_command(store: Store = None, data: Data = None, database: DatabaseUrl
     worker.run(stop)
 
 
+@app.command("connect")
+def connect_command(
+    file: Annotated[Path, typer.Argument(help="What to pass on to whom, in TOML.")],
+) -> None:
+    """Pass results on to brokers and webhooks, as a file says; what they miss, they get later."""
+    try:
+        from service.connectors.connect import connect
+        from service.connectors.settings import read_connect_settings
+    except ImportError as error:
+        raise SettingsError(
+            f"{error.name} is not installed here.", remedy="pip install 'kizu[connect]'."
+        ) from error
+    configure_logging()
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    connect(read_connect_settings(file), stop)
+
+
 @app.command("doctor")
 def doctor_command(
     store: Store = None,

@@ -1,0 +1,328 @@
+"""Results that are passed on: to whom, in which order, and what becomes of them meanwhile."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import paho.mqtt.client as paho
+import pytest
+from paho.mqtt.enums import CallbackAPIVersion
+from standardwebhooks.webhooks import Webhook as Verifier
+
+from service.app import create_app
+from service.client import Kizu
+from service.connectors.feeder import Feeder
+from service.connectors.mqtt import Mqtt
+from service.connectors.outbox import Letter, Outbox
+from service.connectors.settings import read_connect_settings
+from service.connectors.webhook import Webhook
+from service.engine import FakeEngine
+from service.settings import Settings, SettingsError
+from tests.grey_parts import image, write_version
+from tests.listening import listening
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+
+class Receiver:
+    """A server that verifies what it is sent; with `status` else than 200 it does not take it."""
+
+    def __init__(self):
+        self.status, self.got, self.refused = 200, [], 0
+        self.news = threading.Condition()
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self):
+                body = self.rfile.read(int(self.headers["content-length"]))
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                sent = Verifier(SECRET).verify(body, headers)
+                with outer.news:
+                    if outer.status == 200:
+                        outer.got.append((self.headers["webhook-id"], sent))
+                    else:
+                        outer.refused += 1
+                    outer.news.notify_all()
+                self.send_response(outer.status)
+                self.send_header("content-length", "0")
+                self.end_headers()
+
+            def log_message(self, *_):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/hook"
+
+    def wait(self, holds):
+        with self.news:
+            assert self.news.wait_for(lambda: holds(self), 20)
+
+
+@pytest.fixture
+def receiver():
+    receiver = Receiver()
+    thread = threading.Thread(target=receiver.server.serve_forever, args=(0.01,))
+    thread.start()
+    yield receiver
+    receiver.server.shutdown()
+    thread.join()
+    receiver.server.server_close()
+
+
+@pytest.fixture
+def kizu(tmp_path):
+    write_version(tmp_path / "store")
+    app = create_app(
+        Settings(store=tmp_path / "store", data=tmp_path / "data"),
+        open_engine=lambda bundle: FakeEngine(),
+    )
+    with listening(app) as (host, port), Kizu(f"http://{host}:{port}") as kizu:
+        yield kizu
+
+
+def inspect(kizu, grey, **given):
+    return kizu.inspect(image(grey), recipe="cap", image_type="image/png", **given).id
+
+
+@contextmanager
+def carrying(outbox, *receivers):
+    stop = threading.Event()
+    threads = [threading.Thread(target=one.run, args=(outbox, stop)) for one in receivers]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        outbox.wake()
+        for thread in threads:
+            thread.join()
+
+
+def test_each_result_is_passed_on_once_signed_and_in_order(kizu, receiver, tmp_path):
+    outbox = Outbox(tmp_path / "outbox")
+    webhook = Webhook("mes", receiver.url, SECRET)
+    feeder = Feeder(kizu, outbox, [webhook])
+    inspect(kizu, 40)  # before anybody asked
+    feeder.look()
+    ids = [inspect(kizu, grey) for grey in (50, 60, 200)]
+    assert feeder.look() == 3
+    assert feeder.look() == 0  # the same numbers are read again
+    with carrying(outbox, webhook):
+        receiver.wait(lambda it: len(it.got) == 3)
+    assert [id for id, _ in receiver.got] == ids
+    assert [sent["data"]["id"] for _, sent in receiver.got] == ids
+    assert receiver.got[2][1]["data"]["verdict"] == "ng"
+    assert outbox.waiting("mes") == 0
+
+
+def test_a_receiver_that_is_away_gets_all_of_it_later(kizu, receiver, tmp_path):
+    outbox = Outbox(tmp_path / "outbox")
+    webhook = Webhook("mes", receiver.url, SECRET)
+    feeder = Feeder(kizu, outbox, [webhook])
+    feeder.look()
+    receiver.status = 503
+    ids = [inspect(kizu, grey) for grey in (50, 60, 70, 80)]
+    with carrying(outbox, webhook):
+        feeder.look()
+        receiver.wait(lambda it: it.refused >= 2)
+    assert outbox.waiting("mes") == 4
+    receiver.status = 200
+    again = Webhook("mes", receiver.url, SECRET)  # another process
+    with carrying(Outbox(tmp_path / "outbox"), again):
+        receiver.wait(lambda it: len(it.got) == 4)
+    assert [id for id, _ in receiver.got] == ids
+
+
+def test_nobody_gets_what_they_did_not_ask_for(kizu, receiver, tmp_path):
+    outbox = Outbox(tmp_path / "outbox")
+    receivers = [
+        Webhook("bad", receiver.url, SECRET, verdicts=["ng", "review"]),
+        Webhook("other", receiver.url, SECRET, recipes=["other"]),
+        Webhook("all", receiver.url, SECRET),
+    ]
+    feeder = Feeder(kizu, outbox, receivers)
+    feeder.look()
+    for grey in (50, 200):
+        inspect(kizu, grey)
+    feeder.look()
+    assert [outbox.waiting(one.name) for one in receivers] == [1, 0, 2]
+    for one in receivers:
+        one.close()
+
+
+def test_what_is_not_taken_in_whole_is_not_taken_in(tmp_path):
+    outbox = Outbox(tmp_path / "outbox")
+    outbox.take_in([Letter("1", "{}", ("mes",))], 1)
+
+    def letters():
+        yield Letter("2", "{}", ("mes",))
+        raise OSError("gone")
+
+    with pytest.raises(OSError, match="gone"):
+        outbox.take_in(letters(), 2)
+    assert (outbox.after, outbox.waiting("mes")) == (1, 1)
+
+
+MOSQUITTO = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin")
+
+
+class Broker:
+    """A real one, and somebody who hears all that is published there."""
+
+    def __init__(self, folder):
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        self._conf = folder / "mosquitto.conf"
+        self._conf.write_text(
+            f"listener {self.port} 127.0.0.1\nallow_anonymous true\npersistence true\n"
+            f"persistence_location {folder}/\n"
+        )
+        self.heard, self.news = [], threading.Condition()
+        self._process = self._listener = None
+
+    def start(self):
+        self._process = subprocess.Popen(
+            [MOSQUITTO, "-c", self._conf], stderr=subprocess.PIPE, text=True
+        )
+        next(line for line in self._process.stderr if "running" in line)
+        self._listener = paho.Client(CallbackAPIVersion.VERSION2, client_id="listener")
+        subscribed = threading.Event()
+        self._listener.on_connect = lambda client, *_: client.subscribe("#", qos=1)
+        self._listener.on_subscribe = lambda *_: subscribed.set()
+        self._listener.on_message = self._hear
+        self._listener.connect("127.0.0.1", self.port)
+        self._listener.loop_start()
+        assert subscribed.wait(10)
+
+    def stop(self):
+        self._listener.disconnect()
+        self._listener.loop_stop()
+        self._process.terminate()
+        self._process.wait()
+        self._process.stderr.close()
+
+    def _hear(self, _, __, message):
+        with self.news:
+            self.heard.append((message.topic, json.loads(message.payload)))
+            self.news.notify_all()
+
+    def results(self):
+        return [(topic, said) for topic, said in self.heard if topic.endswith("/result")]
+
+    def states(self):
+        return [said["state"] for topic, said in self.heard if topic.endswith("/state")]
+
+    def wait(self, holds):
+        with self.news:
+            assert self.news.wait_for(lambda: holds(self), 30), self.heard
+
+
+@pytest.fixture
+def broker(tmp_path):
+    if MOSQUITTO is None:
+        pytest.skip("needs mosquitto: apt-get install mosquitto")
+    folder = tmp_path / "broker"
+    folder.mkdir(mode=0o777)
+    folder.chmod(0o777)  # it becomes another user
+    broker = Broker(folder)
+    broker.start()
+    yield broker
+    broker.stop()
+
+
+def test_a_broker_that_is_away_gets_all_of_it_later_in_order(kizu, broker, tmp_path):
+    outbox = Outbox(tmp_path / "outbox")
+    mqtt = Mqtt("scada", "127.0.0.1", port=broker.port, topic="plant/line1")
+    feeder = Feeder(kizu, outbox, [mqtt])
+    feeder.look()
+    with carrying(outbox, mqtt):
+        ids = [inspect(kizu, 50, camera="top/left")]
+        feeder.look()
+        broker.wait(lambda it: len(it.results()) == 1)
+        broker.stop()
+        ids += [inspect(kizu, grey, camera="top/left") for grey in (60, 70, 200)]
+        feeder.look()
+        broker.start()
+        broker.wait(lambda it: len({said["id"] for _, said in it.results()}) == 4)
+    first_time = dict.fromkeys(said["id"] for _, said in broker.results())
+    assert list(first_time) == ids
+    assert {topic for topic, _ in broker.results()} == {"plant/line1/cap/top_left/result"}
+    assert outbox.waiting("scada") == 0
+
+
+def test_who_reads_the_state_knows_whether_anybody_sends(broker, tmp_path):
+    mqtt = Mqtt("scada", "127.0.0.1", port=broker.port)
+    with carrying(Outbox(tmp_path / "outbox"), mqtt):
+        broker.wait(lambda it: it.states()[-1:] == ["online"])
+        mqtt._client.socket().shutdown(socket.SHUT_RDWR)  # a cable is pulled
+        broker.wait(lambda it: it.states()[-1:] == ["offline"])
+        broker.wait(lambda it: it.states()[-1:] == ["online"])
+    broker.wait(lambda it: it.states()[-1:] == ["offline"])
+
+
+def test_the_command_passes_on_what_its_file_says(kizu, receiver, broker, tmp_path):
+    (tmp_path / "secret").write_text(f"{SECRET}\n")
+    (tmp_path / "connect.toml").write_text(
+        f"""
+        outbox = "{tmp_path}/outbox/box"
+        [service]
+        url = "{kizu._http.base_url}"
+        [[webhook]]
+        name = "mes"
+        url = "{receiver.url}"
+        secret_file = "{tmp_path}/secret"
+        verdicts = ["ng"]
+        [[mqtt]]
+        name = "scada"
+        host = "127.0.0.1"
+        port = {broker.port}
+        """
+    )
+    program = Path(sys.executable).parent / "kizu"
+    process = subprocess.Popen([program, "connect", tmp_path / "connect.toml"])
+    try:
+        broker.wait(lambda it: it.states() == ["online"])
+        box = Outbox(tmp_path / "outbox" / "box")
+        for _ in range(200):
+            if box.after is not None:
+                break
+            box.wait(0.05)
+        ids = [inspect(kizu, grey) for grey in (50, 200)]
+        broker.wait(lambda it: len(it.results()) == 2)
+        receiver.wait(lambda it: len(it.got) == 1)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+    finally:
+        process.kill()
+        process.wait()
+    assert [said["id"] for _, said in broker.results()] == ids
+    assert receiver.got[0][0] == ids[1]
+    broker.wait(lambda it: it.states()[-1] == "offline")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "Nobody is to have results"),
+        ("webhook = 1", "webhook"),
+        ("[[webhook]]\nname='a'\nurl='ftp://x'\nsecret_file='s'", "webhook.0.url"),
+        ("[[webhook]]\nname='a'\nurl='http://x'\nsecret_file='none'", "none cannot be read"),
+        ("[[mqtt]]\nname='a'\nhost='x'\n[[mqtt]]\nname='a'\nhost='y'", "one name"),
+        ("[[mqtt]]\nname='a'\nhost='x'\nportt=1", "portt"),
+        ("[", "cannot be read"),
+    ],
+)
+def test_a_file_that_says_nothing_useful_is_refused(tmp_path, text, says):
+    file = tmp_path / "connect.toml"
+    file.write_text(text)
+    with pytest.raises(SettingsError, match=says):
+        read_connect_settings(file).receivers()
