@@ -1,12 +1,14 @@
 """What `kizu connect` is told, in a TOML file."""
 
+import re
 import tomllib
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from service.connectors.folder import Folder
 from service.connectors.mqtt import Mqtt
 from service.connectors.receiver import Receiver
 from service.connectors.webhook import Webhook, key_of
@@ -89,6 +91,35 @@ class MqttSettings(_ReceiverSettings):
             ) from error
 
 
+class FolderSettings(_Closed):
+    """A folder whose images are to be inspected."""
+
+    name: Name
+    path: Path
+    recipe: str
+    part: re.Pattern[str] | None = Field(
+        None, description="What of a file's name is the part, as (?P<part>…)."
+    )
+    camera: str | None = None
+    settled_s: Annotated[float, Field(gt=0, le=3600)] = 1.0
+
+    @field_validator("part")
+    @classmethod
+    def _names_a_part(cls, part: re.Pattern[str] | None) -> re.Pattern[str] | None:
+        if part is not None and "part" not in part.groupindex:
+            raise ValueError("it has no group (?P<part>…)")
+        return part
+
+    def folder(self) -> Folder:
+        """Raises SettingsError."""
+        if not self.path.is_dir():
+            raise SettingsError(f"There is no folder {self.path}.", remedy="Make it, or mount it.")
+        return Folder(
+            self.name, self.path, self.recipe, part=self.part, camera=self.camera,
+            settled_s=self.settled_s,
+        )  # fmt: skip
+
+
 class ConnectSettings(_Closed):
     """The whole file."""
 
@@ -96,17 +127,22 @@ class ConnectSettings(_Closed):
     service: ServiceSettings = ServiceSettings()
     webhook: tuple[WebhookSettings, ...] = ()
     mqtt: tuple[MqttSettings, ...] = ()
+    folder: tuple[FolderSettings, ...] = ()
 
     def receivers(self) -> list[Receiver]:
         """All that are named. Raises SettingsError."""
         asked: list[_ReceiverSettings] = [*self.webhook, *self.mqtt]
         names = [one.name for one in asked]
-        if len(set(names)) < len(names) or not names:
+        if len(set(names)) < len(names):
             raise SettingsError(
-                "Two receivers have one name." if names else "Nobody is to have results.",
-                remedy="Name each [[webhook]] and [[mqtt]] differently; one at least is needed.",
+                "Two receivers have one name.",
+                remedy="Name each [[webhook]] and [[mqtt]] differently.",
             )
         return [one.receiver() for one in asked]
+
+    def folders(self) -> list[Folder]:
+        """All that are named. Raises SettingsError."""
+        return [one.folder() for one in self.folder]
 
     @property
     def key(self) -> str | None:

@@ -2,12 +2,14 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,7 +21,9 @@ from standardwebhooks.webhooks import Webhook as Verifier
 
 from service.app import create_app
 from service.client import Kizu
+from service.connectors.connect import connect
 from service.connectors.feeder import Feeder
+from service.connectors.folder import Folder
 from service.connectors.mqtt import Mqtt
 from service.connectors.outbox import Letter, Outbox
 from service.connectors.settings import read_connect_settings
@@ -172,6 +176,93 @@ def test_what_is_not_taken_in_whole_is_not_taken_in(tmp_path):
     assert (outbox.after, outbox.waiting("mes")) == (1, 1)
 
 
+@contextmanager
+def watching(folder, kizu):
+    stop = threading.Event()
+    thread = threading.Thread(target=folder.run, args=(kizu, stop))
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def until(holds):
+    for _ in range(400):
+        if holds():
+            return
+        time.sleep(0.05)  # what a station does, too: nobody tells it
+    raise AssertionError("it never held")
+
+
+def said(path):
+    return json.loads(path.with_name(f"{path.name}.json").read_text())
+
+
+def test_images_in_a_folder_are_inspected_and_put_away(kizu, tmp_path):
+    place = tmp_path / "drop"
+    place.mkdir()
+    part = re.compile("(?P<part>[^_]+)_")
+    folder = Folder("station3", place, "cap", part=part, settled_s=0.1)
+    (place / "A7_top.png").write_bytes(image(50))
+    (place / "A8_top.PNG").write_bytes(image(200))
+    (place / "broken.jpg").write_bytes(b"none")
+    (place / "notes.txt").write_text("no image")
+    with watching(folder, kizu):
+        until(lambda: len(list(place.iterdir())) == 3)
+        (place / "A7_top.png").write_bytes(image(60))  # another one of that name
+        until(lambda: len(list((place / "done").glob("*.json"))) == 3)
+    assert (place / "done" / "A7_top.png").read_bytes() == image(50)
+    good = said(place / "done" / "A7_top.png")
+    assert (good["verdict"], good["part_id"], good["camera"]) == ("ok", "A7", "station3")
+    assert said(place / "done" / "A8_top.PNG")["verdict"] == "ng"
+    assert said(place / "failed" / "broken.jpg")["verdict"] == "error"
+    assert (place / "notes.txt").exists()
+    assert len(kizu.list_inspections().items) == 3
+
+
+def test_an_image_that_is_still_written_waits(kizu, tmp_path):
+    place = tmp_path / "drop"
+    place.mkdir()
+    data = image(50)
+    slow = place / "slow.png"
+    with watching(Folder("a", place, "cap", settled_s=0.8), kizu):
+        for end in range(0, len(data), max(1, len(data) // 8)):
+            slow.write_bytes(data[:end])
+            time.sleep(0.2)
+        slow.write_bytes(data)
+        until(lambda: (place / "done" / "slow.png").exists())
+    assert list((place / "failed").iterdir()) == []
+
+
+def test_an_image_that_was_inspected_and_not_put_away_is_not_inspected_again(kizu, tmp_path):
+    place = tmp_path / "drop"
+    place.mkdir()
+    (place / "a.png").write_bytes(image(50))
+    with watching(Folder("a", place, "cap", settled_s=0.1), kizu):
+        until(lambda: (place / "done" / "a.png").exists())
+    first = said(place / "done" / "a.png")
+    (place / "done" / "a.png").replace(place / "a.png")  # as if its power had been cut
+    with watching(Folder("a", place, "cap", settled_s=0.1), kizu):
+        until(lambda: (place / "done" / "a.png").exists())
+    assert said(place / "done" / "a.png")["id"] == first["id"]
+    assert len(kizu.list_inspections().items) == 1
+
+
+def test_images_stay_while_the_service_is_away(tmp_path):
+    place = tmp_path / "drop"
+    place.mkdir()
+    (place / "a.png").write_bytes(image(50))
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    folder = Folder("a", place, "cap", settled_s=0.1)
+    with Kizu(f"http://127.0.0.1:{port}", patience_s=0.1) as nobody, watching(folder, nobody):
+        until(lambda: folder._waiting)
+    assert (place / "a.png").exists()
+    assert list((place / "failed").iterdir()) == []
+
+
 MOSQUITTO = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin")
 
 
@@ -312,7 +403,10 @@ def test_the_command_passes_on_what_its_file_says(kizu, receiver, broker, tmp_pa
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", "Nobody is to have results"),
+        ("", "nothing to connect"),
+        ("[[folder]]\nname='a'\nrecipe='cap'\npath='/none/at/all'", "no folder /none/at/all"),
+        ("[[folder]]\nname='a'\nrecipe='cap'\npath='/'\npart='(.*)'", r"no group \(\?P<part>"),
+        ("[[folder]]\nname='a'\nrecipe='cap'\npath='/'\npart='('", "folder.0.part"),
         ("webhook = 1", "webhook"),
         ("[[webhook]]\nname='a'\nurl='ftp://x'\nsecret_file='s'", "webhook.0.url"),
         ("[[webhook]]\nname='a'\nurl='http://x'\nsecret_file='none'", "none cannot be read"),
@@ -325,4 +419,4 @@ def test_a_file_that_says_nothing_useful_is_refused(tmp_path, text, says):
     file = tmp_path / "connect.toml"
     file.write_text(text)
     with pytest.raises(SettingsError, match=says):
-        read_connect_settings(file).receivers()
+        connect(read_connect_settings(file), threading.Event())
