@@ -98,7 +98,7 @@ class FolderSettings(_Closed):
     path: Path
     recipe: str
     part: re.Pattern[str] | None = Field(
-        None, description="What of a file's name is the part, as (?P<part>…)."
+        None, description="What of a file's name is the part, as its group."
     )
     camera: str | None = None
     settled_s: Annotated[float, Field(gt=0, le=3600)] = 1.0
