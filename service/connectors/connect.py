@@ -1,6 +1,9 @@
 """The process itself: a thread that asks for results, and one for each receiver and each folder."""
 
 import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from service.client import Kizu
 from service.connectors.feeder import Feeder
@@ -19,20 +22,21 @@ def connect(settings: ConnectSettings, stop: threading.Event) -> None:
         )
     outbox = Outbox(settings.outbox)
     with Kizu(settings.service.url, key=settings.key) as kizu:
-        threads = [
-            threading.Thread(target=one.run, args=(kizu, stop), name=f"kizu-from-{one.name}")
-            for one in folders
-        ]
-        threads += [
-            threading.Thread(target=one.run, args=(outbox, stop), name=f"kizu-to-{one.name}")
-            for one in receivers
-        ]
+        tasks: list[Callable[[], None]] = [partial(one.run, kizu, stop) for one in folders]
+        tasks += [partial(one.run, outbox, stop) for one in receivers]
         if receivers:
-            feeder = Feeder(kizu, outbox, receivers)
-            threads.append(threading.Thread(target=feeder.run, args=(stop,), name="kizu-feeder"))
-        for thread in threads:
-            thread.start()
-        stop.wait()
+            tasks.append(partial(Feeder(kizu, outbox, receivers).run, stop))
+        with ThreadPoolExecutor(len(tasks), thread_name_prefix="kizu-connect") as threads:
+            running = [threads.submit(_until_one_ends, task, stop, outbox) for task in tasks]
+        for one in running:
+            one.result()
+
+
+def _until_one_ends(task: Callable[[], None], stop: threading.Event, outbox: Outbox) -> None:
+    """One that fails ends the process, which whatever started it starts again: without it, the
+    others would go on and nobody would know."""
+    try:
+        task()
+    finally:
+        stop.set()
         outbox.wake()
-        for thread in threads:
-            thread.join()

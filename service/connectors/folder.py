@@ -53,10 +53,13 @@ class Folder:
 
     def run(self, kizu: Kizu, stop: threading.Event) -> None:
         """Until told to stop."""
-        for place in ("done", "failed"):
-            make_directory(self._path / place)
         while not stop.wait(LOOK_S):
-            for image in self._settled():
+            try:
+                settled = self._settled()
+            except OSError as error:  # a network's drive can be away
+                self._wait(error)
+                continue
+            for image in settled:
                 if stop.is_set() or not self._inspect(kizu, image):
                     break
 
@@ -115,6 +118,7 @@ class Folder:
 
     def _put_away(self, image: Path, place: str, said: str) -> None:
         target = self._path / place / image.name
+        make_directory(target.parent)
         if target.exists():  # another image of that name
             target = target.with_stem(f"{image.stem}.{time.time_ns()}")
         write_file(target.with_name(f"{target.name}.json"), said.encode())

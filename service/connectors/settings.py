@@ -111,9 +111,7 @@ class FolderSettings(_Closed):
         return part
 
     def folder(self) -> Folder:
-        """Raises SettingsError."""
-        if not self.path.is_dir():
-            raise SettingsError(f"There is no folder {self.path}.", remedy="Make it, or mount it.")
+        """That one; it need not be there yet, as a network's drive after a power cut."""
         return Folder(
             self.name, self.path, self.recipe, part=self.part, camera=self.camera,
             settled_s=self.settled_s,
@@ -141,7 +139,7 @@ class ConnectSettings(_Closed):
         return [one.receiver() for one in asked]
 
     def folders(self) -> list[Folder]:
-        """All that are named. Raises SettingsError."""
+        """All that are named."""
         return [one.folder() for one in self.folder]
 
     @property
