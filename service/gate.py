@@ -63,6 +63,7 @@ class Gate:
         # Whoever is not known must not take what cameras need: each try of a password takes 64 MB
         # and a core, and whoever waits for one would hold a thread.
         self._hashing = CapacityLimiter(1)
+        self._logging_in = 0  # the one whose password is looked at, and those that wait
         self._looking = CapacityLimiter(4)
         self._stop = threading.Event()
         self._look()
@@ -109,9 +110,16 @@ class Gate:
         Forbidden or TooMany."""
         tried = {"name": name, "address": address}
         self._tries.check(tried)
-        if self._hashing.statistics().tasks_waiting >= _WAITING:
+        # Counted here: the limiter does not know yet of those that came in this very moment.
+        if self._logging_in > _WAITING:
             raise TooMany("Too many log in at once.", remedy="Try again in a moment.")
-        return await to_thread.run_sync(self._log_in, name, password, tried, limiter=self._hashing)
+        self._logging_in += 1
+        try:
+            return await to_thread.run_sync(
+                self._log_in, name, password, tried, limiter=self._hashing
+            )
+        finally:
+            self._logging_in -= 1
 
     def _log_in(self, name: str, password: str, tried: dict[str, str]) -> tuple[Identity, str]:
         with Session(self._database) as session, session.begin():

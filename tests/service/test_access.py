@@ -1,5 +1,6 @@
 """Who may come in, and who may do what."""
 
+import asyncio
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -17,7 +18,7 @@ from service.accounts_cli import key_app, user_app
 from service.app import create_app
 from service.client import Kizu, Refused
 from service.engine import FakeEngine
-from service.errors import TooMany
+from service.errors import NotLoggedIn, TooMany
 from service.identity import ROLES
 from service.settings import Settings
 from service.store import accounts
@@ -255,6 +256,30 @@ def test_whoever_tries_passwords_takes_no_thread_of_the_cameras(closed, keys, mo
         finally:
             going_on.set()  # or whoever waits for a password would wait once more, one by one
         assert {one.result().status_code for one in tries} == {401, 429}
+
+
+def test_of_many_who_log_in_in_one_moment_few_wait(database, monkeypatch):
+    """They come before any of them waits, and so before a limit of one at a time knows of them."""
+    all_told = threading.Event()
+    monkeypatch.setattr(accounts, "verified", lambda *_: all_told.wait(10) and None)
+    door = gate.Gate(database, access="closed", host="127.0.0.1", session_hours=1)
+    told, tried = [], []
+
+    async def one(number):
+        try:
+            await door.log_in(f"name {number}", PASSWORD, f"10.0.0.{number}")
+        except TooMany:
+            told.append(number)
+            if len(told) == 51:
+                all_told.set()
+        except NotLoggedIn:
+            tried.append(number)
+
+    async def come():
+        await asyncio.gather(*(one(number) for number in range(60)))
+
+    asyncio.run(come())
+    assert (len(told), len(tried)) == (51, 9)
 
 
 def test_a_camera_does_not_log_in(settings, database, keys):
