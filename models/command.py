@@ -1,4 +1,5 @@
-"""How a command line ends: a person's mistake is one message and 2, never a traceback."""
+"""What all command lines have: `--version`; and how they end: a person's mistake is one message
+and 2, never a traceback."""
 
 import sys
 from collections.abc import Callable

@@ -46,7 +46,7 @@ def keep(heatmap: Floats) -> KeptHeatmap:
 
 
 def _encode(levels: NDArray[np.uint16]) -> bytes:
-    """16-bit PNG, written here since no library writes it in under twice the time. Huffman codes
+    """16-bit PNG, written here since Pillow takes three times as long. Huffman codes
     alone: smooth heatmaps have no matches to search for. Each row as its difference from the one
     above: a choice for each row makes it 5 % smaller, in three times the time."""
     height, width = levels.shape

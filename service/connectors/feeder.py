@@ -16,7 +16,7 @@ LOOK_S = 0.5
 # So many numbers are read again: of those that are entered at once, one with a smaller number can
 # be seen a moment after one with a greater.
 OVERLAP = 100
-# And without anything new, after so many looks.
+# And without anything new, after so many looks; then it may be another database, too.
 _IDLE_LOOKS = 20
 
 
@@ -52,6 +52,11 @@ class Feeder:
             return self._begin()
         if not thorough and not self._kizu.read_feed(after=after, limit=1).items:
             return 0
+        if thorough and (newest := self._kizu.read_feed().next) < after:
+            # Restored from a backup: what is entered now has numbers that were here before.
+            log.warning("the service's numbers begin anew", was=after, now=newest)
+            after = newest
+            self._outbox.take_in([], after)
         total, start = 0, max(0, after - OVERLAP)
         while True:
             page = self._kizu.read_feed(after=start)

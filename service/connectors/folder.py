@@ -1,6 +1,7 @@
 """Images that a station drops into a folder, inspected as if it had asked."""
 
 import hashlib
+import os
 import re
 import threading
 import time
@@ -19,17 +20,21 @@ _TYPES = {
     ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png", ".bmp": "image/bmp",
     ".tif": "image/tiff", ".tiff": "image/tiff", ".webp": "image/webp",
 }  # fmt: skip
+# What another image could be answered otherwise, and the same one, asked for again, would not: too
+# large, of no known type, not readable, or one that breaks the model. A key, a recipe or a service
+# that is not there is not its fault.
+_THE_IMAGE_S_OWN = (413, 415, 422, 500)
 
 
 class Folder:
     """A folder, asked for images again and again: on a network's drive nobody says that there is
     a new one.
 
-    An image that has not changed for `settled_s` is inspected, the oldest first. Then it lies in
+    An image that has not changed for `settled_s` is taken into `inspecting`, so that what comes
+    under its name meanwhile is another one, and inspected, the oldest first. Then it lies in
     `done`, or in `failed` where it can have no result, with what the service said beside it as
-    `<its name>.json`, which is there first; in both of them there is a `verdict`. One that the
-    service could not be asked about stays, and is asked about again: under the same key, so that
-    it is inspected once.
+    `<its name>.json`, which is there first; in both of them there is a `verdict`. Whatever else is
+    wrong, it stays and is asked about again: under the same key, so that it is inspected once.
     """
 
     def __init__(
@@ -55,60 +60,70 @@ class Folder:
         """Until told to stop."""
         while not stop.wait(LOOK_S):
             try:
-                settled = self._settled()
+                images = self._taken()
             except OSError as error:  # a network's drive can be away
                 self._wait(error)
                 continue
-            for image in settled:
+            for image in images:
                 if stop.is_set() or not self._inspect(kizu, image):
                     break
 
+    def _taken(self) -> list[Path]:
+        """Take what has settled; all that was taken, the oldest first."""
+        place = self._path / "inspecting"
+        settled = self._settled()
+        if settled:
+            make_directory(place)
+        for image in settled:
+            if not (place / image.name).exists():  # else one of its name goes first
+                image.replace(place / image.name)
+        taken = _images(place) if place.is_dir() else ()
+        return [image for image, _ in sorted(taken, key=lambda one: (one[1].st_mtime_ns, one[0]))]
+
     def _settled(self) -> list[Path]:
-        """The images that nobody writes to any more, the oldest first."""
+        """The images that nobody writes to any more."""
         now = time.monotonic()
-        known, ready = self._known, []
-        self._known = {}
-        for image, state in self._images():
+        known, self._known = self._known, {}
+        ready = []
+        for image, found in _images(self._path):
+            state = found.st_size, found.st_mtime_ns
             before, since = known.get(image, (None, now))
             self._known[image] = (state, since if state == before else now)
             if state == before and now - since >= self._settled_s:
-                ready.append((state[1], image))
-        return [image for _, image in sorted(ready)]
-
-    def _images(self) -> Iterator[tuple[Path, tuple[int, int]]]:
-        for image in self._path.iterdir():
-            if image.suffix.lower() in _TYPES and not image.name.startswith("."):
-                try:
-                    found = image.stat()
-                except FileNotFoundError:  # its station has taken it back
-                    continue
-                if image.is_file():
-                    yield image, (found.st_size, found.st_mtime_ns)
+                ready.append(image)
+        return ready
 
     def _inspect(self, kizu: Kizu, image: Path) -> bool:
         """Whether it is through; if not, those after it wait, too."""
         try:
-            data = image.read_bytes()
-            key = hashlib.sha256(f"{self.name}/{image.name}/".encode() + data).hexdigest()
-            part = self._part.match(image.stem) if self._part else None
+            before = image.stat()
+            place, said = self._ask(kizu, image, image.read_bytes())
+            now = image.stat()
+            # Where somebody still writes into it, what was inspected is not what lies here.
+            if (now.st_size, now.st_mtime_ns) == (before.st_size, before.st_mtime_ns):
+                self._put_away(image, place, said)
+        except (Refused, NoAnswer, OSError) as error:
+            return self._wait(error)
+        self._waiting = False
+        return True
+
+    def _ask(self, kizu: Kizu, image: Path, data: bytes) -> tuple[str, str]:
+        """Where the image goes, and what the service said. Raises Refused and NoAnswer."""
+        part = self._part.match(image.stem) if self._part else None
+        try:
             result = kizu.inspect(
                 data,
                 recipe=self._recipe,
                 image_type=_TYPES[image.suffix.lower()],
                 part_id=part["part"] if part else None,
                 camera=self._camera,
-                key=key,
+                key=hashlib.sha256(f"{self.name}/{image.name}/".encode() + data).hexdigest(),
             )
         except Refused as error:
-            if error.problem.retryable:
-                return self._wait(error)
-            self._put_away(image, "failed", error.problem.model_dump_json())
-        except (NoAnswer, OSError) as error:
-            return self._wait(error)
-        else:
-            self._put_away(image, "done", result.model_dump_json())
-        self._waiting = False
-        return True
+            if error.problem.status not in _THE_IMAGE_S_OWN:
+                raise
+            return "failed", error.problem.model_dump_json()
+        return "done", result.model_dump_json()
 
     def _wait(self, error: Exception) -> bool:
         if not self._waiting:
@@ -125,3 +140,12 @@ class Folder:
         image.replace(target)
         sync_directory(target.parent)
         sync_directory(self._path)
+
+
+def _images(place: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    for image in place.iterdir():
+        if image.suffix.lower() in _TYPES and not image.name.startswith(".") and image.is_file():
+            try:
+                yield image, image.stat()
+            except FileNotFoundError:  # its station has taken it back
+                continue

@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import paho.mqtt.client as paho
+import structlog
 from paho.mqtt.enums import CallbackAPIVersion
 
 from service.connectors.outbox import Message
 from service.connectors.receiver import NotReceived, Receiver
+
+log = structlog.get_logger()
 
 _PATIENCE_S = 10.0
 _KEEPALIVE_S = 15
@@ -70,9 +73,13 @@ class Mqtt(Receiver):
             self._connected()
 
     def close(self) -> None:
-        if self._client is not None:
-            offline = self._client.publish(*self._state("offline"), qos=1, retain=True)
-            offline.wait_for_publish(_PATIENCE_S)
+        try:
+            with self._given_up_at_an_error():
+                if self._client is not None:
+                    offline = self._client.publish(*self._state("offline"), qos=1, retain=True)
+                    offline.wait_for_publish(_PATIENCE_S)
+        except NotReceived as error:
+            log.warning("the broker tells of the end by itself", error=str(error))
         self._drop()
 
     def _connected(self) -> paho.Client:

@@ -51,6 +51,7 @@ class Outbox:
         self._file = file
         self._lock = threading.Lock()
         self._news = threading.Condition()
+        self._edition = 0
         file.parent.mkdir(parents=True, exist_ok=True)
         with closing(self._connection()) as connection:
             connection.execute("PRAGMA journal_mode=WAL")
@@ -59,7 +60,7 @@ class Outbox:
     @property
     def after(self) -> int | None:
         """Up to where the feed was taken in; None where it never was."""
-        with self._writing() as connection:
+        with self._transaction() as connection:
             row = connection.execute("SELECT after FROM place").fetchone()
         return int(row[0]) if row else None
 
@@ -67,7 +68,7 @@ class Outbox:
         """Keep those that are new, in their order, and where the feed goes on: all of it or
         nothing. How many were new."""
         new = 0
-        with self._writing() as connection:
+        with self._transaction() as connection:
             for letter in letters:
                 taken = connection.execute(
                     "INSERT OR IGNORE INTO taken (id) VALUES (?)", (letter.id,)
@@ -87,8 +88,7 @@ class Outbox:
                 (_REMEMBERED,),
             )
         if new:
-            with self._news:
-                self._news.notify_all()
+            self.wake()
         return new
 
     def oldest(self, receiver: str, most: int) -> list[Message]:
@@ -96,34 +96,40 @@ class Outbox:
         query = (
             "SELECT number, id, content FROM messages WHERE receiver = ? ORDER BY number LIMIT ?"
         )
-        with self._writing() as connection:
+        with self._transaction() as connection:
             return [Message(*row) for row in connection.execute(query, (receiver, most))]
 
     def sent(self, messages: Iterable[Message]) -> None:
         """They have arrived."""
-        with self._writing() as connection:
+        with self._transaction() as connection:
             connection.executemany(
                 "DELETE FROM messages WHERE number = ?", [(one.number,) for one in messages]
             )
 
     def waiting(self, receiver: str) -> int:
         """How many wait for a receiver."""
-        with self._writing() as connection:
+        with self._transaction() as connection:
             query = "SELECT count(*) FROM messages WHERE receiver = ?"
             return int(connection.execute(query, (receiver,)).fetchone()[0])
 
-    def wait(self, seconds: float) -> None:
-        """Until something new is there, or for so long."""
+    @property
+    def edition(self) -> int:
+        """Another one whenever something new is there."""
+        return self._edition
+
+    def wait(self, edition: int, seconds: float) -> None:
+        """Until it is another edition than that, or for so long."""
         with self._news:
-            self._news.wait(seconds)
+            self._news.wait_for(lambda: self._edition != edition, seconds)
 
     def wake(self) -> None:
         """Let nobody wait any longer."""
         with self._news:
+            self._edition += 1
             self._news.notify_all()
 
     @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
         with self._lock, closing(self._connection()) as connection, connection:
             yield connection
 

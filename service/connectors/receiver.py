@@ -57,6 +57,7 @@ class Receiver(ABC):
         wait = _FIRST_WAIT_S
         failing = False
         while not stop.is_set():
+            edition = outbox.edition
             messages = outbox.oldest(self.name, self.at_once)
             try:
                 if messages:
@@ -76,5 +77,5 @@ class Receiver(ABC):
             if messages:
                 outbox.sent(messages)
             else:
-                outbox.wait(_IDLE_S)
+                outbox.wait(edition, _IDLE_S)
         self.close()

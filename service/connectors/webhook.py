@@ -14,6 +14,7 @@ from service.connectors.outbox import Message
 from service.connectors.receiver import NotReceived, Receiver
 
 _TIMEOUT_S = 15.0
+_LEAST_KEY = 24  # bytes, of Standard Webhooks
 
 
 class Webhook(Receiver):
@@ -69,6 +70,9 @@ class Webhook(Receiver):
 def key_of(secret: str) -> bytes:
     """The key in a secret, `whsec_` and its base64. Raises ValueError."""
     try:
-        return base64.b64decode(secret.removeprefix("whsec_"), validate=True)
+        key = base64.b64decode(secret.removeprefix("whsec_"), validate=True)
     except binascii.Error as error:
-        raise ValueError("a secret is whsec_ and the base64 of its key") from error
+        raise ValueError("it is no base64") from error
+    if len(key) < _LEAST_KEY:
+        raise ValueError(f"its key has {len(key)} bytes, and needs {_LEAST_KEY}")
+    return key

@@ -211,9 +211,10 @@ def test_images_in_a_folder_are_inspected_and_put_away(kizu, tmp_path):
     (place / "broken.jpg").write_bytes(b"none")
     (place / "notes.txt").write_text("no image")
     with watching(folder, kizu):
-        until(lambda: len(list(place.iterdir())) == 3)
+        until(lambda: (place / "done" / "A7_top.png").exists())
         (place / "A7_top.png").write_bytes(image(60))  # another one of that name
         until(lambda: len(list((place / "done").glob("*.json"))) == 3)
+        until(lambda: (place / "failed" / "broken.jpg").exists())
     assert (place / "done" / "A7_top.png").read_bytes() == image(50)
     good = said(place / "done" / "A7_top.png")
     assert (good["verdict"], good["part_id"], good["camera"]) == ("ok", "A7", "station3")
@@ -251,6 +252,51 @@ def test_an_image_that_was_inspected_and_not_put_away_is_not_inspected_again(kiz
     assert len(kizu.list_inspections().items) == 1
 
 
+def test_what_comes_under_a_name_meanwhile_is_another_image(kizu, tmp_path, monkeypatch):
+    """A station that writes to one name again and again: no verdict is another image's."""
+    place = tmp_path / "drop"
+    place.mkdir()
+    latest = place / "latest.png"
+    real = Kizu.inspect
+
+    def slow(self, data, **given):
+        if data == image(50):
+            latest.write_bytes(image(200))  # while the good one is inspected
+        return real(self, data, **given)
+
+    monkeypatch.setattr(Kizu, "inspect", slow)
+    latest.write_bytes(image(50))
+    with watching(Folder("a", place, "cap", settled_s=0.1), kizu):
+        until(lambda: len(list((place / "done").glob("*.json"))) == 2)
+        until(lambda: len(list((place / "done").glob("*.png"))) == 2)
+    found = {path.read_bytes(): said(path)["verdict"] for path in (place / "done").glob("*.png")}
+    assert found == {image(50): "ok", image(200): "ng"}
+
+
+def test_images_wait_for_a_recipe_that_is_not_there_yet(kizu, tmp_path):
+    place = tmp_path / "drop"
+    place.mkdir()
+    (place / "a.png").write_bytes(image(50))
+    folder = Folder("a", place, "later", settled_s=0.1)
+    with watching(folder, kizu):
+        until(lambda: folder._waiting)
+    assert [path.name for path in (place / "inspecting").iterdir()] == ["a.png"]
+    assert not (place / "failed").exists()
+
+
+def test_a_service_that_begins_anew_is_followed(kizu, receiver, tmp_path):
+    """Restored from a backup, its numbers are smaller than those that were here."""
+    outbox = Outbox(tmp_path / "outbox")
+    webhook = Webhook("mes", receiver.url, SECRET)
+    outbox.take_in([], 1000)
+    feeder = Feeder(kizu, outbox, [webhook])
+    feeder.look()
+    id = inspect(kizu, 50)
+    feeder.look()
+    assert [one.id for one in outbox.oldest("mes", 9)] == [id]
+    webhook.close()
+
+
 def test_images_stay_while_the_service_is_away(tmp_path):
     place = tmp_path / "drop"
     place.mkdir()
@@ -260,7 +306,7 @@ def test_images_stay_while_the_service_is_away(tmp_path):
     folder = Folder("a", place, "cap", settled_s=0.1)
     with Kizu(f"http://127.0.0.1:{port}", patience_s=0.1) as nobody, watching(folder, nobody):
         until(lambda: folder._waiting)
-    assert [path.name for path in place.iterdir()] == ["a.png"]
+    assert [path.name for path in (place / "inspecting").iterdir()] == ["a.png"]
 
 
 MOSQUITTO = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin")
@@ -360,17 +406,23 @@ def test_who_reads_the_state_knows_whether_anybody_sends(broker, tmp_path):
     broker.wait(lambda it: it.states()[-1:] == ["offline"])
 
 
-def test_the_command_passes_on_what_its_file_says(kizu, receiver, broker, tmp_path):
+def webhook_lines(receiver, tmp_path):
     (tmp_path / "secret").write_text(f"{SECRET}\n")
+    return f"""
+        [[webhook]]
+        name = "mes"
+        url = "{receiver.url}"
+        secret_file = "{tmp_path}/secret"
+    """
+
+
+def test_the_command_passes_on_what_its_file_says(kizu, receiver, broker, tmp_path):
     (tmp_path / "connect.toml").write_text(
         f"""
         outbox = "{tmp_path}/outbox/box"
         [service]
         url = "{kizu._http.base_url}"
-        [[webhook]]
-        name = "mes"
-        url = "{receiver.url}"
-        secret_file = "{tmp_path}/secret"
+        {webhook_lines(receiver, tmp_path)}
         verdicts = ["ng"]
         [[mqtt]]
         name = "scada"
@@ -386,7 +438,7 @@ def test_the_command_passes_on_what_its_file_says(kizu, receiver, broker, tmp_pa
         for _ in range(200):
             if box.after is not None:
                 break
-            box.wait(0.05)
+            box.wait(box.edition, 0.05)
         ids = [inspect(kizu, grey) for grey in (50, 200)]
         broker.wait(lambda it: len(it.results()) == 2)
         receiver.wait(lambda it: len(it.got) == 1)
@@ -404,6 +456,7 @@ def test_the_command_passes_on_what_its_file_says(kizu, receiver, broker, tmp_pa
     ("text", "says"),
     [
         ("", "nothing to connect"),
+        ("[[webhook]]\nname='a'\nurl='http://x'\nsecret_file='/dev/null'", "needs 24"),
         ("[[folder]]\nname='a'\nrecipe='cap'\npath='/'\npart='(.*)'", r"no group \(\?P<part>"),
         ("[[folder]]\nname='a'\nrecipe='cap'\npath='/'\npart='('", "folder.0.part"),
         ("webhook = 1", "webhook"),
@@ -422,16 +475,12 @@ def test_a_file_that_says_nothing_useful_is_refused(tmp_path, text, says):
 
 
 def test_one_that_fails_ends_all_and_says_why(kizu, receiver, tmp_path):
-    (tmp_path / "secret").write_text(SECRET)
     (tmp_path / "connect.toml").write_text(
         f"""
         outbox = "{tmp_path}/box"
         [service]
         url = "{kizu._http.base_url}"
-        [[webhook]]
-        name = "mes"
-        url = "{receiver.url}"
-        secret_file = "{tmp_path}/secret"
+        {webhook_lines(receiver, tmp_path)}
         """
     )
     settings = read_connect_settings(tmp_path / "connect.toml")

@@ -24,7 +24,7 @@ from tests.stack.stack import (
     podman,
     say,
     wait_for,
-)  # fmt: skip
+)
 
 READY_S = 60
 IMAGE_MB = 500
