@@ -54,7 +54,7 @@ def histogram(
     for (name, value), style in zip((lines or {}).items(), ("--", "-"), strict=False):
         axes.axvline(value, color=LINE, linestyle=style, linewidth=1.2, label=f"{name} {value:.1f}")
     axes.set(xlabel="raw score", ylabel="% of group")
-    axes.legend(fontsize=7, frameon=False)
+    _legend(axes)
     return embed(figure)
 
 
@@ -65,7 +65,7 @@ def curves(named: Mapping[str, Curve], x: str, y: str, limit: float = 1.0) -> st
         axes.plot(along, up, color=PALETTE[number % len(PALETTE)], linewidth=1.6, label=name)
     axes.set(xlabel=x, ylabel=y, xlim=(0, limit), ylim=(0, 1.02))
     if len(named) > 1:
-        axes.legend(fontsize=7, frameon=False)
+        _legend(axes, columns=2)
     return embed(figure)
 
 
@@ -79,7 +79,7 @@ def sensitivity(spots: Sensitivity) -> str:
     axes.set_xticks(spots.sides, [f"{side:.0f}" for side in spots.sides])
     axes.minorticks_off()
     axes.set(xlabel="diameter in pixels of the camera's image", ylabel="% found", ylim=(-3, 103))
-    axes.legend(fontsize=7, frameon=False)
+    _legend(axes)
     return embed(figure)
 
 
@@ -93,7 +93,7 @@ def strips(groups: Mapping[str, NDArray[Any]], lines: Mapping[str, float]) -> st
         axes.axvline(value, color=LINE, linestyle=style, linewidth=1.2, label=f"{name} {value:.1f}")
     axes.set_yticks(range(len(groups)), list(groups), fontsize=7)
     axes.set(xlabel="raw score", ylim=(len(groups) - 0.5, -0.5))
-    axes.legend(fontsize=7, frameon=False)
+    _legend(axes)
     return embed(figure)
 
 
@@ -132,6 +132,12 @@ def embed(figure: Figure, dpi: int = 110) -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _legend(axes: Axes, columns: int = 4) -> None:
+    # Over the plot, where it hides no data; looking for the best place within can take seconds.
+    at = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2}
+    axes.legend(fontsize=7, frameon=False, ncols=columns, **at)
 
 
 def _plot(size: tuple[float, float] = (5.2, 2.8)) -> tuple[Figure, Axes]:

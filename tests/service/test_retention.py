@@ -91,7 +91,8 @@ def test_passed_parts_go_by_their_age_and_others_by_theirs(client, database):
     keeper(client, ok_days=30, other_days=30).apply()
     assert kept(client, ok, review, ng, fresh) == [False, False, False, True]
     with Session(database) as session:  # nobody is asked about what nobody can see
-        assert session.scalars(select(ReviewItem)).all() == []
+        asked = {item.inspection_id for item in session.scalars(select(ReviewItem))}
+        assert asked <= {fresh["id"]}  # which may be one of the few passed parts that are drawn
     assert 'kizu_removed_total{reason="age"} 3.0' in client.get("/metrics").text
 
 
