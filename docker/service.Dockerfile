@@ -33,11 +33,11 @@ RUN apt-get update \
     && apt-get install --yes --no-install-recommends libjemalloc2 \
     && rm -rf /var/lib/apt/lists/*
 # The ids are fixed because volumes outlive images. A new named volume takes over the owner of
-# the directory that it covers, so both directories exist before they are volumes.
+# the directory that it covers, so these directories exist before they are volumes.
 RUN groupadd --gid 10001 kizu \
     && useradd --uid 10001 --gid kizu --no-log-init --no-create-home \
         --shell /usr/sbin/nologin kizu \
-    && install --directory --owner=kizu --group=kizu /data /store
+    && install --directory --owner=kizu --group=kizu /data /store /drop
 COPY --from=build /opt/kizu /opt/kizu
 ENV PATH="/opt/kizu/bin:${PATH}" \
     LD_PRELOAD=libjemalloc.so.2 \

@@ -8,7 +8,8 @@ KizuError
 - SnapshotError: a snapshot that is missing, incomplete or tampered with
 - ModelError: an ONNX model that the runtime cannot load
 - DeviceError: a device that was asked for and does not run
-- SettingsError, DatabaseError: see service.settings, service.store.database
+- SettingsError, DatabaseError, OutboxHeld: see service.settings, service.store.database,
+  service.connectors.outbox
 - TrainingError: see training.errors
 - ServiceError: see service.errors
 """

@@ -182,20 +182,32 @@ def worker_command(store: Store = None, data: Data = None, database: DatabaseUrl
 @app.command("connect")
 def connect_command(
     file: Annotated[Path, typer.Argument(help="What to pass on to whom, in TOML.")],
+    forgotten: Annotated[
+        str | None,
+        typer.Option(
+            "--forget",
+            metavar="NAME",
+            help="Throw away what waits for one that the file no longer names, and end.",
+        ),
+    ] = None,
 ) -> None:
     """Pass results on to brokers and webhooks, as a file says; what they miss, they get later."""
     try:
-        from service.connectors.connect import connect
+        from service.connectors.connect import connect, forget
         from service.connectors.settings import read_connect_settings
     except ImportError as error:
         raise SettingsError(
             f"{error.name} is not installed here.", remedy="pip install 'kizu[connect]'."
         ) from error
+    settings = read_connect_settings(file)
+    if forgotten:
+        typer.echo(f"{forget(settings, forgotten)} results for {forgotten} are thrown away.")
+        return
     configure_logging()
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    connect(read_connect_settings(file), stop)
+    connect(settings, stop)
 
 
 @app.command("doctor")

@@ -27,7 +27,7 @@ class Feeder:
         self._kizu = kizu
         self._outbox = outbox
         self._receivers = receivers
-        self._away = False
+        self.away = False  # the service
 
     def run(self, stop: threading.Event) -> None:
         """Until it is told to stop. A service that is away is asked again."""
@@ -36,13 +36,13 @@ class Feeder:
             try:
                 found = self.look(thorough=looks % _IDLE_LOOKS == 0)
             except (NoAnswer, Refused) as error:
-                if not self._away:
+                if not self.away:
                     log.warning("the service cannot be asked", error=str(error))
-                self._away = True
+                self.away = True
                 continue
-            if self._away:
+            if self.away:
                 log.info("the service answers again")
-                self._away = False
+                self.away = False
             looks = 0 if found else looks + 1
 
     def look(self, *, thorough: bool = True) -> int:

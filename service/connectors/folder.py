@@ -55,6 +55,7 @@ class Folder:
         self._settled_s = settled_s
         self._known: dict[Path, tuple[tuple[int, int], float]] = {}
         self._waiting = False
+        self.images = 0  # that were taken and have no result yet
 
     def run(self, kizu: Kizu, stop: threading.Event) -> None:
         """Until told to stop."""
@@ -64,9 +65,12 @@ class Folder:
             except OSError as error:  # a network's drive can be away
                 self._wait(error)
                 continue
-            for image in images:
+            for done, image in enumerate(images):
+                self.images = len(images) - done
                 if stop.is_set() or not self._inspect(kizu, image):
                     break
+            else:
+                self.images = 0
 
     def _taken(self) -> list[Path]:
         """Take what has settled; all that was taken, the oldest first."""

@@ -1,11 +1,15 @@
 """What is to be passed on, on this computer's disk until whoever is to have it has it."""
 
+import fcntl
 import sqlite3
 import threading
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from models.errors import KizuError
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS messages (
@@ -23,6 +27,10 @@ CREATE TABLE IF NOT EXISTS place (one INTEGER PRIMARY KEY CHECK (one = 1), after
 """
 # Far more than can be entered while another one that began before is not yet to be seen.
 _REMEMBERED = 20_000
+
+
+class OutboxHeld(KizuError):
+    """An outbox that another process works with."""
 
 
 @dataclass(frozen=True)
@@ -106,11 +114,30 @@ class Outbox:
                 "DELETE FROM messages WHERE number = ?", [(one.number,) for one in messages]
             )
 
-    def waiting(self, receiver: str) -> int:
-        """How many wait for a receiver."""
+    def waiting(self) -> Counter[str]:
+        """How many wait for each receiver."""
         with self._transaction() as connection:
-            query = "SELECT count(*) FROM messages WHERE receiver = ?"
-            return int(connection.execute(query, (receiver,)).fetchone()[0])
+            query = "SELECT receiver, count(*) FROM messages GROUP BY receiver"
+            return Counter(dict(connection.execute(query).fetchall()))
+
+    def forget(self, receiver: str) -> int:
+        """Throw away what waits for a receiver; how many that were."""
+        with self._transaction() as connection:
+            query = "DELETE FROM messages WHERE receiver = ?"
+            return connection.execute(query, (receiver,)).rowcount
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """By one process at a time: two would send everything twice. Raises OutboxHeld."""
+        with self._file.with_name(f"{self._file.name}.lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise OutboxHeld(
+                    f"Another kizu connect passes on what is in {self._file}.",
+                    remedy="End that one, or name another outbox.",
+                ) from error
+            yield
 
     @property
     def edition(self) -> int:

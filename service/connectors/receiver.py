@@ -29,6 +29,7 @@ class Receiver(ABC):
         self, name: str, *, recipes: Sequence[str] = (), verdicts: Sequence[str] = ()
     ) -> None:
         self.name = name
+        self.received = 0  # since it began
         self._recipes = frozenset(recipes)
         self._verdicts = frozenset(verdicts)
 
@@ -76,6 +77,7 @@ class Receiver(ABC):
             failing, wait = False, _FIRST_WAIT_S
             if messages:
                 outbox.sent(messages)
+                self.received += len(messages)
             else:
                 outbox.wait(edition, _IDLE_S)
         self.close()

@@ -118,11 +118,19 @@ class FolderSettings(_Closed):
         )  # fmt: skip
 
 
+class MetricsSettings(_Closed):
+    """Where Prometheus asks."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 9108
+
+
 class ConnectSettings(_Closed):
     """The whole file."""
 
     outbox: Path = Path("data/outbox.sqlite3")
     service: ServiceSettings = ServiceSettings()
+    metrics: MetricsSettings | None = None
     webhook: tuple[WebhookSettings, ...] = ()
     mqtt: tuple[MqttSettings, ...] = ()
     folder: tuple[FolderSettings, ...] = ()

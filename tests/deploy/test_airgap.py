@@ -51,6 +51,8 @@ def packed(airgap, tmp_path):
     shutil.copytree(DEPLOY, here, ignore=shutil.ignore_patterns("secrets", ".env"))
     (here / "secrets").mkdir()
     (here / "secrets" / "postgres_password").write_text("of another PC")
+    (here / "connect").mkdir()
+    (here / "connect" / "kizu.key").write_text("of another PC")
     (here / ".env").write_text("KIZU_NAME=elsewhere")
     bundle = tmp_path / "store" / "cap" / "1" / "manifest.json"
     bundle.parent.mkdir(parents=True)
@@ -75,6 +77,7 @@ def test_all_images_of_compose_are_packed_and_loaded(airgap, packed, tmp_path):
 
 def test_passwords_and_settings_are_made_there_once(airgap, packed):
     assert not (packed / "secrets").exists()
+    assert not (packed / "connect").exists()
     assert not (packed / ".env").exists()
     assert airgap(packed, "load").returncode == 0
     password = (packed / "secrets" / "postgres_password").read_text()
@@ -83,6 +86,16 @@ def test_passwords_and_settings_are_made_there_once(airgap, packed):
     assert airgap(packed, "load").returncode == 0
     assert (packed / "secrets" / "postgres_password").read_text() == password
     assert "KIZU_NAME=kizu.plant" in (packed / ".env").read_text()
+
+
+def test_more_than_one_profile_is_packed_and_set_there(airgap, packed, tmp_path, monkeypatch):
+    monkeypatch.setenv("COMPOSE_PROFILES", "gpu,connect")
+    assert airgap(packed, "pack", str(tmp_path / "more.tgz")).returncode == 0
+    assert airgap(packed, "load").returncode == 0
+    said = (tmp_path / "log").read_text()
+    assert "--profile gpu --profile connect config" in said
+    assert "kizu:local-gpu tar" in said
+    assert "COMPOSE_PROFILES=gpu,connect\n" in (packed / ".env").read_text()
 
 
 @pytest.mark.parametrize("name", ["images.tar", "bundles.tar", "compose.yaml"])

@@ -7,6 +7,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 import yaml
 from sqlalchemy import make_url
 
+from service.connectors.settings import ConnectSettings
 from service.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -70,7 +72,9 @@ def test_every_referenced_file_exists() -> None:
     files = [DEPLOY / build["context"] / build["dockerfile"] for build in builds]
     mounts = [mount for one in MODEL["services"].values() for mount in one.get("volumes", [])]
     files += [DEPLOY / mount.split(":")[0] for mount in mounts if mount.startswith(".")]
-    assert len(files) == 9
+    # Of who does not pass results on, nothing but an example is there.
+    files.remove(DEPLOY / "./connect")
+    assert len(files) == 10
     assert [file for file in files if not file.exists()] == []
 
 
@@ -94,6 +98,22 @@ def test_the_example_names_every_variable_with_its_default() -> None:
     profile = example.pop("COMPOSE_PROFILES")  # read by docker compose itself
     assert example == DEFAULTS
     assert [profile] == service("service")["profiles"]
+
+
+def test_the_example_of_what_is_passed_on_is_read_and_at_home_in_its_container() -> None:
+    connect, example = service("connect"), DEPLOY / "connect.example.toml"
+    folders = [mount.split(":")[1] for mount in connect["volumes"]]
+    assert Path(connect["command"][-1]).parent == Path(folders[0])
+    for text in (example.read_text(), re.sub(r"(?m)^# (?=\[|\w+ = )", "", example.read_text())):
+        read = ConnectSettings.model_validate(tomllib.loads(text))
+        used = [read.outbox, read.service.key_file, *(one.path for one in read.folder)]
+        used += [one.secret_file for one in read.webhook]
+        assert all(str(path).startswith(tuple(folders)) for path in used)
+        assert (
+            read.service.url
+            == f"http://{service('service')['networks']['inside']['aliases'][0]}:8000"
+        )
+    assert read.webhook and read.folder  # what is shown as a comment, too
 
 
 @pytest.mark.parametrize("name", INSPECTORS)
@@ -144,7 +164,7 @@ def test_nobody_gets_to_the_service_but_by_the_proxy() -> None:
     for name in INSPECTORS:
         assert service(name)["networks"] == {"inside": {"aliases": ["kizu"]}}
     outside = {name for name, one in MODEL["services"].items() if set(one["networks"]) - {"inside"}}
-    assert outside == {"proxy"}
+    assert outside == {"proxy", "connect"}
 
 
 @pytest.mark.parametrize("name", list(MODEL["services"]))

@@ -14,8 +14,14 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 import yaml
+from prometheus_client import CollectorRegistry, generate_latest
 
 from service.app import create_app
+from service.client import Kizu
+from service.connectors.feeder import Feeder
+from service.connectors.metrics import ConnectMetrics
+from service.connectors.outbox import Outbox
+from service.connectors.settings import MetricsSettings
 from service.engine import FakeEngine
 from service.settings import Settings
 from tests.grey_parts import inspect, write_version
@@ -134,8 +140,12 @@ def test_every_alert_is_tested_and_says_what_to_do() -> None:
         assert set(rule["annotations"]) == {"summary", "description"}
 
 
-def test_only_metrics_that_there_are_are_asked_for(service: httpx.Client) -> None:
+def test_only_metrics_that_there_are_are_asked_for(service: httpx.Client, tmp_path: Path) -> None:
     said = service.get("/metrics").text
+    outbox = Outbox(tmp_path / "outbox")
+    registry = CollectorRegistry()
+    registry.register(ConnectMetrics(outbox, Feeder(Kizu("http://kizu"), outbox, [])))
+    said += generate_latest(registry).decode()
     there = set(re.findall(r"^# TYPE (\w+) ", said, re.MULTILINE))
     there |= {f"{name}_{part}" for name in there for part in ("bucket", "count", "sum")}
     asked = [*queries(), *(rule["expr"] for rule in rules())]
@@ -154,9 +164,12 @@ def test_every_panel_shows_what_a_service_did(service: httpx.Client, tmp_path: P
         [version] = ask(prometheus, "kizu_bundle_version")
         assert (version["metric"]["recipe"], version["value"][1]) == ("cap", "1")
         alerts = prometheus.get("/rules").raise_for_status().json()["data"]["groups"][0]["rules"]
-    # A service without a candidate, of few images, tells nothing of these.
+    # A service without a candidate, of few images, of which nothing is passed on, tells nothing of
+    # these.
     assert {re.findall(r"kizu_\w+", query)[0] for query in empty} <= {
         "kizu_shadow_images_total", "kizu_drift_outside_ratio", "kizu_removed_total",
+        "kizu_connect_waiting_results", "kizu_connect_received_total",
+        "kizu_connect_waiting_images",
     }  # fmt: skip
     assert {alert["health"] for alert in alerts} == {"ok"}
     assert len(alerts) == len(rules())
@@ -195,8 +208,9 @@ def test_what_is_provided_is_mounted_where_it_is_looked_for() -> None:
     assert (DEPLOY / mounts[str(home.parent)] / home.name).is_file()
     prometheus = COMPOSE["services"]["prometheus"]
     assert "./prometheus:/etc/prometheus:ro" in prometheus["volumes"]
-    (job,) = yaml.safe_load(CONFIGURATION.read_text())["scrape_configs"]
+    job, connect = yaml.safe_load(CONFIGURATION.read_text())["scrape_configs"]
     (static,) = job["static_configs"]
     aliases = COMPOSE["services"]["service"]["networks"]["inside"]["aliases"]
     assert static["targets"] == [f"{aliases[0]}:{Settings().port}"]
     assert job["metrics_path"] == "/metrics"
+    assert connect["static_configs"][0]["targets"] == [f"connect:{MetricsSettings().port}"]

@@ -1,9 +1,7 @@
 """Results that are passed on: to whom, in which order, and what becomes of them meanwhile."""
 
 import json
-import os
 import re
-import shutil
 import signal
 import socket
 import sqlite3
@@ -12,74 +10,35 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import paho.mqtt.client as paho
+import httpx2 as httpx
 import pytest
-from paho.mqtt.enums import CallbackAPIVersion
-from standardwebhooks.webhooks import Webhook as Verifier
+from structlog.testing import capture_logs
 
 from service.app import create_app
 from service.client import Kizu
-from service.connectors.connect import connect
+from service.connectors.connect import connect, forget
 from service.connectors.feeder import Feeder
 from service.connectors.folder import Folder
+from service.connectors.metrics import ConnectMetrics
 from service.connectors.mqtt import Mqtt
-from service.connectors.outbox import Letter, Outbox
+from service.connectors.outbox import Letter, Outbox, OutboxHeld
 from service.connectors.settings import read_connect_settings
 from service.connectors.webhook import Webhook
 from service.engine import FakeEngine
 from service.settings import Settings, SettingsError
+from tests.broker import MOSQUITTO, Broker
 from tests.grey_parts import image, write_version
 from tests.listening import listening
-
-SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
-
-
-class Receiver:
-    """A server that verifies what it is sent; with `status` else than 200 it does not take it."""
-
-    def __init__(self):
-        self.status, self.got, self.refused = 200, [], 0
-        self.news = threading.Condition()
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self):
-                body = self.rfile.read(int(self.headers["content-length"]))
-                headers = {name.lower(): value for name, value in self.headers.items()}
-                sent = Verifier(SECRET).verify(body, headers)
-                with outer.news:
-                    if outer.status == 200:
-                        outer.got.append((self.headers["webhook-id"], sent))
-                    else:
-                        outer.refused += 1
-                    outer.news.notify_all()
-                self.send_response(outer.status)
-                self.send_header("content-length", "0")
-                self.end_headers()
-
-            def log_message(self, *_):
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/hook"
-
-    def wait(self, holds):
-        with self.news:
-            assert self.news.wait_for(lambda: holds(self), 20)
+from tests.receiver import SECRET, Receiver
 
 
 @pytest.fixture
 def receiver():
     receiver = Receiver()
-    thread = threading.Thread(target=receiver.server.serve_forever, args=(0.01,))
-    thread.start()
     yield receiver
-    receiver.server.shutdown()
-    thread.join()
-    receiver.server.server_close()
+    receiver.stop()
 
 
 @pytest.fixture
@@ -126,7 +85,7 @@ def test_each_result_is_passed_on_once_signed_and_in_order(kizu, receiver, tmp_p
     assert [id for id, _ in receiver.got] == ids
     assert [sent["data"]["id"] for _, sent in receiver.got] == ids
     assert receiver.got[2][1]["data"]["verdict"] == "ng"
-    assert outbox.waiting("mes") == 0
+    assert outbox.waiting()["mes"] == 0
 
 
 def test_a_receiver_that_is_away_gets_all_of_it_later(kizu, receiver, tmp_path):
@@ -139,7 +98,7 @@ def test_a_receiver_that_is_away_gets_all_of_it_later(kizu, receiver, tmp_path):
     with carrying(outbox, webhook):
         feeder.look()
         receiver.wait(lambda it: it.refused >= 2)
-    assert outbox.waiting("mes") == 4
+    assert outbox.waiting()["mes"] == 4
     receiver.status = 200
     again = Webhook("mes", receiver.url, SECRET)  # another process
     with carrying(Outbox(tmp_path / "outbox"), again):
@@ -159,7 +118,7 @@ def test_nobody_gets_what_they_did_not_ask_for(kizu, receiver, tmp_path):
     for grey in (50, 200):
         inspect(kizu, grey)
     feeder.look()
-    assert [outbox.waiting(one.name) for one in receivers] == [1, 0, 2]
+    assert [outbox.waiting()[one.name] for one in receivers] == [1, 0, 2]
     for one in receivers:
         one.close()
 
@@ -174,7 +133,7 @@ def test_what_is_not_taken_in_whole_is_not_taken_in(tmp_path):
 
     with pytest.raises(OSError, match="gone"):
         outbox.take_in(letters(), 2)
-    assert (outbox.after, outbox.waiting("mes")) == (1, 1)
+    assert (outbox.after, outbox.waiting()["mes"]) == (1, 1)
 
 
 @contextmanager
@@ -309,68 +268,11 @@ def test_images_stay_while_the_service_is_away(tmp_path):
     assert [path.name for path in (place / "inspecting").iterdir()] == ["a.png"]
 
 
-MOSQUITTO = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin")
-
-
-class Broker:
-    """A real one, and somebody who hears all that is published there."""
-
-    def __init__(self, folder):
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
-        self._conf = folder / "mosquitto.conf"
-        self._conf.write_text(
-            f"listener {self.port} 127.0.0.1\nallow_anonymous true\npersistence true\n"
-            f"persistence_location {folder}/\n"
-        )
-        self.heard, self.news = [], threading.Condition()
-        self._process = self._listener = None
-
-    def start(self):
-        self._process = subprocess.Popen(
-            [MOSQUITTO, "-c", self._conf], stderr=subprocess.PIPE, text=True
-        )
-        next(line for line in self._process.stderr if "running" in line)
-        self._listener = paho.Client(CallbackAPIVersion.VERSION2, client_id="listener")
-        subscribed = threading.Event()
-        self._listener.on_connect = lambda client, *_: client.subscribe("#", qos=1)
-        self._listener.on_subscribe = lambda *_: subscribed.set()
-        self._listener.on_message = self._hear
-        self._listener.connect("127.0.0.1", self.port)
-        self._listener.loop_start()
-        assert subscribed.wait(10)
-
-    def stop(self):
-        self._listener.disconnect()
-        self._listener.loop_stop()
-        self._process.terminate()
-        self._process.wait()
-        self._process.stderr.close()
-
-    def _hear(self, _, __, message):
-        with self.news:
-            self.heard.append((message.topic, json.loads(message.payload)))
-            self.news.notify_all()
-
-    def results(self):
-        return [(topic, said) for topic, said in self.heard if topic.endswith("/result")]
-
-    def states(self):
-        return [said["state"] for topic, said in self.heard if topic.endswith("/state")]
-
-    def wait(self, holds):
-        with self.news:
-            assert self.news.wait_for(lambda: holds(self), 30), self.heard
-
-
 @pytest.fixture
 def broker(tmp_path):
     if MOSQUITTO is None:
         pytest.skip("needs mosquitto: apt-get install mosquitto")
-    folder = tmp_path / "broker"
-    folder.mkdir(mode=0o777)
-    folder.chmod(0o777)  # it becomes another user
-    broker = Broker(folder)
+    broker = Broker(tmp_path / "broker")
     broker.start()
     yield broker
     broker.stop()
@@ -393,7 +295,7 @@ def test_a_broker_that_is_away_gets_all_of_it_later_in_order(kizu, broker, tmp_p
     first_time = dict.fromkeys(said["id"] for _, said in broker.results())
     assert list(first_time) == ids
     assert {topic for topic, _ in broker.results()} == {"plant/line1/cap/top_left/result"}
-    assert outbox.waiting("scada") == 0
+    assert outbox.waiting()["scada"] == 0
 
 
 def test_who_reads_the_state_knows_whether_anybody_sends(broker, tmp_path):
@@ -474,8 +376,11 @@ def test_a_file_that_says_nothing_useful_is_refused(tmp_path, text, says):
         connect(read_connect_settings(file), threading.Event())
 
 
-def test_one_that_fails_ends_all_and_says_why(kizu, receiver, tmp_path):
-    (tmp_path / "connect.toml").write_text(
+@pytest.fixture
+def file(kizu, receiver, tmp_path):
+    """Of a command that passes on to the receiver."""
+    file = tmp_path / "connect.toml"
+    file.write_text(
         f"""
         outbox = "{tmp_path}/box"
         [service]
@@ -483,12 +388,16 @@ def test_one_that_fails_ends_all_and_says_why(kizu, receiver, tmp_path):
         {webhook_lines(receiver, tmp_path)}
         """
     )
-    settings = read_connect_settings(tmp_path / "connect.toml")
+    return file
+
+
+def test_one_that_fails_ends_all_and_says_why(file, tmp_path):
+    settings = read_connect_settings(file)
 
     def spoil():
         until(lambda: (tmp_path / "box").exists())
-        for file in tmp_path.glob("box*"):
-            file.write_bytes(b"no database" * 1000)
+        for part in tmp_path.glob("box*"):
+            part.write_bytes(b"no database" * 1000)
 
     spoiler = threading.Thread(target=spoil)
     spoiler.start()
@@ -505,3 +414,70 @@ def test_a_drive_that_is_away_is_waited_for(kizu, tmp_path):
         place.mkdir()
         (place / "a.png").write_bytes(image(50))
         until(lambda: (place / "done" / "a.png").exists())
+
+
+def test_what_waits_is_told_to_whoever_measures(kizu, receiver, tmp_path):
+    outbox = Outbox(tmp_path / "outbox")
+    webhook = Webhook("mes", receiver.url, SECRET)
+    folder = Folder("station3", tmp_path, "later", settled_s=0.1)
+    feeder = Feeder(kizu, outbox, [webhook])
+    feeder.look()
+    receiver.status = 503
+    ids = [inspect(kizu, grey) for grey in (50, 60)]
+    feeder.look()
+    (tmp_path / "a.png").write_bytes(image(50))
+    with ConnectMetrics(outbox, feeder, [webhook], [folder]).served("127.0.0.1", 0) as port:
+
+        def asked():
+            said = httpx.get(f"http://127.0.0.1:{port}/metrics").raise_for_status().text
+            return dict(line.rsplit(" ", 1) for line in said.splitlines() if line[0] != "#")
+
+        with watching(folder, kizu):
+            until(lambda: asked()['kizu_connect_waiting_images{folder="station3"}'] == "1.0")
+        found = asked()
+        assert found['kizu_connect_waiting_results{receiver="mes"}'] == "2.0"
+        assert found['kizu_connect_received_total{receiver="mes"}'] == "0.0"
+        assert found["kizu_connect_service_answers"] == "1.0"
+        receiver.status = 200
+        with carrying(outbox, webhook):
+            receiver.wait(lambda it: len(it.got) == len(ids))
+            until(lambda: asked()['kizu_connect_waiting_results{receiver="mes"}'] == "0.0")
+        assert asked()['kizu_connect_received_total{receiver="mes"}'] == "2.0"
+
+
+def test_two_do_not_work_with_one_outbox(file):
+    settings = read_connect_settings(file)
+    with (
+        Outbox(settings.outbox).held(),
+        pytest.raises(OutboxHeld, match="Another kizu connect passes on"),
+    ):
+        connect(settings, threading.Event())
+
+
+def test_what_waits_for_nobody_is_kept_until_somebody_says_so(file):
+    settings = read_connect_settings(file)
+    outbox = Outbox(settings.outbox)
+    outbox.take_in([Letter("1", "{}", ("mes", "old")), Letter("2", "{}", ("old",))], 2)
+    with pytest.raises(SettingsError, match="mes is to have what waits for it"):
+        forget(settings, "mes")
+    ended = threading.Event()
+    ended.set()
+    with capture_logs() as logs:
+        connect(settings, ended)
+    [said] = [one for one in logs if one.get("receiver")]
+    assert (said["receiver"], said["waiting"]) == ("old", 2)
+    assert "kizu connect FILE --forget old" in said["remedy"]
+    program = Path(sys.executable).parent / "kizu"
+    done = subprocess.run(
+        [program, "connect", file, "--forget", "old"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "2 results for old are thrown away.\n"
+    assert outbox.waiting() == {"mes": 1}
+
+
+def test_an_address_that_is_taken_is_said(file):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        file.write_text(f"{file.read_text()}\n[metrics]\nport = {port}")
+        with pytest.raises(SettingsError, match=f"Nobody can be answered at 127.0.0.1:{port}"):
+            connect(read_connect_settings(file), threading.Event())
