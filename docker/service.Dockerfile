@@ -5,6 +5,8 @@ ARG BASE=python:3.11-slim-bookworm
 FROM ${BASE} AS build
 # cpu or gpu, never both: the two wheels of ONNX Runtime write the same module.
 ARG RUNTIME=cpu
+# With ray, as in connect,ray, it is for a cluster.
+ARG EXTRAS=connect
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY models models
@@ -16,7 +18,7 @@ RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
 # Without pip: nothing is installed in a plant. pip only warns of an extra that does not exist; the
 # import makes a mistyped RUNTIME fail here.
 RUN python -m venv --without-pip /opt/kizu \
-    && pip --python /opt/kizu/bin/python install --no-cache-dir "$(echo /wheels/kizu-*.whl)[${RUNTIME},connect]" \
+    && pip --python /opt/kizu/bin/python install --no-cache-dir "$(echo /wheels/kizu-*.whl)[${RUNTIME},${EXTRAS}]" \
     && /opt/kizu/bin/python -c "import onnxruntime" \
     && find /opt/kizu -depth -type d -regex ".*/tests?" -exec rm -r {} +
 # All Python packages that go into the image, as CycloneDX.

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 from anyio import to_thread
@@ -77,18 +78,20 @@ def create_app(
     settings: Settings,
     *,
     open_engine: Callable[[Bundle], Engine] | None = None,
+    limits: tuple[int, int] | None = None,
     give_up: Callable[[], None] = lambda: None,
 ) -> FastAPI:
     """The application; it opens its database, store and device when it starts.
 
-    `open_engine` puts another engine in the place of ONNX Runtime. `give_up` ends the process
+    `open_engine` puts another engine in the place of ONNX Runtime, and `limits` says how many runs
+    of how many images it can do at once, by default one of eight. `give_up` ends the process
     when its device is lost.
     """
     app = FastAPIOffline(  # a plant has no CDN for the pages of /docs
         title="Kizu",
         summary="Visual inspection that learns from good parts.",
         version="1",
-        lifespan=_lifespan(settings, open_engine, give_up),
+        lifespan=_lifespan(settings, partial(_open, settings, open_engine, limits, give_up)),
         telemetry={"tracing": False},
         responses=PROBLEMS,
         redirect_slashes=False,
@@ -127,14 +130,12 @@ def create_app(
 
 
 def _lifespan(
-    settings: Settings,
-    open_engine: Callable[[Bundle], Engine] | None,
-    give_up: Callable[[], None],
+    settings: Settings, opened: Callable[[Live], State]
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[dict[str, State | Patience]]]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, State | Patience]]:
         try:
-            state = await to_thread.run_sync(_open, settings, open_engine, give_up, app.state.live)
+            state = await to_thread.run_sync(opened, app.state.live)
         except Exception as error:
             app.state.startup_error = error  # for whoever started the server to show
             raise
@@ -151,18 +152,20 @@ def _lifespan(
 def _open(
     settings: Settings,
     open_engine: Callable[[Bundle], Engine] | None,
+    limits: tuple[int, int] | None,
     give_up: Callable[[], None],
     live: Live,
 ) -> State:
     settings.data.mkdir(parents=True, exist_ok=True)
     reserve = Reserve(settings.data / "reserve")
     with reserve.lent():
-        return _put_together(settings, open_engine, give_up, live, reserve)
+        return _put_together(settings, open_engine, limits, give_up, live, reserve)
 
 
 def _put_together(
     settings: Settings,
     open_engine: Callable[[Bundle], Engine] | None,
+    limits: tuple[int, int] | None,
     give_up: Callable[[], None],
     live: Live,
     reserve: Reserve,
@@ -173,7 +176,8 @@ def _put_together(
     metrics = Metrics()
     device = OnnxDevice(settings, under_way=lambda: pace.under_way)
     # Of another engine nothing is known: it runs one batch at a time.
-    lanes, max_batch = (1, settings.max_batch or 8) if open_engine else device.limits
+    unknown = (1, settings.max_batch or 8) if open_engine else device.limits
+    lanes, max_batch = limits or unknown
     pace = Pace(lanes * max_batch)
     registry = Registry(
         settings.store, database, open_engine or device.open,
@@ -186,8 +190,8 @@ def _put_together(
     registry.start(settings.scan_seconds, candidates.scan)
     batcher = image_batcher(settings, metrics, lanes=lanes, max_batch=max_batch)
     watchdog = Watchdog(
-        registry, batcher, every_s=settings.canary_seconds, hang_s=settings.hang_seconds,
-        precision=settings.precision, give_up=give_up,
+        lambda: registry.loaded, batcher, every_s=settings.canary_seconds,
+        hang_s=settings.hang_seconds, precision=settings.precision, give_up=give_up,
     )  # fmt: skip
     watchdog.start()
     newest = _newest(database)

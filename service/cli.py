@@ -1,4 +1,4 @@
-"""`kizu`: serve, worker, bundle, user, key, snapshot, import, backup, restore."""
+"""`kizu`: serve, worker, bundle, user, key, snapshot, import, backup, restore, rescore."""
 
 import ctypes
 import gc
@@ -36,6 +36,7 @@ from service.imports import ImportFormat, read_labelled, send
 from service.logs import configure_logging
 from service.onnx_engine import OnnxDevice
 from service.registry import Registry
+from service.rescoring.command import rescore_command
 from service.settings import Settings, SettingsError
 from service.store.audit import acts, verify
 from service.store.blobs import Blobs
@@ -390,6 +391,9 @@ def restore_command(
             engine, Blobs(settings.data / "blobs"), settings.store, file, status.update
         )
     typer.echo(recipe)
+
+
+app.command("rescore")(rescore_command)
 
 
 def _describe(path: Path) -> tuple[str, str, str, str]:

@@ -103,6 +103,11 @@ class Registry:
         return dict(self._champions)
 
     @property
+    def loaded(self) -> list[Loaded]:
+        """The models that are loaded."""
+        return [one.loaded for one in self._champions.values() if one.loaded]
+
+    @property
     def manifests(self) -> dict[str, Manifest]:
         """What is known of the bundle that decides, by recipe."""
         return {recipe: one.bundle.manifest for recipe, one in self._champions.items()}
@@ -110,7 +115,7 @@ class Registry:
     @property
     def loaded_bytes(self) -> int:
         """Size of the files of the models that are loaded."""
-        return sum(one.loaded.size for one in self._champions.values() if one.loaded)
+        return sum(one.size for one in self.loaded)
 
     @property
     def problems(self) -> list[str]:

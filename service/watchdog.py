@@ -8,7 +8,7 @@ answered but errors, until another process takes over.
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import TimeoutError as NotYet
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ import structlog
 
 from models.session import Precision
 from service.errors import NotReady
-from service.registry import Loaded, Registry
+from service.registry import Loaded
 from service.scoring import ImageBatcher, Scored
 
 log = structlog.get_logger()
@@ -26,11 +26,12 @@ _TICK_S = 1.0
 
 
 class Watchdog:
-    """Watches one device. `give_up` is called once, on a thread of its own, when it is lost."""
+    """Watches one device by the models that are `watched`. `give_up` is called once, on a thread of
+    its own, when it is lost."""
 
     def __init__(
         self,
-        registry: Registry,
+        watched: Callable[[], Iterable[Loaded]],
         batcher: ImageBatcher,
         *,
         every_s: float,
@@ -38,7 +39,7 @@ class Watchdog:
         precision: Precision,
         give_up: Callable[[], None],
     ) -> None:
-        self._registry = registry
+        self._watched = watched
         self._batcher = batcher
         self._every_s = every_s
         self._hang_s = hang_s
@@ -99,11 +100,12 @@ class Watchdog:
         return f"A run has not ended after {took:.0f} s." if took > self._hang_s else None
 
     def _look(self) -> str | None:
-        """What is wrong with what any loaded champion's golden images give now."""
-        for recipe, champion in self._registry.champions.items():
-            problem = self._look_at(champion.loaded) if champion.loaded else None
+        """What is wrong with what any model's golden images give now."""
+        for loaded in self._watched():
+            problem = self._look_at(loaded)
             if problem:
-                return f"{recipe}, version {champion.bundle.manifest.version}: {problem}"
+                manifest = loaded.bundle.manifest
+                return f"{manifest.recipe}, version {manifest.version}: {problem}"
         return None
 
     def _look_at(self, loaded: Loaded) -> str | None:

@@ -1,0 +1,127 @@
+"""Three nodes of a Ray cluster on this machine, and the service on them.
+
+    python -m tests.nodes STORE DATA
+
+says on which port it answers, and kills a node with an engine for each line that it is given. In a
+process of its own: Ray reads its flags when it is imported, and warns of much that is its own.
+"""
+
+import json
+import os
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.benchmarks.sleeping import sleeping
+from tests.benchmarks.subject import free_port
+
+BATCH = 8
+READY_S = 120
+# What deploy/ray says to set on every node.
+FLAGS = {
+    "RAY_SERVE_ENABLE_HA_PROXY": "1",
+    "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+    "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "1",
+}
+
+
+class Nodes:
+    """A head, on which the front runs, and two nodes with room for one engine each."""
+
+    def __init__(self, store: Path, data: Path) -> None:
+        os.environ |= FLAGS | {
+            "KIZU_STORE": str(store), "KIZU_DATA": str(data), "KIZU_ACCESS": "open",
+            "RAY_USAGE_STATS_ENABLED": "0",
+        }  # fmt: skip
+        from ray.cluster_utils import Cluster
+
+        self.port = free_port()
+        self._cluster = Cluster(
+            initialize_head=True,
+            connect=True,
+            head_node_args={"num_cpus": 4, "resources": {"front": 1}, "include_dashboard": False},
+        )
+        self._workers = [self._add() for _ in range(2)]
+        from ray import serve
+
+        http = {"host": "127.0.0.1", "port": self.port}
+        serve.start(proxy_location="HeadOnly", http_options=http)
+
+    @contextmanager
+    def serving(self, engines: int, *, sleep: bool, own: str | None = None) -> Iterator[None]:
+        """A front and so many engines, which sleep or run ONNX, and one of a recipe's `own`."""
+        from ray import serve
+
+        from service.cluster.application import build
+
+        pools: list[dict[str, Any]] = [
+            {
+                "name": "engines", "min_replicas": engines, "max_replicas": engines,
+                "actor": {"resources": {"engine": 1}, "num_cpus": 0},
+            }
+        ]  # fmt: skip
+        if own:
+            pools.append({"name": "own", "recipes": [own], "actor": {"num_cpus": 0}})
+        arguments = {"front": {"resources": {"front": 1}}, "pools": pools}
+        engine: dict[str, Any] = {"open_engine": sleeping, "limits": (1, BATCH)} if sleep else {}
+        serve.run(build(arguments, **engine), name="kizu", route_prefix="/")
+        _wait(self.port)
+        try:
+            yield
+        finally:
+            serve.delete("kizu")
+
+    def kill_one(self) -> None:
+        """All processes of a node that runs an engine."""
+        self._cluster.remove_node(self._workers.pop(0), allow_graceful=False)
+
+    def replace(self) -> None:
+        """Another one in its place."""
+        self._workers.append(self._add())
+
+    def close(self) -> None:
+        """End them all."""
+        import ray
+        from ray import serve
+
+        serve.shutdown()
+        ray.shutdown()
+        self._cluster.shutdown()
+
+    def _add(self) -> Any:
+        return self._cluster.add_node(num_cpus=1, resources={"engine": 1})
+
+
+def _wait(port: int) -> None:
+    until = time.monotonic() + READY_S
+    while True:
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/health/ready", timeout=5).close()
+        except OSError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.2)  # nobody tells
+        else:
+            return
+
+
+def main() -> None:
+    """Serve until the standard input ends."""
+    store, data = map(Path, sys.argv[1:])
+    nodes = Nodes(store, data)
+    try:
+        with nodes.serving(2, sleep=True, own="box"):
+            print(json.dumps({"port": nodes.port}), flush=True)
+            for _ in sys.stdin:
+                nodes.kill_one()
+                print(json.dumps({"killed": True}), flush=True)
+    finally:
+        nodes.close()
+
+
+if __name__ == "__main__":
+    main()

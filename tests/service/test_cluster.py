@@ -1,0 +1,85 @@
+"""The service on Ray: the same answers, by engines elsewhere, which may go."""
+
+import json
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx2 as httpx
+import pytest
+
+from service.cluster.pools import Pools
+from service.settings import SettingsError
+from tests.grey_parts import PNG, image, write_version
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory):
+    """A front and two engines on two nodes; `box` has an engine of its own."""
+    pytest.importorskip("ray")
+    folder = tmp_path_factory.mktemp("cluster")
+    for recipe in ("cap", "box"):
+        write_version(folder / "store", recipe=recipe)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.nodes", folder / "store", folder / "data"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    yield process
+    process.stdin.close()
+    process.wait(60)
+    process.stdout.close()
+
+
+def said(process, what):
+    """Ray writes there, too."""
+    for line in process.stdout:
+        if line.startswith(f'{{"{what}"'):
+            return json.loads(line)[what]
+    raise AssertionError("it ended")
+
+
+@pytest.fixture(scope="module")
+def client(nodes):
+    with httpx.Client(base_url=f"http://127.0.0.1:{said(nodes, 'port')}", timeout=60) as client:
+        yield client
+
+
+def ask(client, grey, recipe="cap"):
+    return client.post("/v1/inspect", content=image(grey), params={"recipe": recipe}, headers=PNG)
+
+
+def test_the_answers_are_those_of_one_computer(client):
+    assert client.get("/health/ready").status_code == 200
+    for grey, verdict in ((50, "ok"), (120, "review"), (200, "ng")):
+        for recipe in ("cap", "box"):
+            answer = ask(client, grey, recipe).raise_for_status().json()
+            assert (answer["verdict"], answer["score"]) == (verdict, grey)
+    assert client.get(answer["heatmap"]).status_code == 200
+    assert ask(client, 50, "none").status_code == 404
+
+
+def test_a_node_that_goes_takes_no_image_with_it(client, nodes):
+    statuses = []
+
+    def camera():
+        while not gone.is_set() or len(statuses) < 200:
+            statuses.append(ask(client, 50).status_code)
+
+    gone = threading.Event()
+    with ThreadPoolExecutor(4) as cameras:
+        running = [cameras.submit(camera) for _ in range(4)]
+        nodes.stdin.write("kill\n")
+        nodes.stdin.flush()
+        assert said(nodes, "killed")
+        gone.set()
+    for one in running:
+        one.result()
+    assert set(statuses) == {200}
+
+
+def test_pools_that_leave_a_recipe_nowhere_are_refused():
+    with pytest.raises(SettingsError, match="Exactly one pool"):
+        Pools.model_validate({"pools": [{"name": "a", "recipes": ["cap"]}]}).check()
+    with pytest.raises(SettingsError, match="one name"):
+        Pools.model_validate({"pools": [{"name": "a"}, {"name": "a"}]}).check()
