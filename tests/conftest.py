@@ -13,10 +13,13 @@ from starlette.testclient import TestClient
 from models.backbone import DEFAULT, EMBEDDED, Backbone, open_backbone
 from models.bundle import Bundle, open_bundle
 from service.app import create_app
+from service.client import Kizu
 from service.engine import Engine
 from service.logs import configure_logging
 from service.settings import Settings
 from tests.gates.gate import CannotRun
+from tests.grey_line import grey_line
+from tests.grey_parts import write_version
 from tests.small_disk import SmallDisk, small_disk
 from training.data import Dataset, read_mvtec
 from training.demo_data import write_demo
@@ -141,6 +144,14 @@ def make_client(store: Path, database_url: str, tmp_path: Path) -> Iterator[Make
 def client(make_client: MakeClient) -> TestClient:
     """A running service with the trained bundle."""
     return make_client()
+
+
+@pytest.fixture
+def kizu(tmp_path: Path) -> Iterator[Kizu]:
+    """Who asks a service that inspects grey parts."""
+    write_version(tmp_path / "store")
+    with grey_line(tmp_path) as kizu:
+        yield kizu
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,6 @@ import httpx2 as httpx
 import pytest
 from structlog.testing import capture_logs
 
-from service.app import create_app
 from service.client import Kizu
 from service.connectors.connect import connect, forget
 from service.connectors.feeder import Feeder
@@ -26,12 +25,12 @@ from service.connectors.mqtt import Mqtt
 from service.connectors.outbox import Letter, Outbox, OutboxHeld
 from service.connectors.settings import read_connect_settings
 from service.connectors.webhook import Webhook
-from service.engine import FakeEngine
-from service.settings import Settings, SettingsError
+from service.settings import SettingsError
 from tests.broker import MOSQUITTO, Broker
-from tests.grey_parts import image, write_version
-from tests.listening import listening
+from tests.grey_line import carrying, inspect
+from tests.grey_parts import image
 from tests.receiver import SECRET, Receiver
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -39,36 +38,6 @@ def receiver():
     receiver = Receiver()
     yield receiver
     receiver.stop()
-
-
-@pytest.fixture
-def kizu(tmp_path):
-    write_version(tmp_path / "store")
-    app = create_app(
-        Settings(store=tmp_path / "store", data=tmp_path / "data"),
-        open_engine=lambda bundle: FakeEngine(),
-    )
-    with listening(app) as (host, port), Kizu(f"http://{host}:{port}") as kizu:
-        yield kizu
-
-
-def inspect(kizu, grey, **given):
-    return kizu.inspect(image(grey), recipe="cap", image_type="image/png", **given).id
-
-
-@contextmanager
-def carrying(outbox, *receivers):
-    stop = threading.Event()
-    threads = [threading.Thread(target=one.run, args=(outbox, stop)) for one in receivers]
-    for thread in threads:
-        thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        outbox.wake()
-        for thread in threads:
-            thread.join()
 
 
 def test_each_result_is_passed_on_once_signed_and_in_order(kizu, receiver, tmp_path):
@@ -146,14 +115,6 @@ def watching(folder, kizu):
     finally:
         stop.set()
         thread.join()
-
-
-def until(holds):
-    for _ in range(400):
-        if holds():
-            return
-        time.sleep(0.05)  # what a station does, too: nobody tells it
-    raise AssertionError("it never held")
 
 
 def said(path):
