@@ -5,9 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, Literal, TypeVar
+from urllib.parse import quote
 
 from pydantic import BaseModel, TypeAdapter
 
+from models.raw import PixelFormat
 from service.schemas import (
     BundleStatus,
     CancelRequest,
@@ -54,6 +56,7 @@ class Call(Generic[T]):
     content: bytes | None = None
     content_type: str | None = None
     key: str | None = None
+    answered_by: tuple[int, ...] = ()  # statuses that come with an answer, besides 2xx
 
     @property
     def repeatable(self) -> bool:
@@ -81,7 +84,11 @@ def inspect(
     image: bytes,
     *,
     recipe: str | None = None,
+    number: int | None = None,
     image_type: str = "image/jpeg",
+    width: int | None = None,
+    height: int | None = None,
+    pixel_format: PixelFormat | None = None,
     part_id: str | None = None,
     lot: str | None = None,
     camera: str | None = None,
@@ -89,9 +96,11 @@ def inspect(
     deadline_ms: int | None = None,
     key: str | None = None,
 ) -> Call[InspectionResult]:
-    """Inspect one image file; `image_type` is one of those that the service takes."""
+    """Inspect one image, by a recipe's name or its number; `image_type` is one of those that the
+    service takes. A camera's buffer is `application/octet-stream`, with its sides and format."""
     query: dict[str, Scalar] = {
-        "recipe": recipe, "part_id": part_id, "lot": lot, "camera": camera,
+        "recipe": recipe, "number": number, "width": width, "height": height,
+        "pixel_format": pixel_format, "part_id": part_id, "lot": lot, "camera": camera,
         "simulated": simulated or None, "deadline_ms": deadline_ms,
     }  # fmt: skip
     return Call(
@@ -101,7 +110,7 @@ def inspect(
 
 def get_inspection(id: str) -> Call[InspectionResult]:
     """One inspection with the label that counts."""
-    return Call("GET", f"/v1/inspections/{id}", InspectionResult)
+    return Call("GET", f"/v1/inspections/{quote(id, safe='')}", InspectionResult)
 
 
 def get_trail(id: str) -> Call[InspectionTrail]:
@@ -222,8 +231,8 @@ def report_drift() -> Call[list[DriftReport]]:
 
 
 def ready() -> Call[Health]:
-    """Whether images can be inspected."""
-    return Call("GET", "/health/ready", Health)
+    """Whether images can be inspected; one that is not ready answers, too."""
+    return Call("GET", "/health/ready", Health, answered_by=(503,))
 
 
 def _post(path: str, asked: BaseModel, answer: Any, key: str | None = None) -> Call[Any]:

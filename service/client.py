@@ -221,7 +221,7 @@ def _policy(call: Call[T], patience_s: float) -> dict[str, Any]:
 
 def _read(call: Call[T], answer: httpx.Response) -> T:
     try:
-        if answer.is_success:
+        if answer.is_success or answer.status_code in call.answered_by:
             return call.read(answer.content)
         problem = Problem.model_validate_json(answer.content)
     except ValidationError as error:

@@ -11,6 +11,7 @@ from service.client import AsyncKizu, Kizu, NoAnswer, Refused
 from service.engine import FakeEngine
 from service.schemas import FeedbackRequest, ThresholdsRequest
 from service.settings import Settings
+from tests.grey_line import grey_line
 from tests.grey_parts import image, write_version
 from tests.listening import listening
 
@@ -39,6 +40,13 @@ def test_a_part_from_image_to_label(address):
         [recipe] = kizu.list_recipes()
         assert recipe.thresholds.review == 130
         assert kizu.get_trail(result.id).thresholds_revision is None
+
+
+def test_a_service_that_is_not_ready_says_so(tmp_path):
+    (tmp_path / "store").mkdir()
+    with grey_line(tmp_path) as kizu:
+        health = kizu.ready()
+    assert (health.status, health.recipes) == ("not ready", {})
 
 
 def test_the_same_to_be_awaited(address):
