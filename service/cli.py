@@ -192,7 +192,8 @@ def connect_command(
         ),
     ] = None,
 ) -> None:
-    """Pass results on to brokers and webhooks, as a file says; what they miss, they get later."""
+    """Pass results on to brokers, webhooks and OPC UA clients, as a file says; what they miss, they
+    get later."""
     try:
         from service.connectors.connect import connect, forget
         from service.connectors.settings import read_connect_settings

@@ -8,7 +8,6 @@ from functools import partial
 
 import structlog
 
-from service.client import Kizu
 from service.connectors.feeder import Feeder
 from service.connectors.metrics import ConnectMetrics
 from service.connectors.outbox import Outbox
@@ -25,13 +24,13 @@ def connect(settings: ConnectSettings, stop: threading.Event) -> None:
     if not receivers and not folders:
         raise SettingsError(
             "There is nothing to connect.",
-            remedy="Name an [[mqtt]], a [[webhook]] or a [[folder]].",
+            remedy="Name an [[mqtt]], an [[opcua]], a [[webhook]] or a [[folder]].",
         )
     outbox = Outbox(settings.outbox)
     with ExitStack() as held:
         held.enter_context(outbox.held())
         _tell_of_the_forgotten(outbox, receivers)
-        kizu = held.enter_context(Kizu(settings.service.url, key=settings.key))
+        kizu = held.enter_context(settings.service.client())
         feeder = Feeder(kizu, outbox, receivers) if receivers else None
         if at := settings.metrics:
             metrics = ConnectMetrics(outbox, feeder, receivers, folders)

@@ -6,16 +6,22 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from service.client import AsyncKizu, Kizu
+from service.connectors.certificate import read_certificate
 from service.connectors.folder import Folder
 from service.connectors.mqtt import Mqtt
 from service.connectors.receiver import Receiver
 from service.connectors.webhook import Webhook, key_of
+from service.gate import is_loopback
 from service.settings import SettingsError
 
 Verdict = Literal["ok", "review", "ng"]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+Port = Annotated[int, Field(ge=1, le=65535)]
+_IMPATIENT_S = 5.0
+_LEAST_PASSWORD = 10  # characters, as of a user
 
 
 class _Closed(BaseModel):
@@ -28,6 +34,18 @@ class ServiceSettings(_Closed):
     url: str = "http://127.0.0.1:8000"
     key_file: Path | None = None
 
+    def client(self) -> Kizu:
+        """Who asks it. Raises SettingsError."""
+        return Kizu(self.url, key=self._key)
+
+    def impatient_client(self) -> AsyncKizu:
+        """Who asks it once, and rather says now that it does not answer. Raises SettingsError."""
+        return AsyncKizu(self.url, key=self._key, patience_s=0, timeout_s=_IMPATIENT_S)
+
+    @property
+    def _key(self) -> str | None:
+        return _secret(self.key_file) if self.key_file else None
+
 
 class _ReceiverSettings(_Closed, ABC):
     """Of all recipes and verdicts unless some are named."""
@@ -37,8 +55,8 @@ class _ReceiverSettings(_Closed, ABC):
     verdicts: tuple[Verdict, ...] = ()
 
     @abstractmethod
-    def receiver(self) -> Receiver:
-        """Raises SettingsError."""
+    def receiver(self, service: ServiceSettings) -> Receiver:
+        """That one, which may ask the service. Raises SettingsError."""
 
 
 class WebhookSettings(_ReceiverSettings):
@@ -47,7 +65,7 @@ class WebhookSettings(_ReceiverSettings):
     url: Annotated[str, Field(pattern=r"^https?://")]
     secret_file: Path
 
-    def receiver(self) -> Receiver:
+    def receiver(self, service: ServiceSettings) -> Receiver:
         secret = _secret(self.secret_file)
         try:
             key_of(secret)
@@ -63,14 +81,14 @@ class MqttSettings(_ReceiverSettings):
     """A broker that is to have results."""
 
     host: str
-    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    port: Port | None = None
     topic: Annotated[str, Field(pattern=r"^[^+#\x00]+$")] = "kizu"
     username: str | None = None
     password_file: Path | None = None
     tls: bool = False
     tls_ca: Path | None = None
 
-    def receiver(self) -> Receiver:
+    def receiver(self, service: ServiceSettings) -> Receiver:
         secure = self.tls or self.tls_ca is not None
         try:
             return Mqtt(
@@ -89,6 +107,59 @@ class MqttSettings(_ReceiverSettings):
             raise SettingsError(
                 f"{self.tls_ca} cannot be read: {error}.", remedy="It is PEM."
             ) from error
+
+
+class OpcUaUser(_Closed):
+    """Who may come in."""
+
+    username: Annotated[str, Field(min_length=1)]
+    password_file: Path
+
+
+class OpcUaSettings(_ReceiverSettings):
+    """A server at which others ask for results. Beyond this computer it is encrypted, and knows
+    who asks, unless it is said to be open."""
+
+    bind: str = "127.0.0.1"
+    port: Port = 4840
+    users: tuple[OpcUaUser, ...] = ()
+    certificate: Path | None = None
+    private_key: Path | None = None
+    open: bool = False
+    current_s: Annotated[float, Field(gt=0, le=3600)] = 10.0
+
+    @model_validator(mode="after")
+    def _certificate_has_its_key(self) -> "OpcUaSettings":
+        if (self.certificate is None) != (self.private_key is None):
+            raise ValueError("certificate and private_key go together")
+        return self
+
+    def receiver(self, service: ServiceSettings) -> Receiver:
+        if not (is_loopback(self.bind) or self.open or (self.users and self.certificate)):
+            raise SettingsError(
+                f"The OPC UA server {self.name!r} is to be reached at {self.bind}, by anybody.",
+                remedy="Name users, certificate and private_key, or say open = true.",
+            )
+        try:  # here: it takes seconds to import, and who has no such server need not wait for it
+            from service.connectors.opcua import OpcUa
+        except ImportError as error:
+            raise SettingsError(
+                f"{error.name} is not installed here.", remedy="pip install 'kizu[connect]'."
+            ) from error
+        pair = None
+        if self.certificate is not None and self.private_key is not None:
+            pair = read_certificate(self.certificate, self.private_key)
+        return OpcUa(
+            self.name,
+            service.impatient_client(),
+            bind=self.bind,
+            port=self.port,
+            users={one.username: _password(one.password_file) for one in self.users},
+            certificate=pair,
+            current_s=self.current_s,
+            recipes=self.recipes,
+            verdicts=self.verdicts,
+        )
 
 
 class FolderSettings(_Closed):
@@ -133,27 +204,23 @@ class ConnectSettings(_Closed):
     metrics: MetricsSettings | None = None
     webhook: tuple[WebhookSettings, ...] = ()
     mqtt: tuple[MqttSettings, ...] = ()
+    opcua: tuple[OpcUaSettings, ...] = ()
     folder: tuple[FolderSettings, ...] = ()
 
     def receivers(self) -> list[Receiver]:
         """All that are named. Raises SettingsError."""
-        asked: list[_ReceiverSettings] = [*self.webhook, *self.mqtt]
+        asked: list[_ReceiverSettings] = [*self.webhook, *self.mqtt, *self.opcua]
         names = [one.name for one in asked]
         if len(set(names)) < len(names):
             raise SettingsError(
                 "Two receivers have one name.",
-                remedy="Name each [[webhook]] and [[mqtt]] differently.",
+                remedy="Name each [[webhook]], [[mqtt]] and [[opcua]] differently.",
             )
-        return [one.receiver() for one in asked]
+        return [one.receiver(self.service) for one in asked]
 
     def folders(self) -> list[Folder]:
         """All that are named."""
         return [one.folder() for one in self.folder]
-
-    @property
-    def key(self) -> str | None:
-        """The service's key. Raises SettingsError."""
-        return _secret(self.service.key_file) if self.service.key_file else None
 
 
 def read_connect_settings(file: Path) -> ConnectSettings:
@@ -175,3 +242,13 @@ def _secret(file: Path) -> str:
         return file.read_text("utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{file} cannot be read: {error}.", remedy="Name another.") from error
+
+
+def _password(file: Path) -> str:
+    password = _secret(file)
+    if len(password) < _LEAST_PASSWORD:
+        raise SettingsError(
+            f"The password in {file} has {len(password)} characters.",
+            remedy=f"Make one of {_LEAST_PASSWORD} or more: openssl rand -base64 18.",
+        )
+    return password
