@@ -18,6 +18,7 @@ import pytest
 from asyncua import Client, ua
 from asyncua.crypto.security_policies import SecurityPolicyBasic256Sha256
 
+from service.app import create_app
 from service.client import AsyncKizu, Kizu
 from service.connectors import vision_system
 from service.connectors.certificate import read_certificate
@@ -28,10 +29,13 @@ from service.connectors.outbox import Outbox
 from service.connectors.receiver import NotReceived
 from service.connectors.settings import read_connect_settings
 from service.connectors.vision_system import NAMESPACE, RESULT
+from service.engine import FakeEngine
+from service.errors import EngineFailure
 from service.schemas import InspectionResult
-from service.settings import SettingsError
+from service.settings import Settings, SettingsError
 from tests.grey_line import carrying, grey_line, inspect
 from tests.grey_parts import write_version
+from tests.listening import listening
 from tests.waiting import until
 
 README = Path(__file__).parents[2] / "README.md"
@@ -327,6 +331,38 @@ def test_a_service_with_nothing_to_inspect_with_is_not_operational_yet(tmp_path)
             await ear.wait(lambda heard: heard == ("Operational", ua.StatusCode()))
 
     with grey_line(tmp_path) as kizu, station(kizu, tmp_path) as here:
+        asyncio.run(visit(here))
+
+
+def test_a_device_that_is_lost_is_an_error(tmp_path):
+    write_version(tmp_path / "store")
+
+    class Failing(FakeEngine):
+        failing = False
+
+        def run(self, images):
+            if self.failing:
+                raise EngineFailure("The bus has fallen off.")
+            return super().run(images)
+
+    engine = Failing()
+    settings = Settings(
+        store=tmp_path / "store", data=tmp_path / "data", canary_seconds=0.2, hang_seconds=2
+    )
+    app = create_app(settings, open_engine=lambda bundle: engine)
+
+    async def visit(here):
+        async with visiting(here.url) as it:
+            ear = await it.listen(STATE)
+            await ear.wait(lambda heard: heard == ("Operational", ua.StatusCode()))
+            engine.failing = True
+            await ear.wait(lambda heard: heard == ("Error", ua.StatusCode()))
+
+    with (
+        listening(app) as (host, port),
+        Kizu(f"http://{host}:{port}") as kizu,
+        station(kizu, tmp_path) as here,
+    ):
         asyncio.run(visit(here))
 
 
