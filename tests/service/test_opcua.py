@@ -63,7 +63,7 @@ class Station:
 
     @property
     def passed_on(self):
-        return self.outbox.waiting("plc") == 0
+        return self.outbox.waiting()["plc"] == 0
 
 
 def free_port():
@@ -389,7 +389,7 @@ def test_what_waited_while_nobody_ran_is_there_after_the_start_and_not_current(k
     away = OpcUa("plc", AsyncKizu("http://127.0.0.1:9"))
     ids = [inspect(kizu, grey, camera="top") for grey in (50, 60, 200)]
     Feeder(kizu, outbox, [away]).look()
-    assert outbox.waiting("plc") == 3
+    assert outbox.waiting()["plc"] == 3
 
     async def visit(here):
         async with visiting(here.url) as it:
@@ -463,9 +463,9 @@ def test_a_port_that_is_taken_is_waited_for(kizu, tmp_path):
         feeder.look()
         with carrying(outbox, opcua):
             assert refused.wait(PATIENCE_S)
-            assert outbox.waiting("plc") == 1
+            assert outbox.waiting()["plc"] == 1
             taking.close()
-            until(lambda: outbox.waiting("plc") == 0)
+            until(lambda: outbox.waiting()["plc"] == 0)
 
 
 @pytest.fixture(scope="module")
