@@ -108,12 +108,14 @@ def test_the_example_of_what_is_passed_on_is_read_and_at_home_in_its_container()
         read = ConnectSettings.model_validate(tomllib.loads(text))
         used = [read.outbox, read.service.key_file, *(one.path for one in read.folder)]
         used += [one.secret_file for one in read.webhook]
+        for one in read.opcua:
+            used += [one.certificate, one.private_key, *(two.password_file for two in one.users)]
         assert all(str(path).startswith(tuple(folders)) for path in used)
         assert (
             read.service.url
             == f"http://{service('service')['networks']['inside']['aliases'][0]}:8000"
         )
-    assert read.webhook and read.folder  # what is shown as a comment, too
+    assert read.webhook and read.folder and read.opcua  # what is shown as a comment, too
 
 
 @pytest.mark.parametrize("name", INSPECTORS)
@@ -156,6 +158,7 @@ def test_only_what_is_encrypted_leaves_this_host_by_default() -> None:
     assert ports.pop("proxy") == [
         "0.0.0.0:443:8443", "127.0.0.1:8000:8080", "0.0.0.0:3000:3000",
     ]  # fmt: skip
+    assert ports.pop("connect") == ["127.0.0.1:4840:4840"]
     assert [port for rest in ports.values() for port in rest] == []
 
 
