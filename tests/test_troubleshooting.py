@@ -106,7 +106,7 @@ def shown():
 
 def test_every_type_of_problem_is_explained():
     kinds = family(ServiceError)
-    assert len(kinds) == 20
+    assert len(kinds) == 19
     rows = [
         f"| `urn:kizu:problem:{kind.type}` | {kind.status} | {'yes' if kind.retryable else 'no'} |"
         for kind in kinds
