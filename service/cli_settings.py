@@ -29,4 +29,6 @@ def read_settings(**given: Any) -> Settings:
             f"KIZU_{str(item['loc'][0]).upper()} {item['input']!r}: {item['msg']}"
             for item in error.errors()
         )
-        raise SettingsError(f"{wrong}.", remedy="See the README's table of settings.") from error
+        raise SettingsError(
+            f"{wrong}.", remedy="See the table of settings in deploy/ADMINISTRATOR.md."
+        ) from error

@@ -1,4 +1,4 @@
-"""The README's promises: its code runs, and everything that can be set or asked is in it."""
+"""The guides' promises: their code runs, and everything that can be set or asked is in them."""
 
 import os
 import re
@@ -19,11 +19,14 @@ from training.cli import app as training_app
 from training.methods import METHODS
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text("utf-8")
+ENGINEER, INTEGRATOR, ADMINISTRATOR = (
+    (ROOT / name).read_text("utf-8")
+    for name in ("training/ENGINEER.md", "service/INTEGRATOR.md", "deploy/ADMINISTRATOR.md")
+)
 
 
 def executed_blocks():
-    return re.findall(r"<!-- tested -->\n```bash\n(.*?)```", README, re.S)
+    return re.findall(r"<!-- tested -->\n```bash\n(.*?)```", ENGINEER, re.S)
 
 
 def free_port():
@@ -32,7 +35,7 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def test_the_code_of_the_readme_runs(tmp_path):
+def test_the_steps_of_the_engineer_run(tmp_path):
     """Word for word, but for the size of the demo, the number of steps and the port."""
     blocks = executed_blocks()
     assert len(blocks) == 3
@@ -63,7 +66,7 @@ def test_the_code_of_the_readme_runs(tmp_path):
 
 @pytest.mark.parametrize("name", Settings.model_fields)
 def test_every_setting_is_documented(name):
-    assert f"`KIZU_{name.upper()}`" in README
+    assert f"`KIZU_{name.upper()}`" in ADMINISTRATOR
 
 
 def test_every_route_is_documented(tmp_path):
@@ -72,7 +75,7 @@ def test_every_route_is_documented(tmp_path):
         f"{method.upper()} {path}"
         for path, methods in paths.items()
         for method in methods
-        if f"`{method.upper()} {path}`" not in README
+        if f"`{method.upper()} {path}`" not in INTEGRATOR
     ]
     assert missing == []
 
@@ -82,16 +85,26 @@ def test_every_metric_is_documented():
         metric.name for metric in Metrics().registry.collect() if metric.name.startswith("kizu")
     }
     assert len(names) == 17
-    assert [name for name in names if f"`{name}" not in README] == []
+    assert [name for name in names if f"`{name}" not in ADMINISTRATOR] == []
 
 
 @pytest.mark.parametrize("name", [*METHODS, *DRAWINGS])
 def test_every_method_and_anomaly_is_documented(name):
-    assert re.search(rf"`[^`]*\b{name}\b[^`]*`", README)
+    assert re.search(rf"`[^`]*\b{name}\b[^`]*`", ENGINEER)
+
+
+def commands(app, program):
+    """All that can be written after a program's name, groups and all."""
+    for one in app.registered_commands:
+        yield f"{program} {one.name or one.callback.__name__}"
+    for group in app.registered_groups:
+        yield from commands(group.typer_instance, f"{program} {group.name}")
 
 
 def test_every_command_is_documented():
-    for program, app in (("kizu-train", training_app), ("kizu", service_app)):
-        names = {one.name or one.callback.__name__ for one in app.registered_commands}
-        names |= {group.name for group in app.registered_groups}
-        assert [name for name in names if f"{program} {name}" not in README] == []
+    for guide, found in (
+        (ENGINEER, list(commands(training_app, "kizu-train"))),
+        (ADMINISTRATOR, list(commands(service_app, "kizu"))),
+    ):
+        assert len(found) > 10
+        assert [command for command in found if f"`{command}`" not in guide] == []
