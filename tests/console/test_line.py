@@ -1,5 +1,6 @@
 """The line as it runs."""
 
+import pytest
 from playwright.sync_api import expect
 
 from tests.console.conftest import open_page
@@ -104,3 +105,14 @@ def test_an_image_that_the_browser_cannot_show_is_explained(context, api):
     page.goto(f"{api.base_url}#/inspection/{id}")
     expect(page.locator(".unseen")).to_contain_text("This browser cannot show image/tiff.")
     expect(page.locator(".overlay")).to_have_css("opacity", "1")
+
+
+@pytest.mark.parametrize("language", ["en", "ja"])
+@pytest.mark.parametrize("grey", [50, 120, 200], ids=["ok", "review", "ng"])
+def test_the_word_is_seen_whole_beside_the_image(context, api, grey, language):
+    inspect(api, grey)
+    context.add_init_script(f"localStorage.setItem('kizu.language', '{language}')")
+    page = open_page(context, api)
+    word = page.locator(".last .word")
+    expect(word.locator(".huge")).to_be_visible()
+    assert word.evaluate("(word) => word.scrollWidth <= word.clientWidth")
