@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
 from service.settings import SettingsError
 
 _LEAST_BITS, _MOST_BITS = 2048, 4096  # of Basic256Sha256
-_REMEDY = "It is PEM or DER; README.md says how to make one."
+_REMEDY = "It is PEM or DER; service/CONNECTORS.md says how to make one."
 
 
 @dataclass(frozen=True)

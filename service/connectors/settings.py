@@ -233,7 +233,7 @@ def read_connect_settings(file: Path) -> ConnectSettings:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise SettingsError(
-            f"{file}: {place}: {first['msg']}.", remedy="See service/README.md."
+            f"{file}: {place}: {first['msg']}.", remedy="See service/CONNECTORS.md."
         ) from error
 
 

@@ -38,7 +38,7 @@ from tests.grey_parts import write_version
 from tests.listening import listening
 from tests.waiting import until
 
-README = Path(__file__).parents[2] / "README.md"
+CONNECTORS = Path(__file__).parents[2] / "service" / "CONNECTORS.md"
 PASSWORD = "correct horse battery"
 STATE = "VisionSystem/VisionStateMachine/CurrentState"
 RESULTS = "VisionSystem/ResultManagement/Results"
@@ -470,9 +470,11 @@ def test_a_port_that_is_taken_is_waited_for(kizu, tmp_path):
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory):
-    """A certificate and its key, of the server and of its clients, made as the README says."""
+    """A certificate and its key, of the server and of its clients, made as its page says."""
     folder = tmp_path_factory.mktemp("opcua")
-    [command] = re.findall(r"^openssl req -x509 .*?[^\\]$", README.read_text("utf-8"), re.M | re.S)
+    [command] = re.findall(
+        r"^openssl req -x509 .*?[^\\]$", CONNECTORS.read_text("utf-8"), re.M | re.S
+    )
     subprocess.run(["bash", "-c", command], cwd=folder, check=True, capture_output=True)
     return folder / "opcua.pem", folder / "opcua-key.pem"
 
