@@ -354,17 +354,21 @@ def file(kizu, receiver, tmp_path):
 
 def test_one_that_fails_ends_all_and_says_why(file, tmp_path):
     settings = read_connect_settings(file)
+    ended = threading.Event()
 
     def spoil():
         until(lambda: (tmp_path / "box").exists())
-        for part in tmp_path.glob("box*"):
-            part.write_bytes(b"no database" * 1000)
+        while not ended.wait(0.05):  # what was on its way to it may mend it
+            (tmp_path / "box").write_bytes(b"no database" * 1000)
 
     spoiler = threading.Thread(target=spoil)
     spoiler.start()
-    with pytest.raises(sqlite3.DatabaseError):
-        connect(settings, threading.Event())
-    spoiler.join()
+    try:
+        with pytest.raises(sqlite3.DatabaseError):
+            connect(settings, threading.Event())
+    finally:
+        ended.set()
+        spoiler.join()
 
 
 def test_a_drive_that_is_away_is_waited_for(kizu, tmp_path):
