@@ -57,8 +57,10 @@ class Fault:
         self._once = threading.Lock()  # taken by whom it has happened to
 
     def listen(self) -> None:
-        self._name = _line().strip()
-        log.info("broken", fault=self._name)
+        name = _line().strip()
+        since = time.monotonic()  # of the machine, and so the gate's, too
+        self._name = name
+        log.info("broken", fault=name, since=since)
 
     def run(self, images: Pixels, run: Run) -> Results:
         time.sleep(RUN_S)
