@@ -42,7 +42,9 @@ async def follow_events(
 @router.get("/feed", operation_id="read_feed", responses=PROBLEMS)
 async def read_feed(
     state: CurrentState,
-    after: Annotated[int | None, Query(ge=0, description="A `next`; none: from now on.")] = None,
+    after: Annotated[
+        int | None, Query(ge=0, lt=2**63, description="A `next`; none: from now on.")
+    ] = None,
     limit: Annotated[int, Query(ge=1, le=records.PAGE)] = records.PAGE,
 ) -> InspectionFeed:
     """Inspections in the order in which they were entered, whatever clocks say: for programs that

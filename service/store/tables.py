@@ -6,7 +6,16 @@ what waits for review, masks that are being drawn, and trainings that run; and f
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, DateTime, ForeignKey, Index, MetaData, TypeDecorator
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    TypeDecorator,
+)
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -57,7 +66,9 @@ class Inspection(Base):
     id: Mapped[str] = mapped_column(primary_key=True)
     # In which order they were entered, which a clock that was set back does not tell. Those of
     # before there were numbers have none.
-    number: Mapped[int | None] = mapped_column(index=True)
+    number: Mapped[int | None] = mapped_column(
+        BigInteger().with_variant(Integer(), "sqlite"), index=True
+    )
     created_at: Mapped[datetime]
     recipe: Mapped[str]
     part_id: Mapped[str | None] = mapped_column(index=True)

@@ -63,8 +63,8 @@ def test_methods_that_are_not_there_are_problems(client):
     [
         "inspections?bundle_version=3000000000", "inspections?bundle_version=99999999999999999999",
         "inspections?since=0001-01-01T00:00:00%2B14:00", "export?until=9999-12-31T23:00:00-14:00",
-        "audit?before=99999999999999999999", "trainings/%00", "feedback/%00/mask",
-        "inspections/%00/draft?operator=eva",
+        "audit?before=99999999999999999999", "feed?after=99999999999999999999", "trainings/%00",
+        "feedback/%00/mask", "inspections/%00/draft?operator=eva",
     ],
 )  # fmt: skip
 def test_what_no_database_holds_is_refused(client, address):

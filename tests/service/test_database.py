@@ -4,10 +4,17 @@ import multiprocessing
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from sqlalchemy import create_engine, inspect, text
+from fastapi.testclient import TestClient
+from sqlalchemy import create_engine, inspect, text, update
+from sqlalchemy.orm import Session
 
+from service.app import create_app
+from service.engine import FakeEngine
+from service.settings import Settings
 from service.store.database import DatabaseError, open_database
-from service.store.tables import Base
+from service.store.tables import Base, Inspection
+from tests.grey_parts import inspect as inspect_part
+from tests.grey_parts import write_version
 
 
 def test_the_migrations_make_the_tables_of_the_code(database_url):
@@ -19,6 +26,23 @@ def test_the_migrations_make_the_tables_of_the_code(database_url):
         indexes = {index["name"] for index in found.get_indexes(name) if not index["unique"]}
         assert indexes == {index.name for index in table.indexes}
     database.dispose()
+
+
+def test_numbers_of_inspections_do_not_run_out(database_url, tmp_path):
+    """Of twenty a second, those of 32 bits would in three years."""
+    write_version(tmp_path / "store")
+    settings = Settings(store=tmp_path / "store", data=tmp_path, database=database_url)
+    with TestClient(create_app(settings, open_engine=lambda bundle: FakeEngine())) as client:
+        first = inspect_part(client, 50)["id"]
+        database = open_database(database_url)
+        with Session(database) as session, session.begin():
+            session.execute(update(Inspection).values(number=2**40))
+        database.dispose()
+        second = inspect_part(client, 60)["id"]
+        found = client.get("/v1/feed", params={"after": 2**40 - 1}).json()
+        assert [one["id"] for one in found["items"]] == [first, second]
+        assert found["next"] == 2**40 + 1
+        assert client.get("/v1/feed", params={"after": 2**62}).json()["items"] == []
 
 
 def test_several_processes_start_at_once(database_url):
