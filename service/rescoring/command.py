@@ -55,6 +55,7 @@ def rescore_command(
     wanted = Wanted(
         recipe=recipe, **{name: time.astimezone() for name, time in times.items() if time}
     )
+    settings.data.mkdir(parents=True, exist_ok=True)
     engine = open_database(settings.database_url)
     try:
         with Session(engine) as session:
