@@ -9,7 +9,7 @@ from models.golden import Golden
 from models.image import Pixels
 from service.cluster.shelf import find_shelf, unpacked
 from service.engine import Engine
-from service.errors import NotFound
+from service.errors import DeadlinePassed, NotFound, NotReady, QueueFull
 from service.logs import configure_logging
 from service.metrics import Metrics
 from service.onnx_engine import OnnxDevice
@@ -69,7 +69,9 @@ class EngineReplica:
         future = self._batcher.submit(loaded, image, deadline=deadline)
         try:
             return await asyncio.wrap_future(future)
-        except Exception:
+        except (QueueFull, DeadlinePassed, NotReady):
+            raise
+        except Exception:  # whatever else it is, the device did not answer
             self._watchdog.suspect()
             raise
 
@@ -95,14 +97,14 @@ class EngineReplica:
             files = await find_shelf().get.remote(digest)
             if files is None:
                 raise NotLoaded(f"Nobody has sent version {version} of {recipe!r} here.")
-            loaded = await asyncio.to_thread(self._open, files, recipe, version)
+            loaded = await asyncio.to_thread(self._open, files, recipe, version, digest)
             self._loaded[digest] = loaded
             return loaded
         finally:
             del self._loading[digest]
 
-    def _open(self, files: dict[str, bytes], recipe: str, version: int) -> Loaded:
-        with unpacked(files, recipe, version) as bundle:
+    def _open(self, files: dict[str, bytes], recipe: str, version: int, digest: str) -> Loaded:
+        with unpacked(files, recipe, version, digest) as bundle:
             known = Golden.from_bytes(bundle.read(GOLDEN)).first
             return Loaded(bundle, self._open_engine(bundle), len(files[MODEL]), known)
 

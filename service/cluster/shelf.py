@@ -9,6 +9,7 @@ from typing import Any, cast
 import ray
 
 from models.bundle import FILES, MANIFEST, Bundle, open_bundle, read_plain
+from models.errors import BundleError
 
 NAME, NAMESPACE = "kizu-bundles", "kizu"
 
@@ -48,11 +49,15 @@ def packed(bundle: Bundle) -> dict[str, bytes]:
 
 
 @contextmanager
-def unpacked(files: dict[str, bytes], recipe: str, version: int) -> Iterator[Bundle]:
-    """A bundle that arrived, every file of it verified; gone afterwards. Raises BundleError."""
+def unpacked(files: dict[str, bytes], recipe: str, version: int, digest: str) -> Iterator[Bundle]:
+    """A bundle that arrived, every file of it verified, and that it is the one that was asked for;
+    gone afterwards. Raises BundleError."""
     with tempfile.TemporaryDirectory(prefix="kizu-bundle-") as folder:
         path = Path(folder) / recipe / str(version)
         path.mkdir(parents=True)
         for name, data in files.items():
             (path / name).write_bytes(data)
-        yield open_bundle(path)
+        bundle = open_bundle(path)
+        if bundle.digest != digest:
+            raise BundleError(f"What arrived is not version {version} of {recipe!r}.")
+        yield bundle

@@ -17,7 +17,7 @@ from service.rescoring.images import OldImage
 from service.rescoring.verdict import FIELDS, NewVerdict
 
 PER_CHUNK = 64
-_PLAN, _CHUNKS, _RESULTS, _REFUSED = "plan.json", "chunks", "results", "refused.csv"
+_PLAN, _TERMS, _RESULTS, _REFUSED = "plan", "terms.json", "results", "refused.csv"
 
 
 class RescoringError(KizuError):
@@ -41,15 +41,16 @@ class Plan:
     def __init__(self, folder: Path, terms: Terms) -> None:
         self._folder = folder
         self.terms = terms
-        self._chunks = sorted((folder / _CHUNKS).iterdir())
+        self._chunks = sorted((folder / _PLAN).glob("*.jsonl"))
+        make_directory(folder / _RESULTS)
 
     @classmethod
     def begin(cls, folder: Path, terms: Terms, images: Iterable[OldImage]) -> "Plan":
         """A new one; or, where its folder holds one that says the same, that one: nothing is then
         asked of `images`. Raises RescoringError."""
         known = folder / _PLAN
-        if known.exists():
-            before = Terms.model_validate_json(known.read_bytes())
+        if known.exists():  # and so whole
+            before = Terms.model_validate_json((known / _TERMS).read_bytes())
             if before != terms:
                 raise RescoringError(
                     f"{folder} holds another re-scoring: of {before.source} by version "
@@ -57,12 +58,11 @@ class Plan:
                     remedy="Name another folder, or remove it.",
                 )
             return cls(folder, terms)
-        with new_directory(folder / _CHUNKS) as chunks:
+        with new_directory(known) as place:
+            (place / _TERMS).write_text(terms.model_dump_json(indent=2), "utf-8")
             for number, chunk in enumerate(_chunks(images)):
                 lines = "".join(f"{image.model_dump_json()}\n" for image in chunk)
-                (chunks / f"{number:08}.jsonl").write_text(lines, "utf-8")
-        make_directory(folder / _RESULTS)
-        write_file(known, terms.model_dump_json(indent=2).encode())
+                (place / f"{number:08}.jsonl").write_text(lines, "utf-8")
         return cls(folder, terms)
 
     @property

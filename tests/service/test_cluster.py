@@ -78,6 +78,40 @@ def test_a_node_that_goes_takes_no_image_with_it(client, nodes):
     assert set(statuses) == {200}
 
 
+# In a process of its own: Ray's imports warn of much that is its own.
+UNPACK = """
+import sys
+from pathlib import Path
+from models.bundle import open_bundle
+from models.errors import BundleError
+from service.cluster.shelf import packed, unpacked
+bundle = open_bundle(Path(sys.argv[1]))
+files = packed(bundle)
+with unpacked(files, "cap", 1, bundle.digest) as arrived:
+    print(arrived.digest == bundle.digest)
+for wrong, digest in ((files, "0" * 64), (files | {"model.onnx": b"another"}, bundle.digest)):
+    try:
+        with unpacked(wrong, "cap", 1, digest):
+            print("taken")
+    except BundleError as error:
+        print(error.message.rpartition("/")[2])
+"""
+
+
+def test_an_engine_takes_no_other_bundle_than_the_fronts(tmp_path):
+    pytest.importorskip("ray")
+    done = subprocess.run(
+        [sys.executable, "-c", UNPACK, write_version(tmp_path)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "True",
+        "What arrived is not version 1 of 'cap'.",
+        "model.onnx differs from the hash in its manifest.",
+    ]
+
+
 def test_pools_that_leave_a_recipe_nowhere_are_refused():
     with pytest.raises(SettingsError, match="Exactly one pool"):
         Pools.model_validate({"pools": [{"name": "a", "recipes": ["cap"]}]}).check()
