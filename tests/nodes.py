@@ -52,7 +52,17 @@ class Nodes:
         serve.start(proxy_location="HeadOnly", http_options=http)
 
     @contextmanager
-    def serving(self, engines: int, *, sleep: bool, own: str | None = None) -> Iterator[None]:
+    def serving(self, engines: int, *, sleep: bool) -> Iterator[None]:
+        """What `deploy` does, until the end of it."""
+        from ray import serve
+
+        self.deploy(engines, sleep=sleep)
+        try:
+            yield
+        finally:
+            serve.delete("kizu")
+
+    def deploy(self, engines: int, *, sleep: bool, own: str | None = None) -> None:
         """A front and so many engines, which sleep or run ONNX, and one of a recipe's `own`."""
         from ray import serve
 
@@ -70,10 +80,6 @@ class Nodes:
         engine: dict[str, Any] = {"open_engine": sleeping, "limits": (1, BATCH)} if sleep else {}
         serve.run(build(arguments, **engine), name="kizu", route_prefix="/")
         _wait(self.port)
-        try:
-            yield
-        finally:
-            serve.delete("kizu")
 
     def kill_one(self) -> None:
         """All processes of a node that runs an engine."""
@@ -84,11 +90,9 @@ class Nodes:
         self._workers.append(self._add())
 
     def close(self) -> None:
-        """End them all."""
+        """End them all, at once: Ray would wait for what went with a node."""
         import ray
-        from ray import serve
 
-        serve.shutdown()
         ray.shutdown()
         self._cluster.shutdown()
 
@@ -114,11 +118,11 @@ def main() -> None:
     store, data = map(Path, sys.argv[1:])
     nodes = Nodes(store, data)
     try:
-        with nodes.serving(2, sleep=True, own="box"):
-            print(json.dumps({"port": nodes.port}), flush=True)
-            for _ in sys.stdin:
-                nodes.kill_one()
-                print(json.dumps({"killed": True}), flush=True)
+        nodes.deploy(2, sleep=True, own="box")
+        print(json.dumps({"port": nodes.port}), flush=True)
+        for _ in sys.stdin:
+            nodes.kill_one()
+            print(json.dumps({"killed": True}), flush=True)
     finally:
         nodes.close()
 
