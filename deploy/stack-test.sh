@@ -24,7 +24,8 @@ if ! dpkg --status "${tools[@]}" >/dev/null 2>&1; then
     apt-get install -qq --yes --no-install-recommends "${tools[@]}" >/dev/null
 fi
 [ -x "$work/venv/bin/python" ] || "${PYTHON:-python3}" -m venv "$work/venv"
-"$work/venv/bin/pip" install --quiet --disable-pip-version-check --editable '.[cpu]' 'podman-compose>=1.6'
+"$work/venv/bin/pip" install --quiet --disable-pip-version-check --editable '.[cpu,connect]' \
+    'podman-compose>=1.6' 'standardwebhooks>=1.0'
 
 # An engine of its own, which does without systemd and leaves the machine's alone.
 cat >"$work/storage.conf" <<END

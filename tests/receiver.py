@@ -13,7 +13,8 @@ SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 class Receiver:
     """With another `status` than 200 it does not take them."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        self._host = host
         self.status = 200
         self.got: list[tuple[str, Any]] = []  # id and what was sent, in the order they came
         self.refused = 0
@@ -23,11 +24,11 @@ class Receiver:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._port}/hook"
+        return f"http://{self._host}:{self._port}/hook"
 
     def start(self) -> None:
         """It listens, from now on at the same port."""
-        self._server = ThreadingHTTPServer(("127.0.0.1", self._port), self._handler())
+        self._server = ThreadingHTTPServer((self._host, self._port), self._handler())
         self._port = self._server.server_port
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
         self._thread.start()

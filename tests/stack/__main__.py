@@ -12,7 +12,9 @@ from pathlib import Path
 from service import calls
 from service.client import Kizu, Refused
 from service.schemas import FeedbackRequest, FeedbackSummary, TrainingRequest
+from tests.stack.passing_on import PassingOn, passing_on
 from tests.stack.stack import (
+    BARE,
     HTTPS,
     PATIENCE_S,
     PLAIN,
@@ -47,7 +49,7 @@ def main() -> None:
 
 
 def story(stack: Stack, folder: Path) -> None:
-    stack.up()
+    stack.up(*BARE)
     seconds = wait_for(lambda: answers("/health/live"), "A bare stack did not answer")
     say(f"a bare stack answers after {seconds:.1f} s")
     keys = first_steps(stack, folder)
@@ -60,18 +62,21 @@ def story(stack: Stack, folder: Path) -> None:
     wait_for(lambda: answers("/health/ready"), "The first bundle was not taken up")
 
     stack.down()
-    stack.up()
+    stack.up(*BARE)
     seconds = wait_for(lambda: answers("/health/ready"), "The stack was not ready", READY_S)
     hold(True, f"from `up` to ready in {seconds:.1f} s of {READY_S}")
 
-    confined(stack)
     with (
         Kizu(HTTPS, key=keys["camera"]) as camera,
         Kizu(PLAIN, key=keys["camera"]) as plain,
         Kizu(HTTPS, key=keys["engineer"], patience_s=PATIENCE_S) as engineer,
+        passing_on(stack) as passing,
     ):
+        begins_to_pass_on(stack, passing, camera)
+        confined(stack)
         label_and_retrain(stack, camera, plain, engineer)
-        survives(stack, camera, engineer)
+        passes_on(stack, passing, camera, engineer)
+        survives(stack, passing, camera, engineer)
 
 
 def first_steps(stack: Stack, folder: Path) -> dict[str, str]:
@@ -105,7 +110,7 @@ def confined(stack: Stack) -> None:
         )
         refused = stack.execute(service, "sh", "-c", "touch /usr/x 2>&1 || true")
         hold("Read-only file system" in refused, f"{service} cannot write to its file system")
-        if service != "proxy":
+        if service not in ("proxy", "connect"):
             routes = stack.execute(service, "cat", "/proc/net/route").splitlines()[1:]
             hold(
                 all(route.split()[1] != "00000000" for route in routes), f"{service} has no way out"
@@ -156,20 +161,64 @@ def label_and_retrain(stack: Stack, camera: Kizu, plain: Kizu, engineer: Kizu) -
     wait_for(
         lambda: len(engineer.send(calls.list_bundles("cap"))) == 2, "The candidate was not taken up"
     )
-    wait_for(lambda: scraped(stack), "Prometheus did not scrape the service")
+    wait_for(
+        lambda: scraped(stack, 'sum(kizu_inspections_total{recipe="cap"})') >= 10,
+        "Prometheus did not scrape the service",
+    )
     hold(True, "Prometheus scrapes the service")
 
 
-def scraped(stack: Stack) -> bool:
+def scraped(stack: Stack, query: str) -> float:
+    """What Prometheus says, 0 where it knows nothing."""
     found = stack.execute(
-        "prometheus", "promtool", "query", "instant", "-o", "json", "http://127.0.0.1:9090",
-        'sum(kizu_inspections_total{recipe="cap"})',
-    )  # fmt: skip
+        "prometheus", "promtool", "query", "instant", "-o", "json", "http://127.0.0.1:9090", query
+    )
     values = json.loads(found)
-    return bool(values) and float(values[0]["value"][1]) >= 10
+    return float(values[0]["value"][1]) if values else 0.0
 
 
-def survives(stack: Stack, camera: Kizu, engineer: Kizu) -> None:
+def begins_to_pass_on(stack: Stack, passing: PassingOn, camera: Kizu) -> None:
+    """It takes up what is inspected after its first look, of which nobody is told: until then one
+    is inspected after the other."""
+    stack.up("connect")
+    part = stack.read("worker", "/cache/demo/test/good/000.jpg")
+
+    def one_arrives() -> bool:
+        camera.send(calls.inspect(part, recipe="cap"))
+        return passing.waits(lambda: bool(passing.ids))
+
+    seconds = wait_for(one_arrives, "No result was passed on")
+    hold(True, f"a result comes to the webhook, signed, {seconds:.1f} s after its start")
+
+
+def passes_on(stack: Stack, passing: PassingOn, camera: Kizu, engineer: Kizu) -> None:
+    wait_for(lambda: passing.has_all(inspections(engineer)), "Not all results were passed on")
+    hold(True, f"{len(passing.ids)} results came to the webhook in their order")
+
+    part = stack.read("worker", "/cache/demo/test/scratch/000.jpg")
+    new = camera.send(calls.inspect(part, recipe="cap", camera="top"))
+    hold(passing.opcua_shows(new), "an OPC UA client logs in, encrypted, and reads the result")
+    verdict = passing.drop("scratch.jpg", part)
+    hold(verdict == new.verdict, f"an image that a station drops is inspected, too: {verdict}")
+
+    wait_for(
+        lambda: scraped(stack, 'sum(kizu_connect_received_total{job="kizu-connect"})') >= 10,
+        "Prometheus did not scrape connect",
+    )
+    hold(scraped(stack, 'up{job="kizu-connect"}') == 1, "Prometheus scrapes connect")
+
+    stack.stop("connect")
+    missed = [camera.send(calls.inspect(part, recipe="cap", camera="top")) for _ in range(3)]
+    hold(not {one.id for one in missed} & set(passing.ids), "stopped, it passes nothing on")
+    stack.start("connect")
+    wait_for(lambda: passing.has_all(inspections(engineer)), "What it missed did not arrive")
+    hold(passing.opcua_shows(missed[-1]), "started again, it passes on what it missed")
+
+
+def survives(stack: Stack, passing: PassingOn, camera: Kizu, engineer: Kizu) -> None:
+    def all_passed_on() -> bool:
+        return passing.has_all(inspections(engineer))
+
     part = stack.read("worker", "/cache/demo/test/scratch/000.jpg")
     score = camera.send(calls.inspect(part, recipe="cap")).score
     for service in SERVICES:
@@ -184,10 +233,14 @@ def survives(stack: Stack, camera: Kizu, engineer: Kizu) -> None:
             kept[new.id] = None
             # What came while the database was away is brought to it.
             wait_for(partial(same, engineer, kept), f"{service} {what}: something is lost")
+            wait_for(all_passed_on, f"{service} {what}: something is not passed on")
     stack.down()
-    stack.up()
+    stack.up(*SERVICES)
     wait_for(lambda: answers("/health/ready"), "The stack was not ready again", PATIENCE_S)
     hold(same(engineer, kept), "down and up again: all that was stored is there")
+    new = camera.send(calls.inspect(part, recipe="cap", camera="top"))
+    wait_for(all_passed_on, "Nothing is passed on again")
+    hold(passing.opcua_shows(new), f"and it is passed on: {len(passing.ids)} results, in order")
 
 
 def same(engineer: Kizu, kept: dict[str, FeedbackSummary | None]) -> bool:

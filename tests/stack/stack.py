@@ -14,8 +14,12 @@ from pathlib import Path
 DEPLOY = Path(__file__).parents[2] / "deploy"
 PROJECT = "kizu"
 # All but Grafana, of which there is no stand-in.
-SERVICES = ("proxy", "service", "worker", "postgres", "prometheus")
-PORTS = {"KIZU_PUBLISH_PORT": 18443, "KIZU_PLAIN_PORT": 18000, "GRAFANA_PUBLISH_PORT": 13000}
+BARE = ("proxy", "service", "worker", "postgres", "prometheus")
+SERVICES = (*BARE, "connect")
+PORTS = {
+    "KIZU_PUBLISH_PORT": 18443, "KIZU_PLAIN_PORT": 18000, "GRAFANA_PUBLISH_PORT": 13000,
+    "KIZU_OPCUA_PORT": 14840,
+}  # fmt: skip
 HTTPS = f"https://localhost:{PORTS['KIZU_PUBLISH_PORT']}"
 PLAIN = f"http://127.0.0.1:{PORTS['KIZU_PLAIN_PORT']}"
 PATIENCE_S = 60
@@ -26,17 +30,28 @@ class Stack:
 
     def __init__(self, folder: Path) -> None:
         self._deploy = folder / "deploy"
+        self.connect = folder / "connect"
+        self.drop = folder / "drop"
         shutil.copytree(DEPLOY, self._deploy, ignore=shutil.ignore_patterns("secrets", ".env"))
         subprocess.run(["bash", self._deploy / "secrets.sh"], check=True)
-        settings = {"COMPOSE_PROFILES": "cpu", **PORTS, "KIZU_PUBLIC_URL": HTTPS}
+        settings = {
+            "COMPOSE_PROFILES": "cpu,connect", **PORTS, "KIZU_PUBLIC_URL": HTTPS,
+            "KIZU_CONNECT_DIR": self.connect, "KIZU_DROP_DIR": self.drop,
+        }  # fmt: skip
         lines = [f"{name}={value}\n" for name, value in settings.items()]
         (self._deploy / ".env").write_text("".join(lines))
 
-    def up(self) -> None:
-        self._compose("up", "--detach", "--no-build", *SERVICES)
+    def up(self, *services: str) -> None:
+        self._compose("up", "--detach", "--no-build", *services)
 
     def down(self, *, volumes: bool = False) -> None:
         self._compose("down", *(["--volumes"] if volumes else []))
+
+    def stop(self, service: str) -> None:
+        self._compose("stop", service)
+
+    def start(self, service: str) -> None:
+        self._compose("start", service)
 
     def restart(self, service: str) -> None:
         podman("restart", name(service))
@@ -71,9 +86,7 @@ class Stack:
 
     def _compose(self, *command: str) -> None:
         compose = [sys.executable, "-m", "podman_compose", "--file", self._deploy / "compose.yaml"]
-        done = subprocess.run(
-            [*compose, "--profile", "cpu", *command], capture_output=True, text=True, check=False
-        )
+        done = subprocess.run([*compose, *command], capture_output=True, text=True, check=False)
         if done.returncode:
             sys.exit(f"podman-compose {command[0]} failed:\n{done.stderr}")
 
