@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds the images and runs the stack on a machine without Docker, as root on a Debian:
-#   bash deploy/stack-test.sh            with buildah, podman and podman-compose, in 10 minutes
+#   bash deploy/stack-test.sh            with buildah, podman and podman-compose, in 12 minutes
 # The images stand on Debian's packages instead of Docker Hub's images; Grafana is left out.
 set -euo pipefail
 cd "$(dirname "$0")/.."

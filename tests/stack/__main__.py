@@ -225,15 +225,14 @@ def survives(stack: Stack, passing: PassingOn, camera: Kizu, engineer: Kizu) -> 
         for what, do in (("restarted", stack.restart), ("killed", stack.kill)):
             kept = inspections(engineer)
             do(service)
-            seconds = wait_for(
-                lambda: answers("/health/ready"), f"With {service} {what}: not ready"
-            )
+            ready = wait_for(lambda: answers("/health/ready"), f"With {service} {what}: not ready")
             new = camera.send(calls.inspect(part, recipe="cap"))
-            hold(new.score == score, f"{service} {what}: it inspects, ready after {seconds:.1f} s")
+            hold(new.score == score, f"{service} {what}: it inspects, ready after {ready:.1f} s")
             kept[new.id] = None
             # What came while the database was away is brought to it.
-            wait_for(partial(same, engineer, kept), f"{service} {what}: something is lost")
-            wait_for(all_passed_on, f"{service} {what}: something is not passed on")
+            stored = wait_for(partial(same, engineer, kept), f"{service} {what}: something is lost")
+            gone = wait_for(all_passed_on, f"{service} {what}: something is not passed on")
+            say(f"stored within {stored:.1f} s, passed on within {gone:.1f} s more")
     stack.down()
     stack.up(*SERVICES)
     wait_for(lambda: answers("/health/ready"), "The stack was not ready again", PATIENCE_S)
