@@ -67,7 +67,7 @@ def story(stack: Stack, folder: Path) -> None:
     hold(True, f"from `up` to ready in {seconds:.1f} s of {READY_S}")
 
     with (
-        Kizu(HTTPS, key=keys["camera"]) as camera,
+        Kizu(HTTPS, key=keys["camera"], patience_s=PATIENCE_S) as camera,
         Kizu(PLAIN, key=keys["camera"]) as plain,
         Kizu(HTTPS, key=keys["engineer"], patience_s=PATIENCE_S) as engineer,
         passing_on(stack) as passing,
@@ -181,6 +181,7 @@ def begins_to_pass_on(stack: Stack, passing: PassingOn, camera: Kizu) -> None:
     """It takes up what is inspected after its first look, of which nobody is told: until then one
     is inspected after the other."""
     stack.up("connect")
+    wait_for(lambda: answers("/health/ready"), "With connect: not ready")
     part = stack.read("worker", "/cache/demo/test/good/000.jpg")
 
     def one_arrives() -> bool:
@@ -188,7 +189,7 @@ def begins_to_pass_on(stack: Stack, passing: PassingOn, camera: Kizu) -> None:
         return passing.waits(lambda: bool(passing.ids))
 
     seconds = wait_for(one_arrives, "No result was passed on")
-    hold(True, f"a result comes to the webhook, signed, {seconds:.1f} s after its start")
+    hold(True, f"a result comes to the webhook, signed, within {seconds:.1f} s")
 
 
 def passes_on(stack: Stack, passing: PassingOn, camera: Kizu, engineer: Kizu) -> None:

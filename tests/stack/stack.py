@@ -22,7 +22,8 @@ PORTS = {
 }  # fmt: skip
 HTTPS = f"https://localhost:{PORTS['KIZU_PUBLISH_PORT']}"
 PLAIN = f"http://127.0.0.1:{PORTS['KIZU_PLAIN_PORT']}"
-PATIENCE_S = 60
+# Debian's aardvark-dns 1.4 may answer nobody for half a minute after a container came or went.
+PATIENCE_S = 120
 
 
 class Stack:
