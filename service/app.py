@@ -1,5 +1,6 @@
 """The only place where the service is put together. Nothing opens at import."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
@@ -27,6 +28,7 @@ from service.labels import Labels
 from service.ledger import Ledger
 from service.live import KEPT, Event, Live
 from service.metrics import Metrics
+from service.neighbours import Neighbours
 from service.oidc import Provider
 from service.onnx_engine import OnnxDevice
 from service.pace import Pace
@@ -60,9 +62,9 @@ from service.shadow import Shadow
 from service.shifts import Shifts
 from service.state import State
 from service.store import records
-from service.store.blobs import Blobs
 from service.store.database import open_database
 from service.store.outage import Outage
+from service.store.place import open_blobs, open_mirror
 from service.store.reserve import Reserve
 from service.store.spool import Spool
 from service.store.tables import Inspection
@@ -139,10 +141,13 @@ def _lifespan(
         except Exception as error:
             app.state.startup_error = error  # for whoever started the server to show
             raise
+        listening = asyncio.create_task(state.neighbours.listen())
         patience = Patience(settings.head_seconds, settings.body_seconds, settings.answer_seconds)
         try:
             yield {"kizu": state, "patience": patience}
         finally:
+            listening.cancel()
+            await asyncio.wait([listening])
             await state.shadow.close()
             await to_thread.run_sync(_close, state)
 
@@ -171,8 +176,8 @@ def _put_together(
     reserve: Reserve,
 ) -> State:
     provider = Provider.of(settings)
+    blobs, mirror = open_blobs(settings), open_mirror(settings)
     database = open_database(settings.database_url)
-    blobs = Blobs(settings.data / "blobs")
     metrics = Metrics()
     device = OnnxDevice(settings, under_way=lambda: pace.under_way)
     # Of another engine nothing is known: it runs one batch at a time.
@@ -187,6 +192,8 @@ def _put_together(
     )  # fmt: skip
     candidates = Candidates(registry, database, promotion=settings.promotion)
     metrics.models.set_function(lambda: registry.loaded_bytes + candidates.loaded_bytes)
+    if mirror:
+        mirror.start(sends=False)
     registry.start(settings.scan_seconds, candidates.scan)
     batcher = image_batcher(settings, metrics, lanes=lanes, max_batch=max_batch)
     watchdog = Watchdog(
@@ -203,6 +210,8 @@ def _put_together(
     spool = Spool(settings.data / "spool.sqlite3") if outage.can_be else None
     ledger = Ledger(database, recipes, outage, spool)
     metrics.spooled.set_function(lambda: ledger.waiting)
+    metrics.spooled_files.set_function(lambda: blobs.waiting)
+    blobs.start()
     ledger.start()
     archive = Archive(blobs, ledger, metrics, reserve, disk_full=settings.disk_full)
     retention = Retention(
@@ -223,6 +232,7 @@ def _put_together(
         database=database,
         blobs=blobs,
         registry=registry,
+        mirror=mirror,
         candidates=candidates,
         recipes=recipes,
         batcher=batcher,
@@ -234,6 +244,7 @@ def _put_together(
         metrics=metrics,
         live=live,
         drift=drift,
+        neighbours=Neighbours(database, live, drift, newest[-1] if newest else None),
         shifts=Shifts(settings.shifts),
         ledger=ledger,
         archive=archive,
@@ -259,9 +270,12 @@ def _newest(database: Database) -> list[Inspection]:
 
 def _close(state: State) -> None:
     state.retention.close()
+    state.blobs.close()
     state.ledger.close()
     state.gate.close()
     state.watchdog.close()
     state.batcher.close()  # answers what is in flight
     state.registry.close()
+    if state.mirror:
+        state.mirror.close()
     state.database.dispose()

@@ -39,8 +39,8 @@ from service.registry import Registry
 from service.rescoring.command import rescore_command
 from service.settings import Settings, SettingsError
 from service.store.audit import acts, verify
-from service.store.blobs import Blobs
 from service.store.database import open_database
+from service.store.place import open_blobs, open_mirror
 from service.store.snapshot import take_snapshot
 from service.store.wanted import Wanted
 from service.support import gather
@@ -173,11 +173,20 @@ def worker_command(store: Store = None, data: Data = None, database: DatabaseUrl
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    worker = TrainingWorker(
-        open_database(settings.database_url), Blobs(settings.data / "blobs"), settings, program
-    )
+    blobs = open_blobs(settings)
+    blobs.start()
+    mirror = open_mirror(settings)
+    if mirror:
+        mirror.start(sends=True)
+    database_engine = open_database(settings.database_url)
+    worker = TrainingWorker(database_engine, blobs, settings, program, mirror)
     log.info("waiting for trainings", store=str(settings.store))
-    worker.run(stop)
+    try:
+        worker.run(stop)
+    finally:
+        blobs.close()
+        if mirror:
+            mirror.close()
 
 
 @app.command("connect")
@@ -272,6 +281,21 @@ def list_command(store: Store = None) -> None:
     Console().print(table)
 
 
+@bundle_app.command("send")
+def send_command(
+    bundle: Annotated[Path, typer.Argument(help="Bundle <store>/<recipe>/<version>.")],
+) -> None:
+    """Send a bundle to the object store from which all services bring it (KIZU_BUNDLES)."""
+    settings = read_settings()
+    mirror = open_mirror(settings)
+    if mirror is None:
+        raise SettingsError("No object store is named.", remedy="Set KIZU_BUNDLES to its address.")
+    opened = open_bundle(bundle)
+    sent = mirror.send(opened)
+    place = f"{settings.bundles.rstrip('/')}/{opened.manifest.recipe}/{opened.manifest.version}"
+    typer.echo(place if sent else f"{place} was there already")
+
+
 @bundle_app.command("promote")
 def promote_command(
     recipe: Annotated[str, typer.Argument()],
@@ -284,6 +308,8 @@ def promote_command(
 ) -> None:
     """Let a version decide from now on; a running service takes it up within seconds."""
     settings = read_settings(store=store, data=data, database=database)
+    if mirror := open_mirror(settings):
+        mirror.fetch()
     registry = Registry(
         settings.store,
         open_database(settings.database_url),
@@ -326,7 +352,7 @@ def snapshot_command(
     """Write the operators' labels as an immutable snapshot for `kizu-train retrain`."""
     settings = read_settings(data=data, database=database)
     engine = open_database(settings.database_url)
-    snapshot = take_snapshot(engine, Blobs(settings.data / "blobs"), out, Wanted(recipe=recipe))
+    snapshot = take_snapshot(engine, open_blobs(settings), out, Wanted(recipe=recipe))
     defective = sum(sample.verdict == "ng" for sample in snapshot.samples)
     typer.echo(
         f"{len(snapshot.samples)} labels: {defective} ng, "
@@ -367,9 +393,7 @@ def backup_command(
     settings = read_settings(store=store, data=data, database=database)
     engine = open_database(settings.database_url)
     with Console(stderr=True).status(f"Backing up {recipe} …") as status:
-        missing = back_up(
-            engine, Blobs(settings.data / "blobs"), settings.store, recipe, out, status.update
-        )
+        missing = back_up(engine, open_blobs(settings), settings.store, recipe, out, status.update)
     if missing:
         typer.echo(f"{missing} images and heatmaps are no longer kept, and not in it", err=True)
     typer.echo(out)
@@ -388,9 +412,9 @@ def restore_command(
     engine = open_database(settings.database_url)
     status = Console(stderr=True).status(f"Restoring {file} …")
     with acts(at_the_terminal()), status:
-        recipe = restore(
-            engine, Blobs(settings.data / "blobs"), settings.store, file, status.update
-        )
+        recipe = restore(engine, open_blobs(settings), settings.store, file, status.update)
+    if mirror := open_mirror(settings):
+        mirror.send_all()
     typer.echo(recipe)
 
 

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import os
 import re
 from collections.abc import Generator, Iterable, Iterator
 from typing import Any, Literal
@@ -16,7 +15,7 @@ from models.image import read_mask
 from service.areas import areas
 from service.spreadsheets import harmless
 from service.store import records
-from service.store.blobs import Blobs, pieces
+from service.store.blobs import Blobs
 from service.store.masks import mask_of
 from service.store.tables import Feedback, Inspection
 from service.store.wanted import Wanted
@@ -190,7 +189,7 @@ def _added(archive: ZipStream, blobs: Blobs, row: Inspection, name: str) -> bool
     file = blobs.open(row.image_sha256)
     if file is None:
         return False
-    archive.add(pieces(file), name, size=os.fstat(file.fileno()).st_size)
+    archive.add(file.pieces(), name, size=file.size)
     return True
 
 

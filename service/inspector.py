@@ -111,8 +111,8 @@ class Inspector:
                 self._metrics.cameras.count(request.camera, outcome, seconds)
         self._metrics.inspections.labels(row.recipe, row.verdict).inc()
         self._metrics.scores.add(row.recipe, row.bundle_version, row.score)
-        self._drift.add(row)
-        self._live.tell(Event(row.id, row.recipe, row))
+        if self._live.tell(Event(row.id, row.recipe, row)):
+            self._drift.add(row)
         return row
 
     async def inspect_in_bulk(self, request: InspectionRequest) -> Inspection:

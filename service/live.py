@@ -28,7 +28,8 @@ class Live:
     """
 
     def __init__(self) -> None:
-        self._events: deque[Event] = deque(maxlen=KEPT)
+        self._events: deque[Event] = deque()
+        self._ids: set[str] = set()  # theirs
         self._total = 0  # events so far, and so the number of the next one
         self._news = asyncio.Event()
         self._closed = False
@@ -36,13 +37,20 @@ class Live:
     def begin(self, events: Iterable[Event]) -> None:
         """Start with what happened before, the oldest first."""
         for event in events:
-            self._events.append(event)
-            self._total += 1
+            self._add(event)
 
-    def tell(self, event: Event) -> None:
-        """One more has happened."""
-        self.begin([event])
+    def tell(self, event: Event) -> bool:
+        """One more has happened; whether that was not known yet."""
+        if event.id in self._ids:
+            return False
+        self._add(event)
         self._wake()
+        return True
+
+    @property
+    def ids(self) -> frozenset[str]:
+        """Of the events that are kept."""
+        return frozenset(self._ids)
 
     def close(self) -> None:
         """End all watching, so that a server can end."""
@@ -67,6 +75,13 @@ class Live:
                 yield event
             else:
                 await self._news.wait()
+
+    def _add(self, event: Event) -> None:
+        if len(self._events) == KEPT:
+            self._ids.discard(self._events.popleft().id)
+        self._events.append(event)
+        self._ids.add(event.id)
+        self._total += 1
 
     def _number_after(self, id: str) -> int | None:
         for back, event in enumerate(reversed(self._events)):

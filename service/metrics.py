@@ -73,6 +73,10 @@ class Metrics:
             "kizu_spooled_results", "Results that wait on the disk while the database is away.",
             registry=self.registry,
         )  # fmt: skip
+        self.spooled_files = Gauge(
+            "kizu_spooled_files", "Files that wait on the disk while the object store is away.",
+            registry=self.registry,
+        )  # fmt: skip
         self.unstored = Counter(
             "kizu_unstored_total", "Results that were answered while the disk was full, not kept.",
             registry=self.registry,

@@ -2,12 +2,13 @@
 files that a label was given for.
 
 A row says first that its files are gone; then they go, unless another row needs them. What a crash
-leaves in between, as what was never named by a row, is swept a day later.
+leaves in between, as what was never named by a row, is swept later. Of several services with one
+database one alone does all that.
 """
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,13 +20,14 @@ from sqlalchemy import delete, or_, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from service.errors import no_room
+from service.errors import StorageUnavailable, no_room
 from service.ledger import Ledger
 from service.metrics import Metrics
 from service.store import records
 from service.store.blobs import Blobs
 from service.store.reserve import Reserve
 from service.store.tables import Feedback, Inspection, ReviewItem, Training
+from service.store.turn import RETENTION, Turn
 from service.wall_clock import WallClock
 
 log = structlog.get_logger()
@@ -33,8 +35,6 @@ log = structlog.get_logger()
 EVERY_S = 60.0
 MEASURE_EVERY_S = 600.0
 SWEEP_EVERY_S = 24 * 3600.0
-# Younger files may be a request's that is under way, here or after a restart.
-SWEPT_AFTER = timedelta(days=1)
 _AT_ONCE = 200
 _GB = 1_000_000_000
 
@@ -70,6 +70,7 @@ class Retention:
         self._policy = policy
         self._ledger = ledger
         self._metrics = metrics
+        self._turn = Turn(database, RETENTION)
         self._problem: str | None = None
         self._measured = 0
         self._measure_at = 0.0
@@ -90,9 +91,13 @@ class Retention:
         """Stop after what is being removed just now."""
         self._stop.set()
         self._thread.join()
+        self._turn.close()
 
     def apply(self) -> None:
-        """Remove what is too old, as far as that can be told, and what there is no room for."""
+        """Remove what is too old, as far as that can be told, and what there is no room for;
+        nothing while files cannot be removed, or their rows would say that they were."""
+        if self._blobs.problem:
+            return
         policy = self._policy
         now = self._clock.believed()
         for kind, days in (("ok", policy.ok_days), ("other", policy.other_days)):
@@ -107,18 +112,13 @@ class Retention:
         now = self._clock.believed()
         if now is None:
             return 0
-        before = now - SWEPT_AFTER.total_seconds()
-        count = 0
-        old = (path for path, stat in self._blobs.all() if stat.st_mtime < before)
-        for batch in _batches(old, _AT_ONCE):
+        count = self._blobs.tidy(now, self._is_needed)
+        before = now - self._blobs.orphans_after.total_seconds()
+        for blob in self._blobs.all():
             if self._stop.is_set():
                 break
-            for path in batch:
-                if path.name.startswith("."):  # was being written when the power went
-                    path.unlink(missing_ok=True)
-                    count += 1
-                elif self._blobs.remove_unless(path.name, self._is_needed):
-                    count += 1
+            if blob.written_at < before:
+                count += bool(self._blobs.remove_unless(blob.sha256, self._is_needed))
         self._count("orphan", count)
         return count
 
@@ -126,11 +126,14 @@ class Retention:
         swept = time.monotonic() - SWEEP_EVERY_S + EVERY_S  # a while after the start
         while not self._stop.wait(EVERY_S):
             try:
+                if not self._turn.is_mine():
+                    self._measure_at = 0.0  # what is there by then, another has changed
+                    continue
                 self._apply_anyhow()
                 if time.monotonic() - swept > SWEEP_EVERY_S:
                     self.sweep()
                     swept = time.monotonic()
-            except (SQLAlchemyError, OSError) as error:
+            except (SQLAlchemyError, OSError, StorageUnavailable) as error:
                 log.warning("retention put off", error=str(error).splitlines()[0])
 
     def _apply_anyhow(self) -> None:
@@ -168,7 +171,7 @@ class Retention:
     def _used(self) -> int:
         """Bytes of all files, where there is a quota: each is looked at, so not too often."""
         if self._policy.quota_gb and time.monotonic() >= self._measure_at:
-            self._measured = sum(stat.st_size for _, stat in self._blobs.all())
+            self._measured = sum(blob.size for blob in self._blobs.all())
             self._measure_at = time.monotonic() + MEASURE_EVERY_S
         return self._measured
 
@@ -236,13 +239,3 @@ def _removable(session: Session, kind: str, *more: object) -> list[Inspection]:
     found = list(session.scalars(query))
     session.expunge_all()
     return found
-
-
-def _batches(paths: Iterator[Path], size: int) -> Iterator[list[Path]]:
-    batch: list[Path] = []
-    for path in paths:
-        batch.append(path)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    yield batch

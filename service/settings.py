@@ -27,6 +27,16 @@ class Settings(BaseSettings):
         "",
         description="SQLAlchemy URL; by default SQLite, as kizu.sqlite3 in the data directory.",
     )
+    blobs: str = Field(
+        "",
+        description="Address of an object store for images and heatmaps, such as s3://bucket/kizu, "
+        "which several services share; by default they are in the data directory.",
+    )
+    bundles: str = Field(
+        "",
+        description="Address of an object store from which bundles are brought into the store, and "
+        "to which a worker sends those that it trains; none by default.",
+    )
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on.")
     access: Access = Field(

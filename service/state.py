@@ -15,6 +15,7 @@ from service.labels import Labels
 from service.ledger import Ledger
 from service.live import Live
 from service.metrics import Metrics
+from service.neighbours import Neighbours
 from service.oidc import Provider
 from service.recipes import Recipes
 from service.registry import Registry
@@ -24,6 +25,7 @@ from service.settings import Settings
 from service.shadow import Shadow
 from service.shifts import Shifts
 from service.store.blobs import Blobs
+from service.store.mirror import Mirror
 from service.trainings import Trainings
 from service.watchdog import Watchdog
 
@@ -36,6 +38,7 @@ class State:
     database: Database
     blobs: Blobs
     registry: Registry
+    mirror: Mirror | None
     candidates: Candidates
     batcher: ImageBatcher
     watchdog: Watchdog
@@ -48,6 +51,7 @@ class State:
     shifts: Shifts
     recipes: Recipes
     drift: Drift
+    neighbours: Neighbours
     gate: Gate
     provider: Provider | None
     ledger: Ledger

@@ -33,6 +33,7 @@ from service.schemas import LabelChoice
 from service.settings import Settings
 from service.store import records, trainings
 from service.store.blobs import Blobs
+from service.store.mirror import Mirror
 from service.store.snapshot import take_snapshot
 from service.store.tables import Training
 from service.trainings import wanted
@@ -97,11 +98,15 @@ class _Progress:
 class TrainingWorker:
     """Takes trainings from the queue, until it is stopped."""
 
-    def __init__(self, database: Database, blobs: Blobs, settings: Settings, program: Path) -> None:
+    def __init__(
+        self, database: Database, blobs: Blobs, settings: Settings, program: Path,
+        mirror: Mirror | None = None,
+    ) -> None:  # fmt: skip
         self._database = database
         self._blobs = blobs
         self._settings = settings
         self._program = program
+        self._mirror = mirror
         self._name = f"{socket.gethostname()}-{os.getpid()}"
         self._beats = trainings.Beats()
 
@@ -138,6 +143,8 @@ class TrainingWorker:
             # What it took is right, whatever the clock was set to meanwhile.
             took = timedelta(seconds=time.monotonic() - began)
             ended["finished_at"] = training.started_at + took
+        if ended["state"] == "succeeded" and self._mirror:
+            self._mirror.exchange(sends=True)  # who hears of the version finds it
         self._tell_at_last(training.id, ended)
         log.info("training ended", id=training.id, state=ended["state"])
         return True

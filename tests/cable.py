@@ -1,4 +1,4 @@
-"""A cable between the service and a database, that a test can pull out and put in again."""
+"""A cable between the service and what it needs, that a test can pull out and put in again."""
 
 import selectors
 import socket
@@ -9,9 +9,9 @@ from pathlib import Path
 
 
 class Cable:
-    """Carries bytes from a port of its own to a Unix socket."""
+    """Carries bytes from a port of its own to a Unix socket, or to a port of this machine."""
 
-    def __init__(self, to: Path) -> None:
+    def __init__(self, to: Path | int) -> None:
         self._to = to
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
@@ -61,8 +61,11 @@ class Cable:
         if not self._plugged:
             near.close()
             return
-        far = socket.socket(socket.AF_UNIX)
-        far.connect(str(self._to))
+        if isinstance(self._to, int):
+            far = socket.create_connection(("127.0.0.1", self._to))
+        else:
+            far = socket.socket(socket.AF_UNIX)
+            far.connect(str(self._to))
         self._ends |= {near: far, far: near}
         for end in (near, far):
             self._selector.register(end, selectors.EVENT_READ)
@@ -86,7 +89,7 @@ class Cable:
 
 
 @contextmanager
-def cable(to: Path) -> Iterator[Cable]:
+def cable(to: Path | int) -> Iterator[Cable]:
     """One that is pulled out for good at the end."""
     made = Cable(to)
     try:

@@ -20,6 +20,8 @@ from service.settings import Settings
 from tests.gates.gate import CannotRun
 from tests.grey_line import grey_line
 from tests.grey_parts import write_version
+from tests.object_store import Bucket, Moto, object_store
+from tests.object_store import bucket as new_bucket
 from tests.small_disk import SmallDisk, small_disk
 from training.data import Dataset, read_mvtec
 from training.demo_data import write_demo
@@ -39,6 +41,22 @@ def shared() -> Path:
     if not (path / "data" / "magnetic_tile").is_dir():
         pytest.skip(f"no shared images at {path}: set KIZU_SHARED")
     return path
+
+
+@pytest.fixture(scope="session")
+def store_process() -> Iterator[Moto]:
+    """A real server of objects."""
+    with object_store() as moto:
+        yield moto
+
+
+@pytest.fixture
+def bucket(store_process: Moto, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+    """A bucket of its own, which this process reaches."""
+    with new_bucket(store_process) as made:
+        for name, value in made.environment.items():
+            monkeypatch.setenv(name, value)
+        yield made
 
 
 @pytest.fixture(scope="session")

@@ -16,9 +16,9 @@ from service.cli_settings import Data, DatabaseUrl, Store, read_settings
 from service.recipes import Recipes
 from service.settings import SettingsError
 from service.store import records
-from service.store.blobs import Blobs
 from service.store.database import open_database
 from service.store.outage import Outage
+from service.store.place import open_blobs, open_mirror
 from service.store.wanted import Wanted
 
 
@@ -49,6 +49,8 @@ def rescore_command(
             f"{error.name} is not installed here.", remedy="pip install 'kizu[ray]'."
         ) from error
     settings = read_settings(store=store, data=data, database=database)
+    if mirror := open_mirror(settings):
+        mirror.fetch()
     bundle = open_bundle(settings.store / recipe / str(version))
     Trust.of(settings.trusted_keys).check(bundle)
     times = {"since": since, "until": until}
@@ -68,7 +70,7 @@ def rescore_command(
                 source=images or wanted.model_dump_json(exclude_none=True),
             )
         found = of_folder(images) if images else of_archive(
-            engine, Blobs(settings.data / "blobs"), wanted
+            engine, open_blobs(settings), wanted
         )  # fmt: skip
         with Console(stderr=True).status("Looking what there is …"):
             plan = Plan.begin(out, terms, found)

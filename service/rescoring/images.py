@@ -42,7 +42,7 @@ def of_archive(database: Database, blobs: Blobs, wanted: Wanted) -> Iterator[Old
     with Session(database) as session:
         for row in session.scalars(query):
             yield OldImage(
-                address=str(blobs.path(row.image_sha256).absolute()), id=row.id,
+                address=blobs.address(row.image_sha256), id=row.id,
                 created_at=row.created_at, part_id=row.part_id, lot=row.lot, camera=row.camera,
                 verdict=row.verdict, score=row.score,
             )  # fmt: skip

@@ -30,8 +30,13 @@ async def ready(response: Response, state: CurrentState) -> Health:
         },
         problems=[
             *([f"The device is lost. {lost}"] if lost else []),
-            *(one.problem for one in (state.archive, state.ledger, state.retention) if one.problem),
+            *(
+                one.problem
+                for one in (state.archive, state.ledger, state.blobs, state.retention)
+                if one.problem
+            ),
             *state.registry.problems,
+            *(state.mirror.problems if state.mirror else []),
         ],
     )
 

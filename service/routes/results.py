@@ -1,6 +1,5 @@
 """Stored rows as the wire types and pictures that show them."""
 
-import os
 from collections.abc import Generator, Mapping
 from contextlib import closing
 from typing import TypeVar, cast
@@ -16,7 +15,6 @@ from service.heatmap import KeptHeatmap
 from service.regions import Region
 from service.schemas import FeedbackSummary, HeatmapFormat, InspectionResult
 from service.state import State
-from service.store.blobs import pieces
 from service.store.tables import Feedback, Inspection
 
 T = TypeVar("T")
@@ -104,9 +102,8 @@ class Pieces(StreamingResponse):
 def kept_file(state: State, sha256: str, media_type: str) -> Pieces:
     """The same as an answer. Raises NotFound."""
     file = _found(state.blobs.open(sha256))
-    size = os.fstat(file.fileno()).st_size
-    headers = FOREVER | {"Content-Length": str(size)}
-    return Pieces(pieces(file), media_type=media_type, headers=headers)
+    headers = FOREVER | {"Content-Length": str(file.size)}
+    return Pieces(file.pieces(), media_type=media_type, headers=headers)
 
 
 def _found(kept: T | None) -> T:

@@ -1,28 +1,50 @@
-"""Files by the sha256 of their content: images as they came, heatmaps, masks."""
+"""Files by the sha256 of their content: images as they came, heatmaps, masks, reports."""
 
 import hashlib
-import os
-import threading
-from collections import Counter
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import timedelta
 from functools import cached_property
-from io import FileIO
-from pathlib import Path
-
-from models.durable import Draft, make_directory, sync_directory
+from typing import BinaryIO
 
 _PIECE = 256 * 1024
 
 
-class Blobs:
-    """A directory of immutable files; writing the same content twice keeps it once."""
+@dataclass(frozen=True)
+class Blob:
+    """One that is kept. `written_at` is in seconds since 1970."""
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._held: Counter[str] = Counter()
-        self._lock = threading.Lock()
-        make_directory(root)
+    sha256: str
+    size: int
+    written_at: float
+
+
+class Blobs(ABC):
+    """Immutable files; writing the same content twice keeps it once.
+
+    What cannot be written or read for now raises OSError.
+    """
+
+    # Younger ones that no row names may be a request's that is under way, here or after a restart.
+    orphans_after: timedelta
+
+    def start(self) -> None:  # noqa: B027 - not every kind has something to do
+        """Begin what goes on beside, in the process that lasts."""
+
+    def close(self) -> None:  # noqa: B027
+        """End it."""
+
+    @property
+    def problem(self) -> str | None:
+        """What people should know of it."""
+        return None
+
+    @property
+    def waiting(self) -> int:
+        """How many are durable, and not yet where they belong."""
+        return 0
 
     def put(self, data: bytes) -> str:
         """Keep `data` durably and return its sha256."""
@@ -34,117 +56,76 @@ class Blobs:
             blob.discard()
         return blob.sha256
 
+    @abstractmethod
     def draft(self, data: bytes) -> "BlobDraft":
         """What may become a file; nothing is written yet."""
-        return BlobDraft(data, self)
 
+    @abstractmethod
     def get(self, sha256: str) -> bytes | None:
         """The content, or None where it is not, or no longer, kept."""
-        try:
-            return self.path(sha256).read_bytes()
-        except FileNotFoundError:
-            return None
 
-    def open(self, sha256: str) -> FileIO | None:
+    @abstractmethod
+    def open(self, sha256: str) -> "OpenBlob | None":
         """The content to be read piece by piece, whole though it be removed meanwhile; as `get`."""
-        try:
-            return self.path(sha256).open("rb", buffering=0)
-        except FileNotFoundError:
-            return None
 
-    @contextmanager
-    def holding(self, sha256: str) -> Iterator[None]:
+    @abstractmethod
+    def address(self, sha256: str) -> str:
+        """Where a content lies, if it does, as an address of fsspec's."""
+
+    @abstractmethod
+    def holding(self, sha256: str) -> AbstractContextManager[None]:
         """Until a row that names it is there, nobody removes it: its content may have been here
         before, as another's that is to go."""
-        with self._lock:
-            self._held[sha256] += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._held[sha256] -= 1
-                self._held += Counter()  # forgets those that nobody holds
 
+    @abstractmethod
     def remove_unless(self, sha256: str, is_needed: Callable[[str], bool]) -> int:
         """Remove a file that nobody holds and that is not needed; how many bytes that freed."""
-        path = self.path(sha256)
-        with self._lock:
-            if self._held[sha256] or not path.exists() or is_needed(sha256):
-                return 0
-            size = path.stat().st_size
-            path.unlink()
-        return size
 
-    def all(self) -> Iterator[tuple[Path, os.stat_result]]:
-        """Every file, in no order; also what was being written when the power went."""
-        for folder in self._root.iterdir():
-            for path in folder.iterdir():
-                with suppress(FileNotFoundError):  # it got its name, or was removed, meanwhile
-                    yield path, path.stat()
+    @abstractmethod
+    def all(self) -> Iterator[Blob]:
+        """Every one, in no order."""
 
-    def path(self, sha256: str) -> Path:
-        """Where a content lies, if it does."""
-        return self._root / sha256[:2] / sha256
+    @abstractmethod
+    def tidy(self, now: float, is_needed: Callable[[str], bool]) -> int:
+        """End what was left half done long ago; how many that were."""
 
 
-def pieces(file: FileIO) -> Generator[bytes]:
-    """All of an open file, which is closed at the end."""
-    with file:
-        while piece := file.read(_PIECE):
-            yield piece
-
-
-class BlobDraft:
+class BlobDraft(ABC):
     """Content that is to be kept, or not: `write`, then `keep`, and `discard` in any case.
 
     The last may come from another thread than the others, at any time.
     """
 
-    def __init__(self, data: bytes, blobs: Blobs) -> None:
+    def __init__(self, data: bytes) -> None:
         self._data = data
-        self._blobs = blobs
-        self._hold = ExitStack()
-        self._directory: Path | None = None
-        self._file: Draft | None = None
-        self._discarded = False
-        self._lock = threading.Lock()
 
     @cached_property
     def sha256(self) -> str:
         """What it is called."""
         return hashlib.sha256(self._data).hexdigest()
 
+    @abstractmethod
     def write(self) -> None:
-        """Bring the content to the disk, where it is not there already."""
-        path = self._blobs.path(self.sha256)
-        self._hold.enter_context(self._blobs.holding(self.sha256))
-        self._directory = path.parent
-        if not path.exists():
-            make_directory(path.parent)
-            file = Draft(path, self._data)
-            with self._lock:
-                self._file = file
-            if self._discarded:
-                self.discard()
+        """Bring the content to where it is kept, where it is not there already."""
 
+    @abstractmethod
     def keep(self) -> None:
         """Make what was written last. Raises ValueError where there is nothing of it."""
-        with self._lock:
-            if self._discarded or self._directory is None:
-                raise ValueError("Only a draft that was written can be kept.")
-            if self._file:
-                self._file.publish()
-                self._file = None
-            else:
-                # Whoever wrote it may not have got as far as syncing its name.
-                sync_directory(self._directory)
-                sync_directory(self._directory.parent)
 
+    @abstractmethod
     def discard(self) -> None:
         """Leave nothing behind that is not kept."""
-        with self._lock:
-            self._discarded = True
-            self._hold.close()
-            if self._file:
-                self._file.discard()
-                self._file = None
+
+
+@dataclass(frozen=True)
+class OpenBlob:
+    """One to be read, of `size` bytes."""
+
+    file: BinaryIO
+    size: int
+
+    def pieces(self) -> Generator[bytes]:
+        """All of it; it is closed at the end."""
+        with self.file:
+            while piece := self.file.read(_PIECE):
+                yield piece

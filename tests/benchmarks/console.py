@@ -39,6 +39,7 @@ from service.settings import Settings
 from service.store import records
 from service.store.blobs import Blobs
 from service.store.database import open_database
+from service.store.local_blobs import LocalBlobs
 from service.store.tables import Feedback, Inspection, ReviewItem
 from tests.console.conftest import CHROMIUM, FLAGS
 from tests.grey_parts import write_version
@@ -217,7 +218,7 @@ def measure(url: str, work: Path, number: int) -> dict[str, dict[str, float]]:
     data.mkdir(parents=True)
     write_version(store)
     database = open_database(url)
-    fill(database, Blobs(data / "blobs"), store, number)
+    fill(database, LocalBlobs(data / "blobs"), store, number)
     if database.dialect.name == "postgresql":
         with database.connect() as connection:
             connection.execute(text("ANALYZE"))  # as PostgreSQL does by itself within a minute

@@ -12,8 +12,8 @@ import numpy as np
 from models.bundle import FILES, MANIFEST, open_bundle
 from models.errors import KizuError
 from service.backup import back_up, restore
-from service.store.blobs import Blobs
 from service.store.database import open_database
+from service.store.local_blobs import LocalBlobs
 from tests.gates.gate import Findings
 from tests.grey_parts import write_version
 
@@ -110,7 +110,7 @@ def _slip(found: Findings, folder: Path, whole: Path) -> None:
     """Backups whose entries would leave the directory."""
     engine = open_database(f"sqlite:///{folder / 'kizu.sqlite3'}")
     try:
-        blobs = Blobs(folder / "blobs")
+        blobs = LocalBlobs(folder / "blobs")
         archive = folder / "cap.kizu"
         back_up(engine, blobs, whole.parent.parent, "cap", archive, lambda text: None)
         for name in SLIPS:
@@ -124,7 +124,9 @@ def _slip(found: Findings, folder: Path, whole: Path) -> None:
             other = open_database(f"sqlite:///{target.parent / 'kizu.sqlite3'}")
             found.count("archives that slip")
             try:
-                restore(other, Blobs(target.parent / "blobs"), target, spoilt, lambda text: None)
+                restore(
+                    other, LocalBlobs(target.parent / "blobs"), target, spoilt, lambda text: None
+                )
                 found.fail(f"{name}: it was restored")
             except KizuError:
                 pass

@@ -31,6 +31,7 @@ from service.gate import CSRF_HEADER
 from service.store import accounts, audit
 from service.store.blobs import Blobs
 from service.store.database import open_database
+from service.store.local_blobs import LocalBlobs
 from service.store.tables import Inspection
 from tests.cable import Cable, cable
 from tests.gates import forks
@@ -70,7 +71,9 @@ def run(full: bool, progress: Callable[[float], None]) -> Findings:
                 module="tests.gates.clocks", **SETTINGS,
             )  # fmt: skip
             try:
-                plant = Plant(found, nursery, clock, database, Blobs(folder / "data" / "blobs"))
+                plant = Plant(
+                    found, nursery, clock, database, LocalBlobs(folder / "data" / "blobs")
+                )
                 plant.open()
                 # Once it was set back and right again, removing for age waits for a day.
                 jumps = [*rng.permutation(FORWARD), *rng.permutation(BACK)]

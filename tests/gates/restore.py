@@ -28,7 +28,7 @@ from sqlalchemy.orm import Session
 from models.bundle import FILES, MANIFEST, list_recipes, list_versions, open_bundle
 from models.image import encode_png
 from service.store import audit
-from service.store.blobs import Blobs
+from service.store.local_blobs import LocalBlobs
 from service.store.tables import AuditEntry, Base
 from tests.gates.gate import Findings
 from tests.gates.nursery import Nursery
@@ -334,7 +334,7 @@ def _versions(place: Place) -> list[int]:
 
 def _look(found: Findings, line: Place, other: Place, file: Path) -> None:
     """At what is no row: files, bundles, and what the log says of it."""
-    here, there = (Blobs(place.folder / "data" / "blobs") for place in (line, other))
+    here, there = (LocalBlobs(place.folder / "data" / "blobs") for place in (line, other))
     rows = _rows(other.database)
     named = {
         row[name]

@@ -14,8 +14,8 @@ from service.engine import FakeEngine
 from service.identity import Identity
 from service.settings import Settings
 from service.store.audit import acts
-from service.store.blobs import Blobs
 from service.store.database import open_database
+from service.store.local_blobs import LocalBlobs
 from tests.grey_parts import PNG, image, write_version
 from tests.service.test_exports import client as client
 
@@ -32,7 +32,9 @@ def backup(client, database_url, tmp_path):
     write_version(tmp_path / "grey", 2)
     engine = create_engine(database_url)
     path = tmp_path / "cap.kizu"
-    missing = back_up(engine, Blobs(tmp_path / "data" / "blobs"), tmp_path / "grey", "cap", path)
+    missing = back_up(
+        engine, LocalBlobs(tmp_path / "data" / "blobs"), tmp_path / "grey", "cap", path
+    )
     engine.dispose()
     assert missing == 0
     return path
@@ -51,7 +53,7 @@ def elsewhere(tmp_path):
 def restored(settings, file):
     engine = open_database(settings.database_url)
     try:
-        return restore(engine, Blobs(settings.data / "blobs"), settings.store, file)
+        return restore(engine, LocalBlobs(settings.data / "blobs"), settings.store, file)
     finally:
         engine.dispose()
 
@@ -153,7 +155,7 @@ def test_what_is_no_longer_kept_is_counted(client, tmp_path, database_url):
     )
     blob.unlink()
     engine = create_engine(database_url)
-    blobs = Blobs(tmp_path / "data" / "blobs")
+    blobs = LocalBlobs(tmp_path / "data" / "blobs")
     assert back_up(engine, blobs, tmp_path / "grey", "cap", tmp_path / "less.kizu") == 1
     engine.dispose()
 
@@ -170,7 +172,7 @@ def test_a_backup_is_of_one_moment(client, tmp_path, database_url, elsewhere):
     parts = len(client.get("/v1/inspections").json()["items"])
     engine = create_engine(database_url)
     path = tmp_path / "cap.kizu"
-    blobs = Blobs(tmp_path / "data" / "blobs")
+    blobs = LocalBlobs(tmp_path / "data" / "blobs")
     assert back_up(engine, blobs, tmp_path / "grey", "cap", path, go_on) == 0
     engine.dispose()
     restored(elsewhere, path)
@@ -199,7 +201,7 @@ def test_what_contradicts_what_is_here_is_refused_whole(client, tmp_path, databa
     client.post("/v1/inspect", content=image(70), headers=PNG | key).raise_for_status()
     engine = create_engine(database_url)
     path = tmp_path / "cap.kizu"
-    back_up(engine, Blobs(tmp_path / "data" / "blobs"), tmp_path / "grey", "cap", path)
+    back_up(engine, LocalBlobs(tmp_path / "data" / "blobs"), tmp_path / "grey", "cap", path)
     engine.dispose()
     write_version(elsewhere.store, 1, recipe="lid")
     with TestClient(create_app(elsewhere, open_engine=lambda bundle: FakeEngine())) as there:
@@ -212,7 +214,7 @@ def test_what_contradicts_what_is_here_is_refused_whole(client, tmp_path, databa
 
 def test_nothing_is_backed_up_over_a_file_or_from_nowhere(client, backup, tmp_path, database_url):
     engine = create_engine(database_url)
-    blobs = Blobs(tmp_path / "data" / "blobs")
+    blobs = LocalBlobs(tmp_path / "data" / "blobs")
     with pytest.raises(BackupError, match="exists already"):
         back_up(engine, blobs, tmp_path / "grey", "cap", backup)
     with pytest.raises(BackupError, match="no recipe"):

@@ -4,12 +4,12 @@ import hashlib
 
 import pytest
 
-from service.store.blobs import Blobs
+from service.store.local_blobs import LocalBlobs
 
 
 @pytest.fixture
 def blobs(tmp_path):
-    return Blobs(tmp_path)
+    return LocalBlobs(tmp_path)
 
 
 def files(tmp_path):

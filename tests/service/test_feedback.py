@@ -9,7 +9,7 @@ from sqlalchemy import create_engine
 from models.errors import SnapshotError
 from models.image import encode_png, read_mask
 from models.sample import open_snapshot
-from service.store.blobs import Blobs
+from service.store.local_blobs import LocalBlobs
 from service.store.snapshot import take_snapshot
 from service.store.wanted import Wanted
 
@@ -100,7 +100,7 @@ def test_a_snapshot_holds_the_newest_labels_with_their_masks(
         assert client.post("/v1/feedback", json=body).status_code == 201
 
     engine = create_engine(database_url)
-    blobs = Blobs(tmp_path / "data" / "blobs")
+    blobs = LocalBlobs(tmp_path / "data" / "blobs")
     snapshot = take_snapshot(engine, blobs, tmp_path / "snapshots", Wanted(recipe="cap"))
     again = take_snapshot(engine, blobs, tmp_path / "snapshots", Wanted())
     engine.dispose()
@@ -116,6 +116,8 @@ def test_a_snapshot_holds_the_newest_labels_with_their_masks(
 def test_no_labels_make_no_snapshot(client, database_url, tmp_path):
     engine = create_engine(database_url)
     with pytest.raises(SnapshotError, match="no labelled images"):
-        take_snapshot(engine, Blobs(tmp_path / "data" / "blobs"), tmp_path / "snapshots", Wanted())
+        take_snapshot(
+            engine, LocalBlobs(tmp_path / "data" / "blobs"), tmp_path / "snapshots", Wanted()
+        )
     engine.dispose()
     assert list((tmp_path / "snapshots").iterdir()) == []

@@ -13,8 +13,8 @@ from models.image import Pixels, decode, resize
 from models.session import open_session
 from service import heatmap
 from service.store import records
-from service.store.blobs import Blobs
 from service.store.database import open_database
+from service.store.local_blobs import LocalBlobs
 from service.store.tables import Inspection
 
 
@@ -47,7 +47,7 @@ def keeps() -> bool:
 class _Keeper:
     def __init__(self, directory: Path, bundle: Bundle) -> None:
         self._bundle = bundle
-        self._blobs = Blobs(directory / "blobs")
+        self._blobs = LocalBlobs(directory / "blobs")
         self._database = open_database(f"sqlite:///{directory / 'kizu.sqlite3'}")
         self._threads = ThreadPoolExecutor(8)
 
