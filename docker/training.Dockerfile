@@ -21,7 +21,9 @@ RUN python -m venv /opt/kizu \
         ${TORCH_INDEX:+--extra-index-url "${TORCH_INDEX}"} \
         torch==2.13.0 torchvision==0.28.0
 COPY --from=build /wheels /wheels
-RUN /opt/kizu/bin/pip install --no-cache-dir "$(echo /wheels/kizu-*.whl)[cpu,train,timm]"
+ARG EXTRAS=""
+RUN /opt/kizu/bin/pip install --no-cache-dir \
+        "$(echo /wheels/kizu-*.whl)[cpu,train,timm${EXTRAS:+,${EXTRAS}}]"
 # A timm model to pull now, such as efficientnet_b4, so that the PC needs no network for it.
 ARG BACKBONE=""
 RUN test -z "${BACKBONE}" || /opt/kizu/bin/kizu-train backbone pull "${BACKBONE}" \

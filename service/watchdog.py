@@ -2,7 +2,8 @@
 
 Golden images go through the very queue that parts go through, every now and then, and at once
 when a run fails. A device that errs, hangs or answers wrong is given up: from then on nothing is
-answered but errors, until another process takes over.
+answered but errors, until another process takes over. One that is elsewhere and away says nothing
+about itself: it is asked again and again.
 """
 
 import math
@@ -16,7 +17,7 @@ import numpy as np
 import structlog
 
 from models.session import Precision
-from service.errors import NotReady
+from service.errors import DeadlinePassed, NotReady
 from service.registry import Loaded
 from service.scoring import ImageBatcher, Scored
 
@@ -46,6 +47,7 @@ class Watchdog:
         self._precision = precision
         self._give_up = give_up
         self._problem: str | None = None
+        self._absence: str | None = None
         self._suspected = threading.Event()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="kizu-watchdog", daemon=True)
@@ -54,6 +56,11 @@ class Watchdog:
     def problem(self) -> str | None:
         """Why the device is not to be trusted any more."""
         return self._problem
+
+    @property
+    def absence(self) -> str | None:
+        """Why there is no device just now."""
+        return self._absence
 
     def check(self) -> None:
         """Raise NotReady once the device is lost."""
@@ -87,7 +94,7 @@ class Watchdog:
                     problem = self._look()
                 except Exception as error:  # noqa: BLE001 - what cannot be watched is not trusted
                     problem = f"It cannot be looked at: {error}"
-                due = time.monotonic() + self._every_s
+                due = time.monotonic() + (_TICK_S if self._absence else self._every_s)
             if problem:
                 self._problem = problem
                 log.critical("the device is given up", reason=problem)
@@ -112,6 +119,9 @@ class Watchdog:
         found = self._score(loaded)
         if isinstance(found, _Failed) and not self._hanging():
             found = self._score(loaded)  # what happens once is over; what goes on fails twice
+        self._notice(found.reason if isinstance(found, _Away) else None)
+        if isinstance(found, _Away):
+            return None
         if isinstance(found, _Failed):
             return found.reason
         if found is None:
@@ -119,7 +129,14 @@ class Watchdog:
         score, heatmap = np.array([found.score], np.float32), found.heatmap[None]
         return loaded.known.disagreement(score, heatmap, precision=self._precision)
 
-    def _score(self, loaded: Loaded) -> "Scored | _Failed | None":
+    def _notice(self, absence: str | None) -> None:
+        if absence and not self._absence:
+            log.warning("the device is away", reason=absence)
+        elif self._absence and not absence:
+            log.info("the device is there again")
+        self._absence = absence
+
+    def _score(self, loaded: Loaded) -> "Scored | _Away | _Failed | None":
         """Of the image that it knows; None where the service is closing."""
         try:
             future = self._batcher.submit(
@@ -134,9 +151,18 @@ class Watchdog:
                 problem = self._hanging()
                 if problem:
                     return _Failed(problem)
+            except (DeadlinePassed, NotReady) as error:
+                return _Away(str(error))
             except Exception as error:  # noqa: BLE001 - whatever it is, the device did not answer
                 return _Failed(f"It failed on an image that it knows: {error}")
         return None
+
+
+@dataclass(frozen=True)
+class _Away:
+    """None was there to be asked."""
+
+    reason: str
 
 
 @dataclass(frozen=True)

@@ -124,13 +124,19 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty database, once of each kind."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'kizu.sqlite3'}"
-    url: str = request.getfixturevalue("postgresql")
-    engine = create_engine(url, isolation_level="AUTOCOMMIT")
+    url: str = request.getfixturevalue("postgresql_url")
+    return url
+
+
+@pytest.fixture
+def postgresql_url(postgresql: str) -> str:
+    """An empty database of PostgreSQL."""
+    engine = create_engine(postgresql, isolation_level="AUTOCOMMIT")
     name = f"kizu_{os.urandom(6).hex()}"
     with engine.connect() as connection:
         connection.execute(text(f"CREATE DATABASE {name}"))
     engine.dispose()
-    return url.replace("/postgres?", f"/{name}?")
+    return postgresql.replace("/postgres?", f"/{name}?")
 
 
 MakeClient = Callable[..., TestClient]

@@ -95,16 +95,19 @@ def build(
         raise SettingsError(
             f"The application's args are not right: {error}", remedy="See deploy/README.md."
         ) from error
-    pools.check()
+    pools.check(Settings())
     engines = {
         pool.name: _pool(pool).bind(open_engine=open_engine, limits=limits) for pool in pools.pools
     }
+    apart: Any = {"max_replicas_per_node": 1} if pools.fronts > 1 else {}
     front: Any = serve.deployment(
         serve.ingress()(Front),
         name="front",
         ray_actor_options=pools.front,
+        num_replicas=pools.fronts,
         max_ongoing_requests=4 * AT_ONCE,
         health_check_period_s=_HEALTH_S,
+        **apart,
     )
     return cast(Application, front.bind(pools, engines))
 

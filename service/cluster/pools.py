@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.settings import SettingsError
+from service.settings import Settings, SettingsError
 
 
 class _Closed(BaseModel):
@@ -30,15 +30,24 @@ class Pool(_Closed):
 
 
 class Pools(_Closed):
-    """All of them, and what of a node the front needs."""
+    """All of them, and the fronts: how many, and what of a node each needs."""
 
     front: dict[str, Any] = Field(
         default_factory=dict, description="As ray_actor_options: where its disk is."
     )
+    fronts: Annotated[int, Field(ge=1)] = Field(
+        1, description="Each on a node of its own; several share a database and object stores."
+    )
     pools: tuple[Pool, ...] = (Pool(name="engines"),)
 
-    def check(self) -> None:
+    def check(self, settings: Settings) -> None:
         """Raises SettingsError."""
+        shared = settings.database and settings.blobs and settings.bundles
+        if self.fronts > 1 and not shared:
+            raise SettingsError(
+                "Several fronts must share what they know.",
+                remedy="Set KIZU_DATABASE, KIZU_BLOBS and KIZU_BUNDLES on every node.",
+            )
         names = [pool.name for pool in self.pools]
         if len(set(names)) < len(names):
             raise SettingsError("Two pools have one name.", remedy="Name each differently.")

@@ -18,8 +18,9 @@ async def live() -> dict[str, str]:
 @router.get("/health/ready", operation_id="ready", responses={503: {"model": Health}})
 async def ready(response: Response, state: CurrentState) -> Health:
     """Whether images can be inspected; each recipe with the device that really runs it."""
-    champions, lost = state.registry.champions, state.watchdog.problem
-    able = bool(champions) and not lost
+    champions, watchdog = state.registry.champions, state.watchdog
+    lost, away = watchdog.problem, watchdog.absence
+    able = bool(champions) and not lost and not away
     if not able:
         response.status_code = 503
     return Health(
@@ -30,6 +31,7 @@ async def ready(response: Response, state: CurrentState) -> Health:
         },
         problems=[
             *([f"The device is lost. {lost}"] if lost else []),
+            *([f"The device is away. {away}"] if away else []),
             *(
                 one.problem
                 for one in (state.archive, state.ledger, state.blobs, state.retention)

@@ -48,7 +48,7 @@ async def live() -> dict[str, bool]:
 @router.get("/health/ready", operation_id="server_ready")
 async def ready(response: Response, state: CurrentState) -> dict[str, bool]:
     """Whether every recipe can be inferred."""
-    able = bool(state.registry.champions) and not state.watchdog.problem
+    able = bool(state.registry.champions) and not (state.watchdog.problem or state.watchdog.absence)
     response.status_code = 200 if able else 503
     return {"ready": able}
 

@@ -9,15 +9,21 @@ from typing import Any
 
 import pytest
 import yaml
+from prometheus_client import generate_latest
 
 from service.cluster.pools import Pools
+from service.metrics import Metrics
 from service.settings import Settings
 from tests.nodes import FLAGS
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 SERVE = yaml.safe_load((DEPLOY / "ray" / "serve.yaml").read_text())
 KUBERAY = yaml.safe_load((DEPLOY / "ray" / "kuberay.yaml").read_text())
-PLAIN = list(yaml.safe_load_all((DEPLOY / "kubernetes" / "kizu.yaml").read_text()))
+PLAIN, PLANT = (
+    list(yaml.safe_load_all((DEPLOY / "kubernetes" / name).read_text()))
+    for name in ("kizu.yaml", "plant.yaml")
+)
+KEDA = yaml.safe_load((DEPLOY / "kubernetes" / "keda.yaml").read_text())
 KUBERNETES = "1.35"
 
 
@@ -26,8 +32,18 @@ def pods() -> dict[str, dict[str, Any]]:
     cluster = KUBERAY["spec"]["rayClusterConfig"]
     found = {"head": cluster["headGroupSpec"]["template"]}
     found |= {group["groupName"]: group["template"] for group in cluster["workerGroupSpecs"]}
-    (deployment,) = (one for one in PLAIN if one["kind"] == "Deployment")
-    return found | {"plain": deployment["spec"]["template"]}
+    for one in (*PLAIN, *PLANT):
+        if one["kind"] in ("Deployment", "StatefulSet"):
+            found[f"{one['kind']} {one['metadata']['name']}"] = one["spec"]["template"]
+    return found
+
+
+def variables(container: dict[str, Any]) -> dict[str, str | None]:
+    """What a container is given, by itself and by configuration that many share."""
+    (shared,) = (one["data"] for one in PLANT if one["kind"] == "ConfigMap")
+    own = {one["name"]: one.get("value") for one in container.get("env", [])}
+    named = {"configMapRef": {"name": "kizu"}} in container.get("envFrom", [])
+    return own | (shared if named else {})
 
 
 def validate(document: dict[str, Any], tmp_path: Path) -> None:
@@ -40,7 +56,7 @@ def validate(document: dict[str, Any], tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("document", PLAIN, ids=lambda one: one["kind"])
+@pytest.mark.parametrize("document", PLAIN + PLANT, ids=lambda one: one["kind"])
 def test_what_kubernetes_is_told_follows_its_schema(document: dict[str, Any], tmp_path: Path):
     validate(document, tmp_path)
 
@@ -67,11 +83,42 @@ def test_every_pod_is_one_and_confined(name: str, tmp_path: Path) -> None:
         assert container["securityContext"]["allowPrivilegeEscalation"] is False
         assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
         assert "memory" in container["resources"]["limits"]
-        given = {one["name"]: one.get("value") for one in container["env"]}
+        given = variables(container)
         settings = {name[5:].lower() for name in given if name.startswith("KIZU_")}
         assert settings <= set(Settings.model_fields)
-        if name != "plain":
+        if container["name"].startswith("ray"):
             assert FLAGS.items() <= given.items()
+
+
+def test_the_services_of_a_plant_follow_the_queue(tmp_path: Path) -> None:
+    """What KEDA makes of it is Kubernetes' own, and it asks for a metric that there is."""
+    (services,) = (
+        one for one in PLANT if one["kind"] == "StatefulSet" and one["metadata"]["name"] == "kizu"
+    )
+    wanted = KEDA["spec"]
+    reference = {"apiVersion": services["apiVersion"], "kind": services["kind"], "name": "kizu"}
+    assert wanted["scaleTargetRef"] == reference
+    (trigger,) = wanted["triggers"]
+    metric = {"name": "queue-age"}
+    target = {"type": trigger["metricType"], "value": trigger["metadata"]["threshold"]}
+    validate(
+        {
+            "apiVersion": "autoscaling/v2",
+            "kind": "HorizontalPodAutoscaler",
+            "metadata": {"name": "kizu"},
+            "spec": {
+                "scaleTargetRef": reference,
+                "minReplicas": wanted["minReplicaCount"],
+                "maxReplicas": wanted["maxReplicaCount"],
+                "metrics": [{"type": "External", "external": {"metric": metric, "target": target}}],
+                **wanted["advanced"]["horizontalPodAutoscalerConfig"],
+            },
+        },
+        tmp_path,
+    )
+    asked = re.findall(r"kizu_\w+", trigger["metadata"]["query"])
+    assert asked == ["kizu_queue_age_seconds"]
+    assert b"kizu_queue_age_seconds" in generate_latest(Metrics().registry)
 
 
 def test_ray_is_told_the_same_everywhere() -> None:
@@ -80,7 +127,7 @@ def test_ray_is_told_the_same_everywhere() -> None:
     variables = application.pop("runtime_env")["env_vars"]
     assert inside == SERVE
     assert {name[5:].lower() for name in variables} <= set(Settings.model_fields)
-    Pools.model_validate(other["args"]).check()
+    Pools.model_validate(other["args"]).check(Settings())
     resources = KUBERAY["spec"]["rayClusterConfig"]["headGroupSpec"]["rayStartParams"]["resources"]
     assert json.loads(json.loads(resources)) == other["args"]["front"]["resources"]
 

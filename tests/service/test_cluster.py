@@ -10,7 +10,7 @@ import httpx2 as httpx
 import pytest
 
 from service.cluster.pools import Pools
-from service.settings import SettingsError
+from service.settings import Settings, SettingsError
 from tests.grey_parts import PNG, image, write_version
 
 
@@ -114,6 +114,11 @@ def test_an_engine_takes_no_other_bundle_than_the_fronts(tmp_path):
 
 def test_pools_that_leave_a_recipe_nowhere_are_refused():
     with pytest.raises(SettingsError, match="Exactly one pool"):
-        Pools.model_validate({"pools": [{"name": "a", "recipes": ["cap"]}]}).check()
+        Pools.model_validate({"pools": [{"name": "a", "recipes": ["cap"]}]}).check(Settings())
     with pytest.raises(SettingsError, match="one name"):
-        Pools.model_validate({"pools": [{"name": "a"}, {"name": "a"}]}).check()
+        Pools.model_validate({"pools": [{"name": "a"}, {"name": "a"}]}).check(Settings())
+    with pytest.raises(SettingsError, match="Several fronts"):
+        Pools(fronts=2).check(Settings())
+    Pools(fronts=2).check(
+        Settings(database="postgresql+psycopg://k@p/k", blobs="s3://k/i", bundles="s3://k/b")
+    )

@@ -11,9 +11,10 @@ import pytest
 
 from models.image import encode_png
 from service.engine import Outputs
-from service.errors import EngineFailure
+from service.errors import EngineFailure, NotReady
 from service.onnx_engine import OnnxDevice
 from service.settings import Settings
+from tests.waiting import until
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
@@ -35,6 +36,8 @@ class Failing:
             return Outputs(outputs.scores - 1, outputs.heatmaps)
         if self.how == "errs":
             raise EngineFailure("The bus has fallen off.")
+        if self.how == "away":
+            raise NotReady("No device of the pool is there.")
         if self.how == "hangs":
             self.free.wait(30)
         return outputs
@@ -74,6 +77,20 @@ def test_a_lost_device_is_noticed_and_answers_nothing_any_more(watched, lost, go
     assert answer.status_code == 503
     assert answer.json()["verdict"] == "error"
     assert client.get("/health/live").status_code == 200
+
+
+def test_a_device_elsewhere_that_is_away_is_waited_for(watched, lost, good_part):
+    client, engine = watched
+    engine.how = "away"
+    answer = client.post("/v1/inspect", content=good_part, headers=JPEG)
+    assert answer.status_code == 503
+    assert answer.json()["verdict"] == "error"
+    until(lambda: client.get("/health/ready").status_code == 503)
+    assert "The device is away." in client.get("/health/ready").json()["problems"][0]
+    engine.how = "not"
+    until(lambda: client.get("/health/ready").status_code == 200)
+    assert client.post("/v1/inspect", content=good_part, headers=JPEG).status_code == 200
+    assert not lost.is_set()
 
 
 def test_a_failed_part_has_the_device_looked_at_at_once(make_client, lost, good_part):
