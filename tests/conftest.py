@@ -131,6 +131,11 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 @pytest.fixture
 def postgresql_url(postgresql: str) -> str:
     """An empty database of PostgreSQL."""
+    return new_database(postgresql)
+
+
+def new_database(postgresql: str) -> str:
+    """Another one on that server."""
     engine = create_engine(postgresql, isolation_level="AUTOCOMMIT")
     name = f"kizu_{os.urandom(6).hex()}"
     with engine.connect() as connection:

@@ -1,9 +1,11 @@
 """Three nodes of a Ray cluster on this machine, and the service on them.
 
-    python -m tests.nodes STORE DATA
+    python -m tests.nodes FOLDER
 
-says on which port it answers, and kills a node with an engine for each line that it is given. In a
-process of its own: Ray reads its flags when it is imported, and warns of much that is its own.
+says on which port it answers, and kills a node with an engine for each line that it is given. Each
+node has a disk of its own in FOLDER; where bundles are shared, by KIZU_BUNDLES, there are two
+fronts. In a process of its own: Ray reads its flags when it is imported, and warns of much that is
+its own.
 """
 
 import json
@@ -30,22 +32,25 @@ FLAGS = {
 
 
 class Nodes:
-    """A head, on which the front runs, and two nodes with room for one engine each."""
+    """A head, on which the front runs, and two nodes with room for one engine each; the second
+    has room for another front."""
 
-    def __init__(self, store: Path, data: Path) -> None:
-        os.environ |= FLAGS | {
-            "KIZU_STORE": str(store), "KIZU_DATA": str(data), "KIZU_ACCESS": "open",
-            "RAY_USAGE_STATS_ENABLED": "0",
-        }  # fmt: skip
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._shared = "KIZU_BUNDLES" in os.environ
+        os.environ |= FLAGS | {"KIZU_ACCESS": "open", "RAY_USAGE_STATS_ENABLED": "0"}
         from ray.cluster_utils import Cluster
 
         self.port = free_port()
         self._cluster = Cluster(
             initialize_head=True,
             connect=True,
-            head_node_args={"num_cpus": 4, "resources": {"front": 1}, "include_dashboard": False},
-        )
-        self._workers = [self._add() for _ in range(2)]
+            head_node_args={
+                "num_cpus": 4, "resources": {"front": 1}, "include_dashboard": False,
+                "env_vars": self._disk("head"),
+            },
+        )  # fmt: skip
+        self._workers = [self._add(), self._add(front=int(self._shared))]
         from ray import serve
 
         http = {"host": "127.0.0.1", "port": self.port}
@@ -63,7 +68,7 @@ class Nodes:
             serve.delete("kizu")
 
     def deploy(self, engines: int, *, sleep: bool, own: str | None = None) -> None:
-        """A front and so many engines, which sleep or run ONNX, and one of a recipe's `own`."""
+        """The fronts and so many engines, which sleep or run ONNX, and one of a recipe's `own`."""
         from ray import serve
 
         from service.cluster.application import build
@@ -76,7 +81,8 @@ class Nodes:
         ]  # fmt: skip
         if own:
             pools.append({"name": "own", "recipes": [own], "actor": {"num_cpus": 0}})
-        arguments = {"front": {"resources": {"front": 1}}, "pools": pools}
+        fronts = {"fronts": 1 + self._shared, "front": {"resources": {"front": 1}}}
+        arguments = fronts | {"pools": pools}
         engine: dict[str, Any] = {"open_engine": sleeping, "limits": (1, BATCH)} if sleep else {}
         serve.run(build(arguments, **engine), name="kizu", route_prefix="/")
         _wait(self.port)
@@ -96,8 +102,15 @@ class Nodes:
         ray.shutdown()
         self._cluster.shutdown()
 
-    def _add(self) -> Any:
-        return self._cluster.add_node(num_cpus=1, resources={"engine": 1})
+    def _add(self, front: int = 0) -> Any:
+        disk = self._disk(f"worker-{len(self._cluster.worker_nodes)}")
+        resources = {"engine": 1, "front": front}
+        return self._cluster.add_node(num_cpus=1, resources=resources, env_vars=disk)
+
+    def _disk(self, node: str) -> dict[str, str]:
+        """Where a node finds what is its own."""
+        store = self._folder / (node if self._shared else ".") / "store"
+        return {"KIZU_DATA": str(self._folder / node / "data"), "KIZU_STORE": str(store)}
 
 
 def _wait(port: int) -> None:
@@ -115,8 +128,7 @@ def _wait(port: int) -> None:
 
 def main() -> None:
     """Serve until the standard input ends."""
-    store, data = map(Path, sys.argv[1:])
-    nodes = Nodes(store, data)
+    nodes = Nodes(Path(sys.argv[1]))
     try:
         nodes.deploy(2, sleep=True, own="box")
         print(json.dumps({"port": nodes.port}), flush=True)

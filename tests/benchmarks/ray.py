@@ -89,7 +89,7 @@ def main(
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_version(folder / "store")
-        nodes = Nodes(folder / "store", folder / "data")
+        nodes = Nodes(folder)
         try:
             for part in only.split(","):
                 if part == "added":

@@ -1,34 +1,48 @@
 """The service on Ray: the same answers, by engines elsewhere, which may go."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx2 as httpx
 import pytest
 
 from service.cluster.pools import Pools
 from service.settings import Settings, SettingsError
+from tests.conftest import new_database
 from tests.grey_parts import PNG, image, write_version
+from tests.object_store import bucket
+
+KIZU = Path(sys.executable).with_name("kizu")
 
 
 @pytest.fixture(scope="module")
-def nodes(tmp_path_factory):
-    """A front and two engines on two nodes; `box` has an engine of its own."""
+def nodes(tmp_path_factory, postgresql, store_process):
+    """Two fronts and two engines on three nodes; `box` has an engine of its own."""
     pytest.importorskip("ray")
     folder = tmp_path_factory.mktemp("cluster")
-    for recipe in ("cap", "box"):
-        write_version(folder / "store", recipe=recipe)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.nodes", folder / "store", folder / "data"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    yield process
-    process.stdin.close()
-    process.wait(60)
-    process.stdout.close()
+    with bucket(store_process) as made:
+        shared = made.environment | {
+            "KIZU_DATABASE": new_database(postgresql),
+            "KIZU_BLOBS": f"{made.address}/images",
+            "KIZU_BUNDLES": f"{made.address}/bundles",
+        }
+        for recipe in ("cap", "box"):
+            bundle = write_version(folder / "made", recipe=recipe)
+            subprocess.run([KIZU, "bundle", "send", bundle], env=os.environ | shared, check=True)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.nodes", folder], env=os.environ | shared,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        process.folder = folder
+        yield process
+        process.stdin.close()
+        process.wait(60)
+        process.stdout.close()
 
 
 def said(process, what):
@@ -57,6 +71,25 @@ def test_the_answers_are_those_of_one_computer(client):
             assert (answer["verdict"], answer["score"]) == (verdict, grey)
     assert client.get(answer["heatmap"]).status_code == 200
     assert ask(client, 50, "none").status_code == 404
+
+
+def test_two_fronts_are_one_to_who_asks(client, nodes):
+    parts = [ask(client, grey).raise_for_status().json() for grey in range(40, 60)]
+    for part in parts:
+        assert client.get(part["image"]).status_code == 200
+    counted = [read_total(client) for _ in range(10)]
+    assert max(counted) < len(parts)  # each counts what came to it
+    disks = [path for path in nodes.folder.iterdir() if (path / "store" / "cap" / "1").is_dir()]
+    assert {path.name for path in disks} >= {"head", "worker-1"}
+
+
+def read_total(client):
+    """How many `cap`s the front that happens to answer has passed."""
+    (line,) = (
+        line for line in client.get("/metrics").text.splitlines()
+        if line.startswith('kizu_inspections_total{recipe="cap",verdict="ok"}')
+    )  # fmt: skip
+    return float(line.split()[-1])
 
 
 def test_a_node_that_goes_takes_no_image_with_it(client, nodes):

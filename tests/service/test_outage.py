@@ -1,12 +1,11 @@
 """With PostgreSQL away, inspection goes on; every result gets there, once."""
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import create_engine, func, select, text
+from sqlalchemy import create_engine, func, select
 from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session
 
@@ -20,20 +19,15 @@ from tests.grey_parts import PNG, image, write_version
 
 
 @pytest.fixture
-def plug(postgresql):
+def plug(postgresql_url):
     """A cable to a database of one's own, and its URL through the cable."""
-    admin = create_engine(postgresql, isolation_level="AUTOCOMMIT")
-    name = f"kizu_{os.urandom(6).hex()}"
-    with admin.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    admin.dispose()
-    url = make_url(postgresql)
+    url = make_url(postgresql_url)
     with cable(Path(url.query["host"]) / ".s.PGSQL.5432") as made:
         made.url = (
-            url.set(database=name, host="127.0.0.1", port=made.port, query={})
+            url.set(host="127.0.0.1", port=made.port, query={})
             .render_as_string(hide_password=False)
         )  # fmt: skip
-        made.direct = url.set(database=name).render_as_string(hide_password=False)
+        made.direct = postgresql_url
         yield made
 
 
