@@ -23,10 +23,11 @@ class Moto:
 
 @dataclass
 class Bucket:
-    """A bucket of its own, and the cable to it; its variables say where it is."""
+    """A bucket of its own, the cable to it, and the port behind; its variables say where it is."""
 
     address: str
     cable: Cable
+    port: int
 
     @property
     def environment(self) -> dict[str, str]:
@@ -72,4 +73,4 @@ def bucket(moto: Moto) -> Iterator[Bucket]:
     with urlopen(Request(f"http://127.0.0.1:{moto.port}/{name}", method="PUT")):
         pass
     with cable(moto.port) as lead:
-        yield Bucket(f"s3://{name}/plant", lead)
+        yield Bucket(f"s3://{name}/plant", lead, moto.port)

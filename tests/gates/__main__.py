@@ -19,7 +19,7 @@ from tests.gates.gate import CannotRun, Findings
 
 GATES = (
     "images", "fidelity", "bundles", "bombs", "slow", "access", "fuzz", "payloads", "kills", "cuts",
-    "outage", "disk", "upgrades", "restore", "clocks", "faults", "connectors", "soak",
+    "outage", "disk", "upgrades", "restore", "clocks", "faults", "connectors", "shared", "soak",
 )  # fmt: skip
 
 
