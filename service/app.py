@@ -64,6 +64,7 @@ from service.state import State
 from service.store import records
 from service.store.database import open_database
 from service.store.outage import Outage
+from service.store.owner import Owner
 from service.store.place import open_blobs, open_mirror
 from service.store.reserve import Reserve
 from service.store.spool import Spool
@@ -141,12 +142,13 @@ def _lifespan(
         except Exception as error:
             app.state.startup_error = error  # for whoever started the server to show
             raise
-        listening = asyncio.create_task(state.neighbours.listen())
+        end = asyncio.Event()
+        listening = asyncio.create_task(state.neighbours.listen(end))
         patience = Patience(settings.head_seconds, settings.body_seconds, settings.answer_seconds)
         try:
             yield {"kizu": state, "patience": patience}
         finally:
-            listening.cancel()
+            end.set()
             await asyncio.wait([listening])
             await state.shadow.close()
             await to_thread.run_sync(_close, state)
@@ -162,9 +164,14 @@ def _open(
     live: Live,
 ) -> State:
     settings.data.mkdir(parents=True, exist_ok=True)
-    reserve = Reserve(settings.data / "reserve")
-    with reserve.lent():
-        return _put_together(settings, open_engine, limits, give_up, live, reserve)
+    owner = Owner(settings.data)
+    try:
+        reserve = Reserve(settings.data / "reserve")
+        with reserve.lent():
+            return _put_together(settings, open_engine, limits, give_up, live, owner, reserve)
+    except BaseException:
+        owner.close()
+        raise
 
 
 def _put_together(
@@ -173,6 +180,7 @@ def _put_together(
     limits: tuple[int, int] | None,
     give_up: Callable[[], None],
     live: Live,
+    owner: Owner,
     reserve: Reserve,
 ) -> State:
     provider = Provider.of(settings)
@@ -229,6 +237,7 @@ def _put_together(
     )  # fmt: skip
     return State(
         settings=settings,
+        owner=owner,
         database=database,
         blobs=blobs,
         registry=registry,
@@ -279,3 +288,4 @@ def _close(state: State) -> None:
     if state.mirror:
         state.mirror.close()
     state.database.dispose()
+    state.owner.close()

@@ -30,12 +30,11 @@ class Neighbours:
         self._drift = drift
         self._last = last.number or 0 if last else 0
 
-    async def listen(self) -> None:
-        """Until it is cancelled. A file has one service alone, and nobody else enters anything."""
+    async def listen(self, end: asyncio.Event) -> None:
+        """Until the `end`. A file has one service alone, and nobody else enters anything."""
         if self._database.dialect.name == "sqlite":
             return
-        while True:
-            await asyncio.sleep(_EVERY_S)
+        while not await _is_set(end, _EVERY_S):
             known = self._live.ids
             try:
                 rows = await to_thread.run_sync(self._read, known)
@@ -57,3 +56,12 @@ class Neighbours:
             session.expunge_all()
         self._last = max([self._last, *(row.number or 0 for row in rows)])
         return rows
+
+
+async def _is_set(event: asyncio.Event, seconds: float) -> bool:
+    """Whether it is, within so long."""
+    try:
+        await asyncio.wait_for(event.wait(), seconds)
+    except TimeoutError:
+        return False
+    return True

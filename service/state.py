@@ -26,6 +26,7 @@ from service.shadow import Shadow
 from service.shifts import Shifts
 from service.store.blobs import Blobs
 from service.store.mirror import Mirror
+from service.store.owner import Owner
 from service.trainings import Trainings
 from service.watchdog import Watchdog
 
@@ -35,6 +36,7 @@ class State:
     """The parts of a running service."""
 
     settings: Settings
+    owner: Owner
     database: Database
     blobs: Blobs
     registry: Registry

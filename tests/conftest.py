@@ -149,9 +149,10 @@ MakeClient = Callable[..., TestClient]
 
 @pytest.fixture
 def make_client(store: Path, database_url: str, tmp_path: Path) -> Iterator[MakeClient]:
-    """Start a service on the store and the database; keywords are settings."""
+    """Start a service on the store and the database; keywords are settings. One that has the same
+    data is ended first."""
     configure_logging()
-    started: list[TestClient] = []
+    started: dict[object, TestClient] = {}
 
     def make(
         open_engine: Callable[[Bundle], Engine] | None = None,
@@ -159,13 +160,15 @@ def make_client(store: Path, database_url: str, tmp_path: Path) -> Iterator[Make
         **settings: object,
     ) -> TestClient:
         given = {"store": store, "data": tmp_path / "data", "database": database_url, **settings}
+        if before := started.pop(given["data"], None):
+            before.__exit__(None, None, None)
         client = TestClient(create_app(Settings(**given), open_engine=open_engine, give_up=give_up))
         client.__enter__()
-        started.append(client)
+        started[given["data"]] = client
         return client
 
     yield make
-    for client in started:
+    for client in started.values():
         client.__exit__(None, None, None)
 
 

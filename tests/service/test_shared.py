@@ -13,7 +13,7 @@ from service import neighbours
 from service.app import create_app
 from service.engine import FakeEngine
 from service.retention import Policy
-from service.settings import Settings
+from service.settings import Settings, SettingsError
 from service.store import object_blobs, records
 from service.store.mirror import Mirror
 from service.store.objects import ObjectStore
@@ -121,6 +121,13 @@ def test_one_alone_removes_and_another_after_it(two):
     assert [one.get(part["image"]).status_code for one in two] == [404, 404]
     turns[0].close()
     assert [turn.is_mine() for turn in reversed(turns)] == [True, False]
+
+
+def test_two_services_never_have_one_directory(start):
+    first = start("first")
+    with pytest.raises(SettingsError, match="is another service's, which runs"):
+        start("first")
+    assert inspect(first, 50)["verdict"] == "ok"
 
 
 def test_while_the_object_store_is_away_parts_are_inspected_and_nothing_is_removed(two, bucket):
