@@ -7,6 +7,7 @@ import os
 import resource
 import shutil
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,6 +27,7 @@ from service.onnx_engine import OnnxDevice
 from service.settings import Settings
 from service.store import accounts
 from service.store.database import Age, look_into_database
+from service.store.place import open_objects
 from service.store.tables import ApiKey, Inspection, User
 
 Health = Literal["ok", "warning", "wrong"]
@@ -33,6 +35,7 @@ Health = Literal["ok", "warning", "wrong"]
 LEAST_FREE = 5_000_000_000  # bytes: some days of images on most lines
 LEAST_FILES = 1024  # each camera's connection is one, and each row's file while it is written
 CLOCK_S = 5.0
+SLOW_MS = 200.0
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     """Every check, one after the other; none stops the others."""
     yield from _told("disk", lambda: _disk(settings.data))
     yield from _told("database", lambda: _database(settings))
+    yield from _told("objects", lambda: _objects(settings))
     yield from _told("bundles", lambda: _bundles(settings))
     yield from _told("limits", _limits)
     yield from _told("access", lambda: _access(settings))
@@ -68,7 +72,7 @@ def _disk(data: Path) -> Iterator[Finding]:
     write_file(probe, b"written and synced")
     took = 1000 * (time.perf_counter() - started)
     probe.unlink()
-    slow = took > 200
+    slow = took > SLOW_MS
     yield Finding(
         "disk", "warning" if slow else "ok",
         f"{data}: a file is safe after {took:.0f} ms"
@@ -80,6 +84,25 @@ def _disk(data: Path) -> Iterator[Finding]:
         f"{usage.free / 1e9:.1f} of {usage.total / 1e9:.1f} GB free"
         + ("" if usage.free > LEAST_FREE else "; make room: a full disk refuses images"),
     )  # fmt: skip
+
+
+def _objects(settings: Settings) -> Iterator[Finding]:
+    """Whether object stores that are named take, give and forget what is written."""
+    for address in filter(None, (settings.blobs, settings.bundles)):
+        store = open_objects(address)
+        name = f"doctor/{uuid.uuid4().hex}"
+        started = time.perf_counter()
+        store.put(name, b"written")
+        took = 1000 * (time.perf_counter() - started)
+        whole = store.get(name) == b"written" and any(store.all("doctor"))
+        store.remove(name)
+        slow = took > SLOW_MS
+        yield Finding(
+            "objects", "wrong" if not whole else "warning" if slow else "ok",
+            f"{address}: an object is safe after {took:.0f} ms"
+            + ("; each inspection waits for that" if slow else "")
+            + ("" if whole else ", and cannot be read or listed then"),
+        )  # fmt: skip
 
 
 def _database(settings: Settings) -> Iterator[Finding]:

@@ -15,7 +15,8 @@ from service.live import Event, Live
 from service.store.tables import Inspection
 
 _EVERY_S = 1.0
-# Of rows that are entered at once, one with a smaller number can be seen later.
+# Of rows that are entered at once, one with a smaller number can be seen later. Fewer than are kept
+# as events, by which they are known.
 _AGAIN = 200
 _AT_ONCE = 1000
 
@@ -47,14 +48,14 @@ class Neighbours:
     def _read(self, known: frozenset[str]) -> Sequence[Inspection]:
         """Those that were entered lately and are not known, the oldest first."""
         order = (Inspection.number, Inspection.id)
-        ids = select(Inspection.id).where(Inspection.number > self._last - _AGAIN)
+        late = select(*order).where(Inspection.number > self._last - _AGAIN)
         with Session(self._database, expire_on_commit=False) as session:
-            found = session.scalars(ids.order_by(*order).limit(_AT_ONCE))
-            new = [id for id in found if id not in known]
+            found = session.execute(late.order_by(*order).limit(_AT_ONCE)).all()
+            new = [id for _, id in found if id not in known]
             wanted = select(Inspection).where(Inspection.id.in_(new)).order_by(*order)
             rows = session.scalars(wanted).all()
             session.expunge_all()
-        self._last = max([self._last, *(row.number or 0 for row in rows)])
+        self._last = max([self._last, *(number or 0 for number, _ in found)])
         return rows
 
 

@@ -45,6 +45,7 @@ class Mirror:
         self._store = store
         self._refused: dict[tuple[str, float], str] = {}
         self._agreed: set[tuple[str, float]] = set()
+        self._unsent: set[str] = set()
         self._away: str | None = None
         self._busy = threading.Lock()
         self._stop = threading.Event()
@@ -126,11 +127,13 @@ class Mirror:
         for recipe in list_recipes(self._store):
             for version in list_versions(self._store, recipe):
                 name = f"{recipe}/{version}/{MANIFEST}"
-                if any(key[0] == name for key in (*self._agreed, *self._refused)):
+                there = any(key[0] == name for key in (*self._agreed, *self._refused))
+                if there or name in self._unsent:
                     continue
                 try:
                     self.send(open_bundle(self._store / recipe / str(version)))
                 except BundleError as error:
+                    self._unsent.add(name)
                     log.error("bundle not sent", recipe=recipe, version=version, reason=str(error))
 
     def _look_at(self, recipe: str, version: str, key: tuple[str, float]) -> None:

@@ -6,6 +6,7 @@ What is removed is put aside first, for a day: in between another service may ha
 that names the very same content, and then it is brought back.
 """
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -34,6 +35,8 @@ _LOOK_ANYHOW_EVERY_S = 60.0  # other processes let files wait in the same direct
 _ASIDE = "removed"
 _ASIDE_FOR = timedelta(days=1)
 _HOUR = "%Y%m%dT%H"
+_PUT_ASIDE = re.compile(rf"{_ASIDE}/([0-9a-f]{{64}})/([0-9]{{8}}T[0-9]{{2}})")
+_KEPT = re.compile(r"[0-9a-f]{2}/([0-9a-f]{64})")
 _PROBE = "probe"
 
 
@@ -47,7 +50,7 @@ class ObjectBlobs(Blobs):
         """What cannot be brought to the store is an error, until `start`."""
         self._store = store
         self._here = here
-        self._away: StorageUnavailable | None = None
+        self._away: str | None = None  # what it said
         self._lets_wait = False
         self._waiting = 0
         self._counting = threading.Lock()
@@ -69,7 +72,7 @@ class ObjectBlobs(Blobs):
     @property
     def problem(self) -> str | None:
         if self._away:
-            return f"{self._away.message} {self.waiting} files wait on this computer's disk."
+            return f"{self._away} {self.waiting} files wait on this computer's disk."
         return None
 
     @property
@@ -80,7 +83,8 @@ class ObjectBlobs(Blobs):
         return ObjectDraft(data, self)
 
     def get(self, sha256: str) -> bytes | None:
-        return self._here.get(sha256) or self._get(sha256)
+        found = self._here.get(sha256)
+        return self._get(sha256) if found is None else found
 
     def open(self, sha256: str) -> OpenBlob | None:
         found = self._here.open(sha256)
@@ -117,14 +121,19 @@ class ObjectBlobs(Blobs):
         yield from self._here.all()
         for first in range(256):
             for found in self._store.all(f"{first:02x}"):
-                yield Blob(found.name.rpartition("/")[2], found.size, found.written_at)
+                if named := _KEPT.fullmatch(found.name):
+                    yield Blob(named[1], found.size, found.written_at)
 
     def tidy(self, now: float, is_needed: Callable[[str], bool]) -> int:
         """Remove for good what was put aside a day ago, or bring it back where it is needed."""
         for found in self._store.all(_ASIDE):
-            _, sha256, hour = found.name.split("/")
-            put_aside = datetime.strptime(hour, _HOUR).replace(tzinfo=UTC).timestamp()
-            if put_aside + _ASIDE_FOR.total_seconds() + 3600 > now:
+            told = _PUT_ASIDE.fullmatch(found.name)
+            if not told:
+                continue  # nobody knows what that is, so it stays
+            sha256, hour = told.groups()
+            # Within the hour that is named.
+            latest = datetime.strptime(hour, _HOUR).replace(tzinfo=UTC) + timedelta(hours=1)
+            if (latest + _ASIDE_FOR).timestamp() > now:
                 continue
             if is_needed(sha256):
                 self._store.copy(found.name, _name(sha256))
@@ -147,35 +156,33 @@ class ObjectBlobs(Blobs):
                     continue
                 self._store.put(_name(blob.sha256), data, patience_s=_PATIENCE_LATER_S)
                 # One that a request holds still goes the next time.
-                self._here.remove_unless(blob.sha256, lambda _: False)
-            with self._counting:
-                self._waiting = sum(1 for _ in self._here.all())
+                if self._here.remove_unless(blob.sha256, lambda _: False):
+                    self._count(-1)
+            left = sum(1 for _ in self._here.all())
+            self._count(left - self._waiting)
 
     def write(self, sha256: str, data: bytes) -> LocalDraft | None:
         """To the store; where it does not answer, what is to be kept here instead."""
-        away = self._away
-        if away is None:
+        if not self._away:
             try:
                 with self._noticing():
                     self._store.put(_name(sha256), data, patience_s=_PATIENCE_S)
-            except StorageUnavailable as error:
-                away = error
+            except StorageUnavailable:
+                if not self._lets_wait:
+                    raise
             else:
                 return None
-        if not self._lets_wait:
-            raise away
         draft = self._here.draft(data)
         draft.write()
         return draft
 
     def waits(self) -> None:
         """One more was kept here."""
-        with self._counting:
-            self._waiting += 1
+        self._count(1)
 
     def _get(self, sha256: str) -> bytes | None:
         if self._away:
-            raise self._away
+            raise StorageUnavailable(self._away, remedy="Look after the object store.")
         with self._noticing():
             return self._store.get(_name(sha256))
 
@@ -187,10 +194,14 @@ class ObjectBlobs(Blobs):
             yield
         except StorageUnavailable as error:
             if self._lets_wait:
-                if self._away is None:
+                if not self._away:
                     log.error("the object store is away", error=error.message)
-                self._away = error
+                self._away = error.message
             raise
+
+    def _count(self, more: int) -> None:
+        with self._counting:
+            self._waiting += more
 
     def _loop(self) -> None:
         looked = time.monotonic()

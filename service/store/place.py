@@ -23,7 +23,7 @@ def open_blobs(settings: Settings) -> Blobs:
             f"{settings.blobs}.",
             remedy="Leave it out; KIZU_QUOTA_GB counts what is in the object store.",
         )
-    return ObjectBlobs(_open(settings.blobs), here)
+    return ObjectBlobs(open_objects(settings.blobs), here)
 
 
 def open_mirror(settings: Settings) -> Mirror | None:
@@ -35,10 +35,11 @@ def open_mirror(settings: Settings) -> Mirror | None:
             "KIZU_BLOBS is the same place as KIZU_BUNDLES, or below it.",
             remedy="Give each its own, such as s3://bucket/images and s3://bucket/bundles.",
         )
-    return Mirror(_open(settings.bundles), settings.store)
+    return Mirror(open_objects(settings.bundles), settings.store)
 
 
-def _open(address: str) -> "ObjectStore":
+def open_objects(address: str) -> "ObjectStore":
+    """The store at an address. Raises SettingsError."""
     try:
         from service.store.objects import ObjectStore
     except ImportError as error:

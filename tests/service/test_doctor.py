@@ -42,6 +42,17 @@ def test_a_computer_that_can_do_it_is_told_so(settings):
     assert "agrees with its training on CPUExecutionProvider" in found(settings, "bundles")[0][1]
 
 
+def test_object_stores_are_tried(settings, bucket):
+    shared = settings.model_copy(
+        update={"blobs": f"{bucket.address}/images", "bundles": "s3://no-such-bucket/bundles"}
+    )
+    [(health, text), (lacking, why)] = found(shared, "objects")
+    assert health in ("ok", "warning")  # a stand-in may be slow
+    assert text.startswith(f"{shared.blobs}: an object is safe after ")
+    assert lacking == "wrong"
+    assert "does not exist" in why
+
+
 def test_a_bundle_that_was_tampered_with_is_found(settings):
     model = settings.store / "cap" / "1" / MODEL
     model.write_bytes(model.read_bytes()[:-1] + b"x")

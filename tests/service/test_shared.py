@@ -9,7 +9,7 @@ from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from models.bundle import open_bundle
-from service import neighbours
+from service import live, neighbours
 from service.app import create_app
 from service.engine import FakeEngine
 from service.retention import Policy
@@ -96,15 +96,27 @@ def test_a_version_that_is_promoted_at_one_decides_at_all(two, made, tmp_path):
 
 
 def test_who_watches_one_sees_what_all_inspect_once(two):
-    first, _ = two
     parts = [inspect(two[number % 2], 40 + number)["id"] for number in range(6)]
     until(lambda: all(set(parts) <= state(one).live.ids for one in two))
-    inspect(first, 60)
     for one in two:
-        told = [event.id for event in state(one).live._events]
-        assert sorted(told) == sorted(set(told))
         (camera,) = state(one).drift.report(state(one).registry.manifests)
         assert camera.images >= 6
+
+
+def test_what_is_forgotten_as_an_event_is_not_told_anew(two, monkeypatch):
+    monkeypatch.setattr(live, "KEPT", 5)
+    monkeypatch.setattr(neighbours, "_AGAIN", 2)
+    first, second = two
+    for number in range(12):
+        last = inspect(first, 40 + number)["id"]
+        until(lambda last=last: last in state(second).live.ids)
+    looked = []
+    look = state(first).neighbours._read
+    monkeypatch.setattr(
+        state(first).neighbours, "_read", lambda known: looked.append(known) or look(known)
+    )
+    until(lambda: len(looked) > 2)
+    assert [state(one).live._total for one in two] == [12, 12]
 
 
 def test_one_alone_removes_and_another_after_it(two):
