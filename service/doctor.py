@@ -96,12 +96,16 @@ def _objects(settings: Settings) -> Iterator[Finding]:
         took = 1000 * (time.perf_counter() - started)
         whole = store.get(name) == b"written" and any(store.all("doctor"))
         store.remove(name)
+        if not whole:
+            yield Finding(
+                "objects", "wrong", f"{address}: what is written cannot be read or listed"
+            )
+            continue
         slow = took > SLOW_MS
         yield Finding(
-            "objects", "wrong" if not whole else "warning" if slow else "ok",
+            "objects", "warning" if slow else "ok",
             f"{address}: an object is safe after {took:.0f} ms"
-            + ("; each inspection waits for that" if slow else "")
-            + ("" if whole else ", and cannot be read or listed then"),
+            + ("; each inspection waits for that" if slow else ""),
         )  # fmt: skip
 
 
