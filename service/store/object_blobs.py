@@ -36,7 +36,7 @@ _ASIDE = "removed"
 _ASIDE_FOR = timedelta(days=1)
 _HOUR = "%Y%m%dT%H"
 _PUT_ASIDE = re.compile(rf"{_ASIDE}/([0-9a-f]{{64}})/([0-9]{{8}}T[0-9]{{2}})")
-_KEPT = re.compile(r"[0-9a-f]{2}/([0-9a-f]{64})")
+_KEPT = re.compile(r"[0-9a-f]/([0-9a-f]{64})")
 _PROBE = "probe"
 
 
@@ -119,8 +119,8 @@ class ObjectBlobs(Blobs):
 
     def all(self) -> Iterator[Blob]:
         yield from self._here.all()
-        for first in range(256):
-            for found in self._store.all(f"{first:02x}"):
+        for first in "0123456789abcdef":  # all at once would not fit into memory
+            for found in self._store.all(first):
                 if named := _KEPT.fullmatch(found.name):
                     yield Blob(named[1], found.size, found.written_at)
 
@@ -249,4 +249,4 @@ class ObjectDraft(BlobDraft):
 
 
 def _name(sha256: str) -> str:
-    return f"{sha256[:2]}/{sha256}"
+    return f"{sha256[0]}/{sha256}"

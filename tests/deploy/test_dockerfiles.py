@@ -133,7 +133,7 @@ def test_extras_and_pins_are_those_of_the_project() -> None:
     extras = project["optional-dependencies"]
     pins = {pin for rest in values("training", "RUN") for pin in re.findall(r"\S+==\S+", rest)}
     assert pins == {pin for pin in extras["train"] + extras["timm"] if "==" in pin}
-    (installed,) = re.findall(r"\.whl\)\[([a-z,]+)\]", " ".join(values("training", "RUN")))
+    (installed,) = re.findall(r"\.whl\)\[([a-z,]+)\$\{EXTRAS", " ".join(values("training", "RUN")))
     assert set(installed.split(",")) == {"cpu", "train", "timm"} <= set(extras)
     assert "RUNTIME=cpu" in values("service", "ARG")
 

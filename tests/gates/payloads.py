@@ -106,7 +106,7 @@ _BEGINS = tuple("=+-@＝＋－＠")
 FEW = 1  # of each kind, in the short form
 _WAIT_MS = 20_000
 _OWN = re.compile(
-    r"data/(kizu\.sqlite3(-wal|-shm)?|reserve|blobs(/[0-9a-f]{2}(/[0-9a-f]{64})?)?"
+    r"data/(kizu\.sqlite3(-wal|-shm)?|reserve|owner|blobs(/[0-9a-f]{2}(/[0-9a-f]{64})?)?"
     r"|bundles(/[0-9a-f]{64}(/cap(/[12](/[a-z_]+\.[a-z]+)?)?)?)?)"
 )
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from service.store import mirror
 from service.worker import WorkerError, find_program
 from tests.service.test_shadow import roles, until
 
@@ -53,11 +54,11 @@ def working(store, database_url, tmp_path, monkeypatch):
     """Start `kizu worker`; with another program in the place of kizu-train, where one is given."""
 
     @contextmanager
-    def start(program=None):
+    def start(program=None, **variables):
         environment = os.environ | {
             "KIZU_STORE": str(store), "KIZU_DATA": str(tmp_path / "data"),
             "KIZU_DATABASE": database_url, "KIZU_CACHE": str(tmp_path / "cache"),
-            "KIZU_GOOD_PARTS": str(tmp_path / "good"),
+            "KIZU_GOOD_PARTS": str(tmp_path / "good"), **variables,
         }  # fmt: skip
         command = [KIZU, "worker"]
         if program:
@@ -92,6 +93,18 @@ for done in range(1, 100000):
     print(json.dumps({"bar": "Learning", "done": done, "total": 100000, "note": ""}),
           file=sys.stderr, flush=True)
     time.sleep(0.02)
+"""
+
+# Learns nothing: its bundle is the champion's with the next number.
+QUICK = """
+import sys
+from pathlib import Path
+from models.bundle import FILES, open_bundle, write_bundle
+given = dict(zip(sys.argv[2::2], sys.argv[3::2]))
+assert list(Path(given["--snapshot"]).rglob("*"))
+champion = open_bundle(Path(given["--champion"]))
+manifest = champion.manifest.model_copy(update={"version": 2, "parent_version": 1})
+print(write_bundle(Path(given["--store"]), manifest, {name: champion.read(name) for name in FILES}))
 """
 
 
@@ -170,6 +183,29 @@ def test_one_is_watched_and_cancelled(client, labelled, working):
         assert client.post(f"/v1/trainings/{id}/cancel", json={"by": "eva"}).status_code == 200
         assert ended(client, id)["state"] == "cancelled"
     assert client.post(f"/v1/trainings/{id}/cancel", json={"by": "eva"}).status_code == 422
+
+
+def test_what_a_worker_on_another_computer_learns_comes_here(
+    make_client, store, bucket, working, good_part, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(mirror, "_EVERY_S", 0.05)
+    shared = {name: f"{bucket.address}/{name}" for name in ("blobs", "bundles")}
+    variables = {f"KIZU_{name.upper()}": address for name, address in shared.items()}
+    environment = os.environ | variables
+    subprocess.run([KIZU, "bundle", "send", store / "cap" / "1"], env=environment, check=True)
+    client = make_client(scan_seconds=0.05, **shared)
+    answer = client.post("/v1/inspect?recipe=cap", content=good_part, headers=JPEG).json()
+    label = {"inspection_id": answer["id"], "verdict": "ok", "operator": "eva"}
+    client.post("/v1/feedback", json=label).raise_for_status()
+    elsewhere = {name: str(tmp_path / "elsewhere" / name) for name in ("store", "data")}
+    Path(elsewhere["store"]).mkdir(parents=True)
+    asked = ask(client).json()
+    variables |= {"KIZU_STORE": elsewhere["store"], "KIZU_DATA": elsewhere["data"]}
+    with working(QUICK, **variables):
+        found = ended(client, asked["id"])
+    assert (found["state"], found["bundle_version"]) == ("succeeded", 2), found["log"]
+    assert client.get(found["report"]).status_code == 200
+    until(lambda: roles(client) == {1: "champion", 2: "candidate"})
 
 
 def test_one_that_waits_is_cancelled_at_once(client, labelled):
