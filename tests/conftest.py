@@ -30,6 +30,20 @@ from training.recipe import FitSettings, Places, Trained
 
 ROOT = Path(__file__).parent.parent
 
+# Files of a minute and more: begun last, they would keep one process waiting for the other.
+LONGEST = (
+    "test_end_to_end.py", "test_readme.py", "training/test_benchmark.py", "test_newcomer.py",
+    "gates/test_gates.py", "service/test_cluster.py", "console/test_learning.py",
+    "training/test_pretrain.py", "training/test_methods.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first."""
+    places = {ROOT / "tests" / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(LONGEST)))
+
+
 # Two test processes' worth of threads on two cores would wait for each other.
 torch.set_num_threads(1)
 

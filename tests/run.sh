@@ -29,5 +29,5 @@ ruff check .
 ruff format --check .
 mypy
 lint-imports
-# A file stays in one process, where its fixtures are made once.
-pytest --numprocesses 2 --dist loadfile "$@"
+# A file stays in one process, where its fixtures are made once; the longest come first.
+pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder "$@"

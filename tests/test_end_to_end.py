@@ -83,8 +83,9 @@ def wait_for_line(process, event):
 
 
 @pytest.fixture
-def plant(tmp_path, database_url):
-    return Plant(tmp_path, database_url)
+def plant(tmp_path, postgresql_url):
+    """With PostgreSQL; with SQLite it is the engineer's way, and a newcomer's."""
+    return Plant(tmp_path, postgresql_url)
 
 
 def test_the_whole_loop(plant):

@@ -103,8 +103,9 @@ def test_a_timm_model_is_pulled_from_local_weights(timm, tmp_path, suffix):
 
 @pytest.mark.filterwarnings("default")
 def test_without_a_hub_or_with_other_weights_it_is_said(timm, tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    # Its variable is read when it is imported: it would try again for half a minute.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     with pytest.raises(TrainingError, match="no_such_model"):
         pull_backbone("no_such_model", tmp_path / "b")
     with pytest.raises(TrainingError, match="--weights FILE"):
