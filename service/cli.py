@@ -414,7 +414,7 @@ def restore_command(
     with acts(at_the_terminal()), status:
         recipe = restore(engine, open_blobs(settings), settings.store, file, status.update)
     if mirror := open_mirror(settings):
-        mirror.send_all()
+        mirror.send_all(recipe)
     typer.echo(recipe)
 
 

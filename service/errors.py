@@ -107,7 +107,7 @@ class Superseded(ServiceError):
 
 
 class StorageUnavailable(ServiceError):
-    """The database does not answer, or nothing can be written."""
+    """The database, or the object store, does not answer, or nothing can be written."""
 
     status, type, title, retryable = 503, "storage-unavailable", "Storage unavailable", True
     retry_after_s = 5

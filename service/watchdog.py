@@ -108,20 +108,23 @@ class Watchdog:
 
     def _look(self) -> str | None:
         """What is wrong with what any model's golden images give now."""
+        away: str | None = None
         for loaded in self._watched():
             problem = self._look_at(loaded)
-            if problem:
+            if isinstance(problem, _Away):
+                away = away or problem.reason
+            elif problem:
                 manifest = loaded.bundle.manifest
                 return f"{manifest.recipe}, version {manifest.version}: {problem}"
+        self._notice(away)
         return None
 
-    def _look_at(self, loaded: Loaded) -> str | None:
+    def _look_at(self, loaded: Loaded) -> "str | _Away | None":
         found = self._score(loaded)
         if isinstance(found, _Failed) and not self._hanging():
             found = self._score(loaded)  # what happens once is over; what goes on fails twice
-        self._notice(found.reason if isinstance(found, _Away) else None)
         if isinstance(found, _Away):
-            return None
+            return found
         if isinstance(found, _Failed):
             return found.reason
         if found is None:

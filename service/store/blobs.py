@@ -24,7 +24,7 @@ class Blob:
 class Blobs(ABC):
     """Immutable files; writing the same content twice keeps it once.
 
-    What cannot be written or read for now raises OSError.
+    What cannot be written or read for now raises OSError, or StorageUnavailable.
     """
 
     # Younger ones that no row names may be a request's that is under way, here or after a restart.

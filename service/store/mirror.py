@@ -46,7 +46,7 @@ class Mirror:
         self._refused: dict[tuple[str, float], str] = {}
         self._agreed: set[tuple[str, float]] = set()
         self._unsent: set[str] = set()
-        self._away: str | None = None
+        self._away = False
         self._busy = threading.Lock()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -54,7 +54,8 @@ class Mirror:
     @property
     def problems(self) -> list[str]:
         """What people should know of it."""
-        return [*([self._away] if self._away else []), *self._refused.values()]
+        away = ["Bundles are not exchanged; the log says why."] if self._away else []
+        return [*away, *self._refused.values()]
 
     def start(self, *, sends: bool) -> None:
         """Once now, then again and again, bring what is new; where a training writes bundles, send
@@ -78,11 +79,11 @@ class Mirror:
             if sends:
                 self.send_all()
         except (StorageUnavailable, OSError) as error:
-            if self._away is None:
+            if not self._away:
                 log.error("bundles are not exchanged", error=str(error))
-            self._away = str(error)
+            self._away = True
         else:
-            self._away = None
+            self._away = False
 
     def fetch(self) -> None:
         """Bring every bundle that is not here. Raises StorageUnavailable; one that is not whole, or
@@ -122,9 +123,9 @@ class Mirror:
         log.info("bundle sent", recipe=bundle.manifest.recipe, version=bundle.manifest.version)
         return True
 
-    def send_all(self) -> None:
-        """Every one that is here and whole. Raises StorageUnavailable."""
-        for recipe in list_recipes(self._store):
+    def send_all(self, only: str | None = None) -> None:
+        """Every one, or those of a recipe, that is here and whole. Raises StorageUnavailable."""
+        for recipe in [only] if only else list_recipes(self._store):
             for version in list_versions(self._store, recipe):
                 name = f"{recipe}/{version}/{MANIFEST}"
                 there = any(key[0] == name for key in (*self._agreed, *self._refused))

@@ -50,7 +50,7 @@ class ObjectBlobs(Blobs):
         """What cannot be brought to the store is an error, until `start`."""
         self._store = store
         self._here = here
-        self._away: str | None = None  # what it said
+        self._away = False
         self._lets_wait = False
         self._waiting = 0
         self._counting = threading.Lock()
@@ -72,7 +72,7 @@ class ObjectBlobs(Blobs):
     @property
     def problem(self) -> str | None:
         if self._away:
-            return f"{self._away} {self.waiting} files wait on this computer's disk."
+            return f"The object store is away; {self.waiting} files wait on this computer's disk."
         return None
 
     @property
@@ -146,7 +146,7 @@ class ObjectBlobs(Blobs):
         with suppress(StorageUnavailable), self._noticing():
             if self._away:
                 self._store.put(_PROBE, b"", patience_s=_PATIENCE_S)
-                self._away = None
+                self._away = False
                 log.info("the object store is there again", waiting=self.waiting)
             for blob in self._here.all():
                 if self._stop.is_set():
@@ -182,9 +182,14 @@ class ObjectBlobs(Blobs):
 
     def _get(self, sha256: str) -> bytes | None:
         if self._away:
-            raise StorageUnavailable(self._away, remedy="Look after the object store.")
-        with self._noticing():
-            return self._store.get(_name(sha256))
+            raise _unavailable()
+        try:
+            with self._noticing():
+                return self._store.get(_name(sha256))
+        except StorageUnavailable as error:
+            if self._lets_wait:
+                raise _unavailable() from error
+            raise
 
     @contextmanager
     def _noticing(self) -> Iterator[None]:
@@ -196,7 +201,7 @@ class ObjectBlobs(Blobs):
             if self._lets_wait:
                 if not self._away:
                     log.error("the object store is away", error=error.message)
-                self._away = error.message
+                self._away = True
             raise
 
     def _count(self, more: int) -> None:
@@ -246,6 +251,13 @@ class ObjectDraft(BlobDraft):
             self._discarded = True
             if self._here:
                 self._here.discard()
+
+
+def _unavailable() -> StorageUnavailable:
+    """Without the store's own words, which say where it is: they are for the log."""
+    return StorageUnavailable(
+        "The object store with the images is away.", remedy="The log says why; try again later."
+    )
 
 
 def _name(sha256: str) -> str:

@@ -8,12 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fastapi.testclient import TestClient
 
 from models.image import encode_png
-from service.engine import Outputs
+from service import watchdog
+from service.app import create_app
+from service.engine import FakeEngine, Outputs
 from service.errors import EngineFailure, NotReady
 from service.onnx_engine import OnnxDevice
 from service.settings import Settings
+from tests.grey_parts import write_version
 from tests.waiting import until
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -91,6 +95,45 @@ def test_a_device_elsewhere_that_is_away_is_waited_for(watched, lost, good_part)
     until(lambda: client.get("/health/ready").status_code == 200)
     assert client.post("/v1/inspect", content=good_part, headers=JPEG).status_code == 200
     assert not lost.is_set()
+
+
+def test_one_of_two_that_is_away_stays_so_while_the_other_answers(
+    tmp_path, database_url, monkeypatch
+):
+    monkeypatch.setattr(watchdog, "_TICK_S", 0.05)
+    engines = {}
+
+    class Engine(FakeEngine):
+        away, runs = False, 0
+
+        def run(self, images):
+            self.runs += 1
+            if self.away:
+                raise NotReady("No device of the pool is there.")
+            return super().run(images)
+
+    for recipe in ("cap", "box"):
+        write_version(tmp_path / "grey", recipe=recipe)
+    settings = Settings(
+        store=tmp_path / "grey", data=tmp_path / "data", database=database_url, canary_seconds=0.05
+    )
+    app = create_app(
+        settings,
+        open_engine=lambda bundle: engines.setdefault(bundle.manifest.recipe, Engine()),
+    )
+    with TestClient(app) as client:
+        engines["box"].away = True
+        until(lambda: client.get("/health/ready").status_code == 503)
+        seen, told = engines["cap"].runs, []
+
+        def looked_at_ten_times():
+            told.append(client.get("/health/ready").status_code)
+            return engines["cap"].runs >= seen + 10
+
+        until(looked_at_ten_times)
+        assert set(told) == {503}
+        engines["box"].away = False
+        until(lambda: client.get("/health/ready").status_code == 200)
 
 
 def test_a_failed_part_has_the_device_looked_at_at_once(make_client, lost, good_part):
