@@ -74,8 +74,13 @@ def _plain(
     return line
 
 
+@cache
 def configure_logging() -> None:
-    """Set up structlog, and let the standard library's warnings through it unchanged."""
+    """Set up structlog, and let the standard library's warnings through it unchanged.
+
+    Once in a process: a logger keeps the processors of its first line, so a second set would be for
+    some of them alone.
+    """
     renderers: list[structlog.typing.Processor] = (
         [_plain, structlog.dev.ConsoleRenderer()]
         if sys.stderr.isatty()
