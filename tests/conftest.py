@@ -32,7 +32,7 @@ ROOT = Path(__file__).parent.parent
 
 # Files of a minute and more: begun last, they would keep one process waiting for the other.
 LONGEST = (
-    "test_end_to_end.py", "test_readme.py", "training/test_benchmark.py", "test_newcomer.py",
+    "test_readme.py", "training/test_benchmark.py", "test_newcomer.py",
     "gates/test_gates.py", "service/test_cluster.py", "console/test_learning.py",
     "training/test_pretrain.py", "training/test_methods.py",
 )  # fmt: skip

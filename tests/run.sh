@@ -18,7 +18,8 @@ if ! { [ -x /usr/bin/chromium ] && command -v strace >/dev/null &&
 fi
 [ -x .venv/bin/python ] || "${PYTHON:-python3}" -m venv .venv
 if ! cmp -s pyproject.toml .venv/tests-installed.toml; then
-    .venv/bin/pip install --quiet --disable-pip-version-check --editable '.[cpu,train,timm,connect,s3,ray,dev]'
+    .venv/bin/pip install --quiet --disable-pip-version-check --no-compile \
+        --editable '.[cpu,train,timm,connect,s3,ray,dev]'
     cp pyproject.toml .venv/tests-installed.toml
 fi
 export PATH="$PWD/.venv/bin:$PATH"

@@ -35,16 +35,22 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def test_the_steps_of_the_engineer_run(tmp_path):
-    """Word for word, but for the size of the demo, the number of steps and the port."""
+def test_the_steps_of_the_engineer_run(tmp_path, postgresql_url):
+    """Word for word, but for the size of the demo, the number of steps and the port. With
+    PostgreSQL: a newcomer's are run with SQLite."""
     blocks = executed_blocks()
     assert len(blocks) == 3
     port = free_port()
     script = "\n".join(blocks)
-    script = script.replace("demo-data demo", "demo-data demo --good 40 --test-good 8 --size 128")
-    script = script.replace("--preset fast", "--preset fast --steps 4")
+    script = script.replace(
+        "demo-data demo", "demo-data demo --good 30 --test-good 6 --per-defect 3 --size 128"
+    )
+    script = script.replace("--preset fast", "--preset fast --steps 4 --size 64 --grid 8")
     script = script.replace("retrain ", "retrain --steps 3 ").replace("8000", str(port))
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "KIZU_DATABASE": postgresql_url,
+    }
     process = subprocess.Popen(
         ["bash", "-euo", "pipefail", "-c", script], cwd=tmp_path, env=environment,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,

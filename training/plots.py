@@ -3,19 +3,18 @@
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from models.image import Mask, Pixels
 from training.comparison import Comparison
 from training.sensitivity import Sensitivity
 
-matplotlib.use("Agg")
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 GOOD, BAD, LINE = "#2a78b8", "#c8501e", "#555555"
 # Distinct also without colour vision (Okabe & Ito).
@@ -115,7 +114,7 @@ def overlay(
     image: Pixels, heatmap: NDArray[np.float32], mask: Mask | None, low: float, high: float
 ) -> str:
     """A part, its marked defect outlined, beside the heatmap over it, from `low` to `high`."""
-    figure = Figure(figsize=(4.2, 2.15), layout="constrained")
+    figure = _figure((4.2, 2.15))
     left, right = figure.subplots(1, 2)
     left.imshow(image)
     if mask is not None and mask.any():
@@ -127,21 +126,28 @@ def overlay(
     return embed(figure, 80)
 
 
-def embed(figure: Figure, dpi: int = 110) -> str:
+def embed(figure: "Figure", dpi: int = 110) -> str:
     """A figure as a data URL."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def _legend(axes: Axes, columns: int = 4) -> None:
+def _legend(axes: "Axes", columns: int = 4) -> None:
     # Over the plot, where it hides no data; looking for the best place within can take seconds.
     at = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2}
     axes.legend(fontsize=7, frameon=False, ncols=columns, **at)
 
 
-def _plot(size: tuple[float, float] = (5.2, 2.8)) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=size, layout="constrained")
+def _figure(size: tuple[float, float]) -> "Figure":
+    # Imported here: it takes half a second, which commands that draw nothing need not wait.
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=size, layout="constrained")
+
+
+def _plot(size: tuple[float, float] = (5.2, 2.8)) -> tuple["Figure", "Axes"]:
+    figure = _figure(size)
     axes = figure.subplots()
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 from training.plots import TITLES
 from training.probe import Probed
@@ -101,7 +101,7 @@ def cell(runs: Sequence[Figures], metric: str) -> str:
     mean = 100 * float(np.mean(values))
     if len(values) > 1:
         deviation = float(np.std(values, ddof=1)) / math.sqrt(len(values))
-        half = 100 * deviation * float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1))
+        half = 100 * deviation * float(stdtrit(len(values) - 1, (1 + CONFIDENCE) / 2))
         missing = len(runs) - len(values)
         return f"{mean:.1f} ± {half:.1f}" + (f" ({missing} refused)" if missing else "")
     interval = runs[0].get("intervals", {}).get(metric)

@@ -40,9 +40,14 @@ def pixels(learn_from):
     return learn_from(graph.pixel_graph())
 
 
+# To be exported takes ten times as long as to be learned, and these are made of the same layers as
+# another: `small` with more of them or with other channels, `best` without places, `padim`.
+ALIKE = ("paper", "last-stage", "fast", "components")
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_learns_and_is_served_as_it_was_trained(name, lesson, pixels):
-    """Whatever is fitted can be exported, kept, and loaded again."""
+    """Whatever is fitted can be kept and loaded again, and exported."""
     given = pixels if METHODS[name].sight == "pixels" else lesson
     scorer, curve = method(name).learn(given)
     raw = torch.from_numpy(np.stack([given.cache[f.sha256] for f in given.files[:3]]))
@@ -52,6 +57,8 @@ def test_every_method_learns_and_is_served_as_it_was_trained(name, lesson, pixel
     assert heatmaps.shape == (3, 64, 64)
     assert np.isfinite(curve).all()
     torch.testing.assert_close(again, scores)
+    if name in ALIKE:
+        return
     session = open_session(export_head(scorer, scorer.shape).SerializeToString(), device="cpu")
     served = session.run(["score", "heatmap"], {"features": raw.numpy()})
     np.testing.assert_allclose(served[0], scores.numpy(), atol=1e-3, rtol=1e-4)
