@@ -25,6 +25,8 @@ fi
 export PATH="$PWD/.venv/bin:$PATH"
 # Threads that spin would fight each other on a small machine.
 export OMP_WAIT_POLICY=PASSIVE
+# Many tests start programs of their own: what those import is compiled by the first alone.
+export PYTHONDONTWRITEBYTECODE=
 
 ruff check .
 ruff format --check .
