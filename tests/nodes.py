@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks.sleeping import sleeping
+from tests.benchmarks.sleeping import Sleeping
 from tests.benchmarks.subject import free_port
 
 BATCH = 8
@@ -57,7 +57,7 @@ class Nodes:
         serve.start(proxy_location="HeadOnly", http_options=http)
 
     @contextmanager
-    def serving(self, engines: int, *, sleep: bool) -> Iterator[None]:
+    def serving(self, engines: int, *, sleep: Sleeping | None) -> Iterator[None]:
         """What `deploy` does, until the end of it."""
         from ray import serve
 
@@ -67,7 +67,7 @@ class Nodes:
         finally:
             serve.delete("kizu")
 
-    def deploy(self, engines: int, *, sleep: bool, own: str | None = None) -> None:
+    def deploy(self, engines: int, *, sleep: Sleeping | None, own: str | None = None) -> None:
         """The fronts and so many engines, which sleep or run ONNX, and one of a recipe's `own`."""
         from ray import serve
 
@@ -83,7 +83,7 @@ class Nodes:
             pools.append({"name": "own", "recipes": [own], "actor": {"num_cpus": 0}})
         fronts = {"fronts": 1 + self._shared, "front": {"resources": {"front": 1}}}
         arguments = fronts | {"pools": pools}
-        engine: dict[str, Any] = {"open_engine": sleeping, "limits": (1, BATCH)} if sleep else {}
+        engine: dict[str, Any] = {"open_engine": sleep, "limits": (1, BATCH)} if sleep else {}
         serve.run(build(arguments, **engine), name="kizu", route_prefix="/")
         _wait(self.port)
 
@@ -130,7 +130,7 @@ def main() -> None:
     """Serve until the standard input ends."""
     nodes = Nodes(Path(sys.argv[1]))
     try:
-        nodes.deploy(2, sleep=True, own="box")
+        nodes.deploy(2, sleep=Sleeping(), own="box")
         print(json.dumps({"port": nodes.port}), flush=True)
         for _ in sys.stdin:
             nodes.kill_one()

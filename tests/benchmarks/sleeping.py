@@ -1,18 +1,25 @@
-"""An engine of known speed, which leaves the processor alone."""
+"""Engines of known speed, which leave the processor alone."""
 
 import time
+from dataclasses import dataclass
 
 from models.image import Pixels
 from service.engine import FakeEngine
 
-FIRST_S, EACH_S = 0.04, 0.02
 
+@dataclass(frozen=True)
+class Sleeping:
+    """Opens one for any bundle: a run takes as long, and longer by each image."""
 
-def sleep(images: Pixels) -> None:
-    """As long as a run takes."""
-    time.sleep(FIRST_S + EACH_S * len(images))
+    run_s: float = 0.04
+    image_s: float = 0.02
 
+    def __call__(self, _: object) -> FakeEngine:
+        return FakeEngine(before=self._sleep)
 
-def sleeping(_: object) -> FakeEngine:
-    """For any bundle."""
-    return FakeEngine(before=sleep)
+    def per_second(self, batch: int) -> float:
+        """Images, so many at a time."""
+        return batch / (self.run_s + batch * self.image_s)
+
+    def _sleep(self, images: Pixels) -> None:
+        time.sleep(self.run_s + self.image_s * len(images))

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import os
 import signal
 from pathlib import Path
@@ -76,6 +77,21 @@ def test_the_checkpoint_is_the_served_network(trained, bundle, dataset):
     before = [score for _, score, _ in score_features(trained.scorer, trained.cache, dataset.test)]
     after = [score for _, score, _ in score_features(scorer, trained.cache, dataset.test)]
     assert before == after
+
+
+def test_the_command_finds_on_a_folder_what_the_fit_did(bundle, dataset, tmp_path):
+    file = tmp_path / "figures.json"
+    done = CliRunner().invoke(
+        app, ["evaluate", str(dataset.root), "--bundle", str(bundle.path), "--json", str(file)]
+    )
+    assert done.exit_code == 0, done.output
+    figures = json.loads(done.stdout)
+    assert figures == json.loads(file.read_text())
+    assert figures["images"] == len(dataset.test)
+    assert set(figures["verdicts"]) == {"ok", "review", "ng"}
+    assert sum(figures["verdicts"].values()) == len(dataset.test)
+    for name, value in bundle.manifest.metrics.items():
+        assert figures[name] == pytest.approx(value, abs=1e-3)
 
 
 def test_held_out_and_test_parts_are_not_trained_on(bundle, dataset):
