@@ -5,7 +5,10 @@ import json
 import os
 import threading
 
-from service.logs import LineWriter
+import structlog
+from structlog.testing import capture_logs
+
+from service.logs import LineWriter, configure_logging
 
 LINES = 30_000
 
@@ -49,3 +52,13 @@ def test_a_reader_that_is_gone_harms_nobody():
     writer.msg("another")
     with contextlib.suppress(BrokenPipeError):  # of what was left in its buffer
         stream.close()
+
+
+def test_a_logger_that_has_spoken_is_heard_after_another_command_set_logging_up():
+    configure_logging()
+    log = structlog.get_logger()
+    log.info("first")  # it keeps what it was given for this
+    configure_logging()
+    with capture_logs() as lines:
+        log.info("second")
+    assert [line["event"] for line in lines] == ["second"]
