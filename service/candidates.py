@@ -4,6 +4,8 @@ Which one does is the newest row of `candidacies`. By the policy `shadow` a vers
 the store becomes the candidate by itself; nobody else makes it decide.
 """
 
+import threading
+
 import structlog
 from sqlalchemy import Engine as Database
 from sqlalchemy.orm import Session
@@ -27,6 +29,7 @@ class Candidates:
         self._database = database
         self._promotion = promotion
         self._loaded: dict[str, Loaded] = {}
+        self._changing = threading.Lock()  # a scan that began before a person decided ends before
 
     @property
     def loaded_bytes(self) -> int:
@@ -46,21 +49,23 @@ class Candidates:
 
         Raises NotFound, BadRequest where it decides already, BundleRefused or DeviceError.
         """
-        champion = self._registry.champion(recipe)
-        if version == champion.bundle.manifest.version:
-            raise BadRequest(f"Version {version} of {recipe!r} decides already.")
-        loaded = self._registry.open_version(recipe, version) if version is not None else None
-        self._record(recipe, loaded, by=by, reason=reason)
-        self._hold(recipe, loaded)
+        with self._changing:
+            champion = self._registry.champion(recipe)
+            if version == champion.bundle.manifest.version:
+                raise BadRequest(f"Version {version} of {recipe!r} decides already.")
+            loaded = self._registry.open_version(recipe, version) if version is not None else None
+            self._record(recipe, loaded, by=by, reason=reason)
+            self._hold(recipe, loaded)
 
     def scan(self) -> None:
         """Follow what was decided elsewhere, and take up versions that are new."""
         for recipe in self._registry.champions:
-            try:
-                self._scan_recipe(recipe)
-            except BundleError as error:
-                self._hold(recipe, None)
-                log.error("candidate refused", recipe=recipe, reason=str(error))
+            with self._changing:
+                try:
+                    self._scan_recipe(recipe)
+                except BundleError as error:
+                    self._hold(recipe, None)
+                    log.error("candidate refused", recipe=recipe, reason=str(error))
 
     def _scan_recipe(self, recipe: str) -> None:
         with Session(self._database) as session:
@@ -73,8 +78,10 @@ class Candidates:
             versions = list_versions(self._registry.store, recipe)
             for version in reversed([v for v in versions if v > known]):
                 if loaded := self._registry.try_version(recipe, version):
-                    self._record(recipe, loaded, by=SYSTEM, reason="first seen in the store")
-                    self._hold(recipe, loaded)
+                    since = wanted.id if wanted else 0
+                    reason = "first seen in the store"
+                    if self._record(recipe, loaded, by=SYSTEM, reason=reason, since=since):
+                        self._hold(recipe, loaded)
                     return
         if wanted is None or wanted.bundle_version is None:
             self._hold(recipe, None)
@@ -90,8 +97,20 @@ class Candidates:
         elif held == champion:
             self._hold(recipe, None)  # it decides now, and is the registry's to keep
 
-    def _record(self, recipe: str, loaded: Loaded | None, *, by: str, reason: str) -> None:
+    def _record(
+        self,
+        recipe: str,
+        loaded: Loaded | None,
+        *,
+        by: str,
+        reason: str,
+        since: int | None = None,
+    ) -> bool:
+        """Whether it was: not if elsewhere something was decided after row `since`."""
         with Session(self._database) as session, session.begin():
+            newest = next(iter(records.candidacies(session, recipe)), None)
+            if since is not None and newest is not None and newest.id > since:
+                return False
             session.add(
                 Candidacy(
                     created_at=records.now(),
@@ -102,6 +121,7 @@ class Candidates:
                     reason=reason,
                 )
             )
+        return True
 
     def _hold(self, recipe: str, loaded: Loaded | None) -> None:
         if loaded is self._loaded.get(recipe):

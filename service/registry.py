@@ -258,7 +258,10 @@ class Registry:
             loaded = self.try_version(recipe, version)
             if loaded:
                 since = promoted.id if promoted else 0
-                self._decide(loaded, by=SYSTEM, reason="first seen in the store", since=since)
+                if not self._decide(
+                    loaded, by=SYSTEM, reason="first seen in the store", since=since
+                ):
+                    self._scan_recipe(recipe)  # to follow what was decided instead
                 return
         if promoted and not self._is_champion(promoted):
             loaded = self.try_version(
@@ -319,25 +322,29 @@ class Registry:
     def _forget(self, path: Path) -> None:
         self._refused = {other: why for other, why in self._refused.items() if other != path}
 
-    def _decide(self, loaded: Loaded, *, by: str, reason: str, since: int | None = None) -> None:
-        """Record a promotion and swap it in; not if another has come after row `since`."""
+    def _decide(self, loaded: Loaded, *, by: str, reason: str, since: int | None = None) -> bool:
+        """Record a promotion and swap it in; whether no other one has come after row `since`."""
         manifest = loaded.bundle.manifest
         with Session(self._database) as session, session.begin():
             newest = records.promotion_in_force(session, manifest.recipe)
             if since is not None and newest is not None and newest.id > since:
-                return  # a person, or another process, decided while this bundle was loading
-            session.add(
-                Promotion(
-                    created_at=records.now(),
-                    recipe=manifest.recipe,
-                    bundle_version=manifest.version,
-                    bundle_digest=loaded.bundle.digest,
-                    newest_version=max(list_versions(self.store, manifest.recipe)),
-                    by=by,
-                    reason=reason,
+                # A person, or another process, decided while this bundle was loading.
+                if newest.bundle_digest != loaded.bundle.digest:
+                    return False
+            else:
+                session.add(
+                    Promotion(
+                        created_at=records.now(),
+                        recipe=manifest.recipe,
+                        bundle_version=manifest.version,
+                        bundle_digest=loaded.bundle.digest,
+                        newest_version=max(list_versions(self.store, manifest.recipe)),
+                        by=by,
+                        reason=reason,
+                    )
                 )
-            )
         self._swap_in(loaded)
+        return True
 
     def _hold(self, loaded: Loaded, *, only_of: Bundle | None = None) -> None:
         """Let it decide, and let go of what there is no room for; not if `only_of` is replaced."""

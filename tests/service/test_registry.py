@@ -3,11 +3,13 @@ import shutil
 import threading
 
 import pytest
+from sqlalchemy.orm import Session
 
 from models.bundle import FILES, GOLDEN, MODEL, open_bundle, write_bundle
 from models.signature import Trust
 from service.engine import FakeEngine
 from service.registry import Registry
+from service.store import records
 from service.store.database import open_database
 from service.vault import Vault
 from training.export import next_version
@@ -171,8 +173,24 @@ def test_a_decision_that_came_while_a_bundle_was_loading_stands(store, database_
 
     service = Registry(store, database, slow, vault, promotion="newest")
     service.scan()
-    service.scan()
     assert service.champion("cap").bundle.manifest.version == 1
+    database.dispose()
+
+
+def test_two_that_start_at_once_decide_once_and_both_serve(store, database_url, vault):
+    database = open_database(database_url)
+    other = Registry(store, database, fake_engine, vault, promotion="shadow")
+
+    def slow(bundle):
+        other.scan()
+        return fake_engine(bundle)
+
+    service = Registry(store, database, slow, vault, promotion="shadow")
+    service.scan()
+    for one in (service, other):
+        assert one.ready("cap").bundle.manifest.version == 1
+    with Session(database) as session:
+        assert len(records.promotions(session, "cap")) == 1
     database.dispose()
 
 

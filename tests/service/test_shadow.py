@@ -1,11 +1,17 @@
 """Candidates in their champion's shadow: asked about every part, and deciding nothing."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import pytest
+from sqlalchemy.orm import Session
 
+from models.bundle import open_bundle
+from service.candidates import Candidates
 from service.engine import FakeEngine, Outputs
 from service.errors import EngineFailure
+from service.store import records
+from service.store.tables import Candidacy
 from tests.grey_parts import PNG, image, write_version
 from tests.service.test_registry import add_version, wait_for
 
@@ -38,7 +44,7 @@ def start(make_client, tmp_path):
     write_version(store)
 
     def make(open_engine=lambda bundle: FakeEngine(), **settings):
-        client = make_client(open_engine, store=store, scan_seconds=0.05, **settings)
+        client = make_client(open_engine, store=store, **{"scan_seconds": 0.05} | settings)
         client.store = store
         return client
 
@@ -138,6 +144,55 @@ def test_a_person_nominates_and_ends_it(start):
     assert roles(client) == {1: "champion", 2: None}
     records = client.get("/v1/recipes/cap/candidates").json()
     assert [record["bundle_version"] for record in records] == [None, 2]
+
+
+@pytest.mark.parametrize("promotion", ["manual", "shadow"])
+def test_who_ends_a_shadow_while_one_is_loading_has_the_last_word(start, promotion):
+    """By `manual` the model that is loading was nominated, by `shadow` it is new in the store."""
+    loading, loaded = threading.Event(), threading.Event()
+
+    def open_engine(bundle):
+        if bundle.manifest.version == 2:
+            loading.set()
+            assert loaded.wait(30)
+        return FakeEngine()
+
+    client = start(open_engine, promotion=promotion, scan_seconds=3600)
+    write_version(client.store, 2)
+    candidates = client.app_state["kizu"].candidates
+    if promotion == "manual":
+        with Session(client.app_state["kizu"].database) as session, session.begin():
+            digest = open_bundle(client.store / "cap" / "2").digest
+            session.add(
+                Candidacy(
+                    created_at=records.now(), recipe="cap", bundle_version=2, bundle_digest=digest,
+                    by="ben", reason="at another service",
+                )
+            )  # fmt: skip
+    with ThreadPoolExecutor(2) as threads:
+        scan = threads.submit(candidates.scan)
+        assert loading.wait(30)
+        end = threads.submit(candidates.nominate, "cap", None, by="eva", reason="too slow")
+        wait([end], timeout=0.5)  # it may end only after the scan
+        loaded.set()
+        scan.result(30)
+        end.result(30)
+    assert roles(client) == {1: "champion", 2: None}
+    assert client.get("/v1/recipes/cap/candidates").json()[0]["by"] == "eva"
+
+
+def test_a_shadow_that_was_ended_elsewhere_while_one_was_loading_stays_ended(start):
+    def open_engine(bundle):
+        if bundle.manifest.version == 2:
+            state = client.app_state["kizu"]
+            elsewhere = Candidates(state.registry, state.database, promotion="shadow")
+            elsewhere.nominate("cap", None, by="eva", reason="none")
+        return FakeEngine()
+
+    client = start(open_engine, scan_seconds=3600)
+    write_version(client.store, 2)
+    client.app_state["kizu"].candidates.scan()
+    assert roles(client) == {1: "champion", 2: None}
 
 
 def test_who_ended_a_shadow_is_not_overruled(start):
