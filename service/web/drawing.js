@@ -151,7 +151,9 @@ export class Drawing {
     const { mask } = this;
     const corners = this.picture.corners.length;
     for (const one of this.tools) one.setAttribute('aria-pressed', String(one.dataset.tool === this.tool));
-    this.close.hidden = corners < 3;
+    // Nothing comes or goes while a polygon is drawn: the picture would move below the pen.
+    this.close.hidden = this.tool !== 'polygon';
+    this.close.disabled = corners < 3;
     setText(this.width, `${this.size} px`);
     this.back.disabled = !mask?.canUndo && !corners;
     this.forth.disabled = !mask?.canRedo;

@@ -39,7 +39,7 @@ export class Picture {
     stage.classList.add('stage');
     stage.replaceChildren(this.sheet);
     this.#listen();
-    new ResizeObserver(() => this.fit()).observe(stage);
+    new ResizeObserver(() => this.#resized()).observe(stage);
   }
 
   /** Show an inspection; nothing of the one before remains. */
@@ -86,6 +86,7 @@ export class Picture {
     const x = (clientWidth - scale * this.item.width) / 2;
     const y = (clientHeight - scale * this.item.height) / 2;
     this.#place({ x, y, scale });
+    this.fitted = true;
   }
 
   /** Zoom by a factor, around a point of the stage or its middle. */
@@ -145,8 +146,14 @@ export class Picture {
     if (image.className === 'image') this.setOpacity(1);
   }
 
+  /** What was zoomed into stays; below a pen or a finger nothing moves until it is lifted. */
+  #resized() {
+    if (this.fitted && !this.pointers.size) this.fit();
+  }
+
   #place(view) {
     this.view = view;
+    this.fitted = false;
     this.sheet.style.transform = `translate(${view.x}px, ${view.y}px) scale(${view.scale})`;
     this.sheet.classList.toggle('pixels', view.scale > 3);
   }
@@ -197,7 +204,12 @@ export class Picture {
   }
 
   #up(event) {
-    if (!this.pointers.delete(event.pointerId) || this.moving) return;
+    if (!this.pointers.delete(event.pointerId)) return;
+    if (!this.moving) this.#end(event);
+    this.#resized();
+  }
+
+  #end(event) {
     if (this.tool === 'line' && this.start) {
       this.onDraw('line', [...this.start, ...this.start, 'end']);
       this.start = null;

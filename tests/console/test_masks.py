@@ -143,6 +143,67 @@ def test_the_picture_is_zoomed_and_moved_and_fits_again(review):
     assert review.locator(".sheet").bounding_box() == pytest.approx(whole)
 
 
+def test_the_picture_stays_where_it_is_while_a_mask_is_drawn(review):
+    places = review.evaluate_handle(
+        """() => {
+            const places = new Set();
+            const look = () => {
+                const { x, y, width } = document.querySelector('.sheet').getBoundingClientRect();
+                places.add(`${x} ${y} ${width}`);
+                requestAnimationFrame(look);
+            };
+            look();
+            return places;
+        }"""
+    )
+    tool(review, "polygon")
+    for width in range(900, 1500, 50):  # each breaks the bar's line elsewhere
+        review.set_viewport_size({"width": width, "height": 800})
+        resized(review)
+        review.evaluate("places => places.clear()", places)
+        for corner in ((10, 10), (30, 10), (30, 30)):
+            review.mouse.click(*at(review, *corner))
+        review.keyboard.press("Enter")
+        expect(review.locator(".saved")).to_have_text("mask kept")
+        review.keyboard.press("z")
+        expect(review.locator(".saved")).to_have_text("")
+        assert review.evaluate("places => places.size", places) == 1
+
+
+def test_what_was_zoomed_into_stays_when_the_window_is_resized(review):
+    def place():
+        return review.evaluate("() => document.querySelector('.sheet').style.transform")
+
+    whole = place()
+    review.keyboard.press("+")
+    zoomed = place()
+    review.set_viewport_size({"width": 1100, "height": 700})
+    assert resized(review) == zoomed
+    review.keyboard.press("0")
+    assert place() not in (whole, zoomed)
+
+
+def test_below_a_pen_nothing_moves_until_it_is_lifted(review):
+    tool(review, "box")
+    review.mouse.move(*at(review, 10.5, 10.5))
+    review.mouse.down()
+    before = resized(review)
+    review.set_viewport_size({"width": 1100, "height": 700})
+    assert resized(review) == before
+    review.mouse.up()
+    assert resized(review) != before
+
+
+def resized(page):
+    """Where the picture is once its stage has the size that it gets."""
+    return page.evaluate(
+        """() => new Promise((known) => {
+            const place = () => known(document.querySelector('.sheet').style.transform);
+            requestAnimationFrame(() => requestAnimationFrame(place));
+        })"""
+    )
+
+
 def labelled(page, api, part):
     """The mask of the label that was given last, once it has arrived."""
     expect(page.locator(".empty")).to_be_visible()
@@ -183,11 +244,11 @@ def test_undo_takes_back_a_corner_and_then_the_stroke_before(review):
     tool(review, "polygon")
     for corner in ((10, 10), (30, 10), (30, 30)):
         review.mouse.click(*at(review, *corner))
-    expect(review.get_by_role("button", name="Close polygon")).to_be_visible()
+    expect(review.get_by_role("button", name="Close polygon")).to_be_enabled()
     for _ in range(3):
         review.keyboard.press("z")
         assert np.array_equal(shown(review), box)
-    expect(review.get_by_role("button", name="Close polygon")).to_be_hidden()
+    expect(review.get_by_role("button", name="Close polygon")).to_be_disabled()
     review.keyboard.press("z")
     assert not shown(review).any()
 
