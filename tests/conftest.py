@@ -30,6 +30,9 @@ from training.recipe import FitSettings, Places, Trained
 
 ROOT = Path(__file__).parent.parent
 
+# Set up before any test: what is set up while one captures log lines is taken back with these.
+configure_logging()
+
 # Files of a minute and more: begun last, they would keep one process waiting for the other.
 LONGEST = (
     "test_readme.py", "training/test_benchmark.py", "test_newcomer.py",
@@ -165,7 +168,6 @@ MakeClient = Callable[..., TestClient]
 def make_client(store: Path, database_url: str, tmp_path: Path) -> Iterator[MakeClient]:
     """Start a service on the store and the database; keywords are settings. One that has the same
     data is ended first."""
-    configure_logging()
     started: dict[object, TestClient] = {}
 
     def make(

@@ -12,6 +12,7 @@ from service.app import create_app
 from service.engine import FakeEngine
 from service.settings import Settings
 from tests.listening import listening
+from tests.waiting import until
 
 JPEG = {"Content-Type": "image/jpeg"}
 RUN_S = 0.05
@@ -51,10 +52,12 @@ class Service:
 
     def wait_for(self, line):
         connection = self.connect()
-        while True:
+
+        def shown():
             connection.request("GET", "/metrics")
-            if line in connection.getresponse().read().decode():
-                break
+            return line in connection.getresponse().read().decode()
+
+        until(shown)
         connection.close()
 
 
@@ -126,18 +129,24 @@ def test_who_asks_first_need_not_send_what_is_refused(full, good_part):
 
 
 def test_who_cannot_be_in_time_is_refused_at_once(store, tmp_path, good_part):
+    held, going_on = threading.Event(), threading.Event()
+
     def run(images):
         time.sleep(RUN_S)  # what this device takes
+        if held.is_set():
+            going_on.wait(30)
 
     with serving(store, tmp_path, good_part, run) as service:
         service.send(12)  # by which it learns that
         service.join()
-        service.send(12)
-        service.wait_for("kizu_queue_images 8.0")
+        held.set()
+        service.send(9)
+        service.wait_for("kizu_queue_images 8.0")  # and one runs
         started = time.perf_counter()
-        refused = service.post("/inspect?deadline_ms=100")
+        refused = service.post("/inspect?deadline_ms=300")
         took = time.perf_counter() - started
         assert (refused.status, refused.getheader("retry-after")) == (503, "1")
-        assert took < 0.1
+        assert took < 0.3
+        going_on.set()
         assert service.post("/inspect?deadline_ms=9000").status == 200
         service.join()
