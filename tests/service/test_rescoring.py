@@ -1,6 +1,7 @@
 """What another version says of images that were inspected, and that nothing is done twice."""
 
 import csv
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -49,6 +50,7 @@ def rescore(settings, *arguments):
         [KIZU, "rescore", "cap", "2", *arguments, "--store", settings.store,
          "--data", settings.data],
         capture_output=True, text=True, check=False,
+        env=os.environ | {"RAY_ADDRESS": "local"},  # not on a cluster of another test's
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout
