@@ -323,7 +323,8 @@ class Registry:
         self._refused = {other: why for other, why in self._refused.items() if other != path}
 
     def _decide(self, loaded: Loaded, *, by: str, reason: str, since: int | None = None) -> bool:
-        """Record a promotion and swap it in; whether no other one has come after row `since`."""
+        """Record a promotion and swap it in; whether it decides now: not if another one came after
+        row `since`."""
         manifest = loaded.bundle.manifest
         with Session(self._database) as session, session.begin():
             newest = records.promotion_in_force(session, manifest.recipe)
