@@ -69,7 +69,7 @@ class Candidates:
 
     def _scan_recipe(self, recipe: str) -> None:
         with Session(self._database) as session:
-            wanted = next(iter(records.candidacies(session, recipe)), None)
+            wanted = records.candidacy_in_force(session, recipe)
             known = max(
                 records.highest_considered(session, recipe),
                 records.highest_nominated(session, recipe),
@@ -108,7 +108,7 @@ class Candidates:
     ) -> bool:
         """Whether it was: not if elsewhere something was decided after row `since`."""
         with Session(self._database) as session, session.begin():
-            newest = next(iter(records.candidacies(session, recipe)), None)
+            newest = records.candidacy_in_force(session, recipe)
             if since is not None and newest is not None and newest.id > since:
                 return False
             session.add(

@@ -227,7 +227,7 @@ class Registry:
             for recipe in self._vault.recipes:
                 used = (
                     records.promotion_in_force(session, recipe),
-                    next(iter(records.candidacies(session, recipe)), None),
+                    records.candidacy_in_force(session, recipe),
                 )
                 digests = {one.bundle_digest for one in used if one and one.bundle_digest}
                 self._vault.keep_only(recipe, digests)

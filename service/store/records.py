@@ -325,6 +325,12 @@ def candidacies(session: Session, recipe: str) -> list[Candidacy]:
     return list(session.scalars(query.order_by(Candidacy.id.desc())))
 
 
+def candidacy_in_force(session: Session, recipe: str) -> Candidacy | None:
+    """The newest candidacy of a recipe."""
+    query = select(Candidacy).where(Candidacy.recipe == recipe)
+    return session.scalar(query.order_by(Candidacy.id.desc()).limit(1))
+
+
 def highest_nominated(session: Session, recipe: str) -> int:
     """The highest version that has ever been a candidate, 0 if none was."""
     query = select(func.max(Candidacy.bundle_version)).where(Candidacy.recipe == recipe)

@@ -30,6 +30,7 @@ export class Picture {
     this.tool = 'move';
     this.item = null;
     this.view = { x: 0, y: 0, scale: 1 };
+    this.fitted = true;
     this.pointers = new Map();
     this.corners = [];
     this.canvas = element('canvas', { class: 'mask' });
