@@ -5,7 +5,6 @@ A zip archive of `kizu-backup.json`, `bundles/<version>/<file>`, `rows/<table>.j
 that are there already stay, so that it can be done again after it was interrupted.
 """
 
-import fcntl
 import hashlib
 import itertools
 import json
@@ -38,6 +37,7 @@ from models.bundle import (
 )
 from models.durable import make_directory, sync_directory, write_file
 from models.errors import KizuError
+from service.lock import lock_directory
 from service.store import audit, records
 from service.store.blobs import Blobs
 from service.store.tables import Base
@@ -338,14 +338,10 @@ def _place_of_work(store: Path) -> Iterator[Path]:
     already is of one that was killed."""
     make_directory(store)
     place = store / ".restoring"
-    lock = os.open(store, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with lock_directory(store):
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir()
         try:
             yield place
         finally:
             shutil.rmtree(place, ignore_errors=True)
-    finally:
-        os.close(lock)

@@ -7,9 +7,11 @@ from pathlib import Path
 import structlog
 
 from models.bundle import Bundle, copy_bundle, open_bundle
+from models.durable import make_directory
 from models.errors import BundleError
 from models.signature import Trust
 from service.errors import no_room
+from service.lock import lock_directory
 
 log = structlog.get_logger()
 
@@ -27,18 +29,25 @@ class Vault:
         Raises BundleError where nobody who is trusted signed it.
         """
         self._trust.check(bundle)
-        kept = self.find(bundle.manifest.recipe, bundle.manifest.version, bundle.digest)
-        if kept:
-            return kept
-        path = self._path(bundle.manifest.recipe, bundle.manifest.version, bundle.digest)
         try:
-            shutil.rmtree(path, ignore_errors=True)  # one that is no longer whole
-            copy_bundle(bundle, path)
+            make_directory(self._root)
+            with lock_directory(self._root):
+                return self._copy(bundle)
         except OSError as error:
             if not no_room(error):
                 raise
             log.warning("the disk is full: a bundle is used where it lies", path=str(bundle.path))
             return bundle
+
+    def _copy(self, bundle: Bundle) -> Bundle:
+        """The one that there is, or another; by one at a time, or two would make the same."""
+        manifest = bundle.manifest
+        kept = self.find(manifest.recipe, manifest.version, bundle.digest)
+        if kept:
+            return kept
+        path = self._path(manifest.recipe, manifest.version, bundle.digest)
+        shutil.rmtree(path, ignore_errors=True)  # one that is no longer whole
+        copy_bundle(bundle, path)
         return open_bundle(path)
 
     def find(self, recipe: str, version: int, digest: str) -> Bundle | None:

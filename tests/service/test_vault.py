@@ -1,16 +1,19 @@
 """What decides goes on deciding, whatever becomes of the store; only what is trusted decides."""
 
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from fastapi.testclient import TestClient
 
 from models.bundle import MODEL, open_bundle
 from models.errors import KeyFileError
-from models.signature import Signer
+from models.signature import Signer, Trust
 from service.app import create_app
 from service.engine import FakeEngine
 from service.settings import Settings
+from service.vault import Vault
 from tests.grey_parts import PNG, image, write_version
 from tests.keys import write_keys
 
@@ -121,6 +124,22 @@ def test_a_copy_that_was_spoilt_is_made_anew_or_not_used(serve, store, tmp_path)
     shutil.rmtree(store)
     with serve() as client:
         assert shoot(client) == "not-ready"
+
+
+def test_many_who_ask_for_a_copy_at_once_get_the_same(store, tmp_path):
+    # A person promotes what a scan has just found; or `kizu bundle promote` does, elsewhere.
+    bundle = open_bundle(store / "cap" / "1")
+    together = threading.Barrier(8)
+
+    def admit(_):
+        vault = Vault(tmp_path / "copies", Trust())
+        together.wait()
+        return vault.admit(bundle)
+
+    with ThreadPoolExecutor(8) as threads:
+        made = list(threads.map(admit, range(8)))
+    assert {(one.path, one.digest) for one in made} == {(made[0].path, bundle.digest)}
+    assert made[0].path.is_relative_to(tmp_path / "copies")
 
 
 def test_only_what_somebody_trusted_signed_is_served(serve, store, keys, tmp_path):
