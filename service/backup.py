@@ -37,8 +37,9 @@ from models.bundle import (
 )
 from models.durable import make_directory, sync_directory, write_file
 from models.errors import KizuError
-from service.lock import lock_directory
+from service.directory_lock import lock_directory
 from service.store import audit, records
+from service.store.advisory_locks import AdvisoryLock
 from service.store.blobs import Blobs
 from service.store.tables import Base
 
@@ -265,7 +266,7 @@ def _insert(database: Engine, archive: zipfile.ZipFile, recipe: str, said: dict[
     """All of it or nothing, and who did it. Rows that count by themselves are recognised by all
     that they say."""
     with Session(database) as session, session.begin():
-        records.write_alone(session)
+        records.write_alone(session, AdvisoryLock.RESTORE)
         added: Counter[str] = Counter()
         revisions: dict[int, int] = {}
         numbers = itertools.count(records.next_number(session))

@@ -16,6 +16,7 @@ from service.errors import BadRequest
 from service.promotions import Promotions
 from service.registry import SYSTEM, Loaded, Registry
 from service.store import records
+from service.store.advisory_locks import AdvisoryLock
 from service.store.tables import Candidacy
 
 log = structlog.get_logger()
@@ -108,6 +109,7 @@ class Candidates:
     ) -> bool:
         """Whether it was: not if elsewhere something was decided after row `since`."""
         with Session(self._database) as session, session.begin():
+            records.write_alone(session, AdvisoryLock.CANDIDACY)
             newest = records.candidacy_in_force(session, recipe)
             if since is not None and newest is not None and newest.id > since:
                 return False

@@ -6,6 +6,7 @@ from sqlalchemy.orm import Session
 from service.errors import BadRequest, NotFound
 from service.recipe_settings import RecipeSettings, Revision
 from service.store import records
+from service.store.advisory_locks import AdvisoryLock
 from service.store.outage import Outage
 from service.store.tables import Inspection, RecipeRevision
 
@@ -42,6 +43,7 @@ class Recipes:
                 "Nothing of the image would count.", remedy="Leave a part of it to be inspected."
             )
         with Session(self._database, expire_on_commit=False) as session:
+            records.write_alone(session, AdvisoryLock.RECIPE)
             for other, revision in self._all(session).items():
                 taken = settings.number is not None and revision.settings.number == settings.number
                 if other != recipe and taken:

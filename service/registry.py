@@ -31,6 +31,7 @@ from service.engine import Engine
 from service.errors import BadRequest, BundleRefused, NotFound, NotReady
 from service.promotions import Promotions
 from service.store import records
+from service.store.advisory_locks import AdvisoryLock
 from service.store.tables import Promotion
 from service.vault import Vault
 
@@ -327,6 +328,7 @@ class Registry:
         row `since`."""
         manifest = loaded.bundle.manifest
         with Session(self._database) as session, session.begin():
+            records.write_alone(session, AdvisoryLock.PROMOTION)
             newest = records.promotion_in_force(session, manifest.recipe)
             if since is not None and newest is not None and newest.id > since:
                 # A person, or another process, decided while this bundle was loading.

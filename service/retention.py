@@ -24,10 +24,11 @@ from service.errors import StorageUnavailable, no_room
 from service.ledger import Ledger
 from service.metrics import Metrics
 from service.store import records
+from service.store.advisory_locks import AdvisoryLock
 from service.store.blobs import Blobs
 from service.store.reserve import Reserve
 from service.store.tables import Feedback, Inspection, ReviewItem, Training
-from service.store.turn import RETENTION, Turn
+from service.store.turn import Turn
 from service.wall_clock import WallClock
 
 log = structlog.get_logger()
@@ -70,7 +71,7 @@ class Retention:
         self._policy = policy
         self._ledger = ledger
         self._metrics = metrics
-        self._turn = Turn(database, RETENTION)
+        self._turn = Turn(database, AdvisoryLock.RETENTION)
         self._problem: str | None = None
         self._measured = 0
         self._measure_at = 0.0

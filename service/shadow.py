@@ -111,6 +111,8 @@ class Shadow:
                 width=row.width,
                 height=row.height,
             )
+            if decision.verdict != row.verdict:
+                review_queue.contest(session, session.get_one(Inspection, row.id))
             session.add(
                 ShadowResult(
                     inspection_id=row.id,
@@ -124,8 +126,6 @@ class Shadow:
                     champion_verdict=row.verdict,
                 )
             )
-            if decision.verdict != row.verdict:
-                review_queue.contest(session, row)
         return decision.verdict == row.verdict
 
     def _count(self, row: Inspection, outcome: str) -> None:

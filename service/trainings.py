@@ -13,6 +13,7 @@ from service.errors import BadRequest, NotFound
 from service.registry import Registry
 from service.schemas import LabelChoice, LabelCount, TrainingEstimate, TrainingRequest
 from service.store import records, trainings
+from service.store.advisory_locks import AdvisoryLock
 from service.store.snapshot import settled
 from service.store.tables import Feedback, Training
 from service.store.wanted import Wanted
@@ -39,17 +40,18 @@ class Trainings:
         """
         champion = self._registry.champion(recipe).bundle.manifest
         with Session(self._database, expire_on_commit=False) as session:
+            if not any(self._labels(session, recipe, asked.labels)):
+                raise BadRequest(
+                    "No labelled inspection is among those chosen.",
+                    remedy="Label some first, or choose others.",
+                )
+            records.write_alone(session, AdvisoryLock.TRAINING)
             for other in trainings.of_recipe(session, recipe, limit=20):
                 if other.state not in ENDED:
                     raise BadRequest(
                         f"{recipe!r} is being retrained already.",
                         remedy="Wait for its end, or cancel it.",
                     )
-            if not any(self._labels(session, recipe, asked.labels)):
-                raise BadRequest(
-                    "No labelled inspection is among those chosen.",
-                    remedy="Label some first, or choose others.",
-                )
             training = Training(
                 id=records.new_id(),
                 created_at=records.now(),
@@ -76,6 +78,7 @@ class Trainings:
         """End a training; one that runs is ended within seconds. Raises NotFound or BadRequest."""
         with Session(self._database, expire_on_commit=False) as session:
             training = self.find(session, id)
+            records.hold(session, training)
             if training.state in ENDED:
                 raise BadRequest(f"This training is over: it {_PAST[training.state]}.")
             training.cancelled_by = by

@@ -10,8 +10,8 @@ from models.bundle import Bundle, copy_bundle, open_bundle
 from models.durable import make_directory
 from models.errors import BundleError
 from models.signature import Trust
+from service.directory_lock import lock_directory
 from service.errors import no_room
-from service.lock import lock_directory
 
 log = structlog.get_logger()
 

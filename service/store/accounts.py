@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import ColumnElement, delete, select
 from sqlalchemy.orm import Session
 
 from models.errors import KizuError
@@ -146,9 +146,7 @@ def digest(secret: str) -> str:
 
 
 def _log_out(session: Session, which: ColumnElement[bool]) -> None:
-    for login in session.scalars(select(LogIn).where(which)):
-        session.delete(login)
-    session.flush()
+    session.execute(delete(LogIn).where(which))
 
 
 def _user(session: Session, name: str) -> User:

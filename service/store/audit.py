@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 
 from models.errors import KizuError
 from service.identity import Identity
+from service.store.advisory_locks import AdvisoryLock
 from service.store.tables import (
     ApiKey,
     AuditEntry,
@@ -47,7 +48,6 @@ _SECRET = ("password", "digest")
 _ONLY: dict[type[Base], tuple[str, ...]] = {
     Training: ("recipe", "by", "reason", "labels", "retry_of", "champion_version", "cancelled_by")
 }
-_LOCK = 0x61756469  # any number, as long as no two kinds of lock share it
 _START = "0" * 64
 PROCESS = Identity("kizu", "admin", "process")
 
@@ -87,7 +87,7 @@ def note(session: Session, action: str, subject: str, details: dict[str, Any]) -
     connection = session.connection()
     if connection.dialect.name == "postgresql":
         # SQLite has one writer at a time, and this transaction has written already.
-        connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
+        connection.execute(text(f"SELECT pg_advisory_xact_lock({AdvisoryLock.AUDIT})"))
     last = select(AuditEntry.number, AuditEntry.digest).order_by(AuditEntry.number.desc()).limit(1)
     number, previous = connection.execute(last).one_or_none() or (0, _START)
     who = acting.get()

@@ -15,12 +15,11 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from models.errors import KizuError
+from service.store.advisory_locks import AdvisoryLock
 from service.store.names import Names
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 Age = Literal["none", "older", "current", "newer"]
-# Any number does, as long as no two kinds of lock share it.
-_MIGRATION_LOCK = 0x6B697A75
 _SWITCHES = 20  # tries of the switch to the write-ahead log
 
 
@@ -65,7 +64,7 @@ def migrate(engine: Engine, revision: str = "head") -> None:
     config.set_main_option("script_location", str(MIGRATIONS))
     with engine.connect() as connection:
         if connection.dialect.name == "postgresql":
-            connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
+            connection.execute(text(f"SELECT pg_advisory_xact_lock({AdvisoryLock.MIGRATION})"))
         else:
             # Python's driver would commit before each CREATE TABLE, and two would start at once.
             driver = connection.connection.driver_connection

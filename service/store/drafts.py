@@ -9,9 +9,10 @@ from service.store.tables import MaskDraft
 
 def keep(session: Session, inspection_id: str, operator: str, png: bytes) -> None:
     """Keep a draft in the place of the operator's earlier one."""
-    session.merge(
-        MaskDraft(inspection_id=inspection_id, operator=operator, updated_at=records.now(), png=png)
-    )
+    records.put(
+        session, MaskDraft, inspection_id=inspection_id, operator=operator,
+        updated_at=records.now(), png=png,
+    )  # fmt: skip
 
 
 def find(session: Session, inspection_id: str, operator: str) -> bytes | None:

@@ -7,11 +7,14 @@ from collections import defaultdict
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from sqlalchemy import bindparam, func, select
+from sqlalchemy import bindparam, func, inspect, select, text
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from models.bundle import Bundle, Thresholds
+from service.store.advisory_locks import AdvisoryLock
 from service.store.tables import (
+    Base,
     Candidacy,
     Feedback,
     Inspection,
@@ -138,21 +141,33 @@ def latest_feedback(session: Session, ids: list[str]) -> dict[str, Feedback]:
     return {row.inspection_id: row for row in session.scalars(query.order_by(Feedback.number))}
 
 
-def hold(session: Session, inspection: Inspection) -> None:
-    """Keep others from labelling an inspection until the transaction ends."""
+def hold(session: Session, row: Base) -> None:
+    """Keep others from changing a row, or labelling an inspection, until the transaction ends; it
+    is read anew. So far the session has only read."""
     if session.connection().dialect.name == "sqlite":
-        write_alone(session)
-    else:
-        session.refresh(inspection, with_for_update=True)
+        session.connection().exec_driver_sql("BEGIN IMMEDIATE")
+    session.refresh(row, with_for_update=True)
 
 
-def write_alone(session: Session) -> None:
-    """Where there is one writer at a time, be it from here on: what is read before it is written
-    stays so. Elsewhere nothing."""
+def write_alone(session: Session, lock: AdvisoryLock) -> None:
+    """Until the transaction ends, be the only one with this lock: what is read now and decides what
+    is written stays so. So far the session has only read."""
     connection = session.connection()
     if connection.dialect.name == "sqlite":
-        # Python's driver has not begun yet: so far the session has only read.
+        # There is one writer at a time; Python's driver has not begun yet.
         connection.exec_driver_sql("BEGIN IMMEDIATE")
+    else:
+        connection.execute(text(f"SELECT pg_advisory_xact_lock({lock})"))
+
+
+def put(session: Session, table: type[Base], **values: object) -> None:
+    """Write a row in the place of the one with its key, if there is one. Unlike with merge, two can
+    do so at once, or another remove it."""
+    is_file = session.connection().dialect.name == "sqlite"
+    insert = (sqlite.Insert(table) if is_file else postgresql.Insert(table)).values(**values)
+    key = [column.name for column in inspect(table).primary_key]
+    others = {name: value for name, value in values.items() if name not in key}
+    session.execute(insert.on_conflict_do_update(index_elements=key, set_=others))
 
 
 def labels_of(session: Session, inspection_id: str, *, standing: bool = True) -> list[Feedback]:

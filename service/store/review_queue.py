@@ -28,7 +28,8 @@ def consider(session: Session, inspection: Inspection, sampled: float = SAMPLED)
 
 def contest(session: Session, inspection: Inspection) -> None:
     """Put an inspection into the queue of which a candidate thinks otherwise; not if it is
-    labelled."""
+    labelled. So far the session has only read."""
+    records.hold(session, inspection)
     if not inspection.simulated and not records.labels_of(session, inspection.id):
         session.merge(_item(inspection, "operator", CONTESTED, "candidate"))
 

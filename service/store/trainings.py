@@ -107,7 +107,7 @@ def _give_back(session: Session, id: str, seen_at: datetime | None, now: datetim
 
 def alive(session: Session, worker: str) -> None:
     """A worker is there."""
-    session.merge(Worker(name=worker, seen_at=records.now()))
+    records.put(session, Worker, name=worker, seen_at=records.now())
 
 
 def any_worker(session: Session) -> bool:

@@ -5,19 +5,17 @@ from contextlib import suppress
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
+from service.store.advisory_locks import AdvisoryLock
 from service.store.outage import AWAY
-
-# As for migrations, any number does, as long as no two kinds of lock share it.
-RETENTION = 0x6B697A76
 
 
 class Turn:
     """A lock of PostgreSQL's that lasts as long as a connection: who ends, or is cut off, has lost
     it. A file has one service alone, whose turn it always is."""
 
-    def __init__(self, database: Engine, number: int) -> None:
+    def __init__(self, database: Engine, lock: AdvisoryLock) -> None:
         self._database = database
-        self._number = number
+        self._lock = lock
         self._held: Connection | None = None
 
     def is_mine(self) -> bool:
@@ -37,7 +35,7 @@ class Turn:
         got = False
         try:
             got = bool(
-                connection.scalar(text("SELECT pg_try_advisory_lock(:n)"), {"n": self._number})
+                connection.scalar(text("SELECT pg_try_advisory_lock(:n)"), {"n": self._lock})
             )
         finally:
             if got:
