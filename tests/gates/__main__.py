@@ -19,7 +19,8 @@ from tests.gates.gate import CannotRun, Findings
 
 GATES = (
     "images", "fidelity", "bundles", "bombs", "slow", "access", "fuzz", "payloads", "kills", "cuts",
-    "outage", "disk", "upgrades", "restore", "clocks", "faults", "connectors", "shared", "soak",
+    "outage", "disk", "upgrades", "restore", "clocks", "faults", "connectors", "shared",
+    "collisions", "soak",
 )  # fmt: skip
 
 

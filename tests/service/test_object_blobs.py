@@ -18,6 +18,7 @@ from service.store.objects import ObjectStore
 from service.store.place import open_blobs
 from tests.waiting import until
 
+PATIENCE_S = object_blobs._PATIENCE_S
 DAY = timedelta(days=1).total_seconds()
 
 
@@ -38,6 +39,8 @@ def store(bucket):
 def blobs(store, tmp_path, monkeypatch):
     monkeypatch.setattr(object_blobs, "_LOOK_EVERY_S", 0.05)
     monkeypatch.setattr(object_blobs, "_ASK_EVERY_S", 0.05)
+    # Of a store that is there: a busy machine may take longer than it is given.
+    monkeypatch.setattr(object_blobs, "_PATIENCE_S", 30.0)
     made = ObjectBlobs(store, LocalBlobs(tmp_path / "blobs"))
     yield made
     made.close()
@@ -74,9 +77,7 @@ def test_while_the_store_is_away_files_wait_and_are_brought_later(blobs, bucket,
     blobs.start()
     bucket.cable.pull()
     sha256 = blobs.put(b"meanwhile")
-    started = time.monotonic()
     assert blobs.put(b"meanwhile, too")
-    assert time.monotonic() - started < 0.5  # it is not asked again
     assert blobs.get(sha256) == b"meanwhile"
     assert blobs.address(sha256) == str(tmp_path / "blobs" / sha256[:2] / sha256)
     with pytest.raises(StorageUnavailable, match="is away"):
@@ -90,21 +91,27 @@ def test_while_the_store_is_away_files_wait_and_are_brought_later(blobs, bucket,
     assert blobs.get(before) == b"before"
 
 
-def test_a_store_that_says_nothing_is_away_soon(blobs, store_process):
+def test_a_store_that_says_nothing_is_away_soon(blobs, store_process, monkeypatch):
+    monkeypatch.setattr(object_blobs, "_ASK_EVERY_S", 3600)  # nobody but this test finds out
     blobs.start()
     blobs.put(b"before")
+    monkeypatch.setattr(object_blobs, "_PATIENCE_S", PATIENCE_S)
     os.kill(store_process.pid, signal.SIGSTOP)
     try:
         started = time.monotonic()
         with capture_logs() as lines:
             blobs.put(b"meanwhile")
-        assert time.monotonic() - started < 4
+        assert time.monotonic() - started < 2 * PATIENCE_S
+        started = time.monotonic()
+        blobs.put(b"meanwhile, too")
+        assert time.monotonic() - started < PATIENCE_S  # it is not asked again
         (said,) = (one["error"] for one in lines if one["event"] == "the object store is away")
-        assert "no answer in 2 s" in said
+        assert f"no answer in {PATIENCE_S:g} s" in said
         assert "s3://" not in blobs.problem  # where it is stays in the log
     finally:
         os.kill(store_process.pid, signal.SIGCONT)
-    until(lambda: not blobs.waiting)
+    blobs.bring()
+    assert blobs.waiting == 0
 
 
 def test_what_waited_when_the_power_went_is_brought_by_the_next(store, tmp_path):
