@@ -49,7 +49,7 @@ class Broker:
         self._listener.on_message = self._hear
         self._listener.connect("127.0.0.1", self.port)
         self._listener.loop_start()
-        assert subscribed.wait(10)
+        assert subscribed.wait(60)
 
     def stop(self) -> None:
         """As a computer that is shut down."""
@@ -73,7 +73,7 @@ class Broker:
         """Who sends: `online`, `offline`."""
         return [said["state"] for topic, said in self.heard if topic.endswith("/state")]
 
-    def wait(self, holds: Callable[["Broker"], bool], seconds: float = 30) -> None:
+    def wait(self, holds: Callable[["Broker"], bool], seconds: float = 60) -> None:
         """Until something holds."""
         with self.news:
             assert self.news.wait_for(lambda: holds(self), seconds), self.heard[-20:]

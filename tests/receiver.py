@@ -39,7 +39,7 @@ class Receiver:
         self._thread.join()
         self._server.server_close()
 
-    def wait(self, holds: Callable[["Receiver"], bool], seconds: float = 20) -> None:
+    def wait(self, holds: Callable[["Receiver"], bool], seconds: float = 60) -> None:
         """Until something holds."""
         with self.news:
             assert self.news.wait_for(lambda: holds(self), seconds), self.got[-20:]

@@ -75,7 +75,7 @@ def work(nursery: Nursery, number: int, seconds: float) -> Round:
 def _client(
     address: str, name: str, done: Round, ready: threading.Semaphore, stopped: threading.Event
 ) -> None:
-    with httpx.Client(base_url=address, timeout=5) as camera:
+    with httpx.Client(base_url=address, timeout=60) as camera:
         camera.get("/health/live")
         ready.release()
         number = 0

@@ -196,7 +196,7 @@ def test_of_concurrent_writers_of_a_version_exactly_one_wins(
     barrier = threading.Barrier(8)
 
     def write(writer: int) -> bool:
-        barrier.wait(timeout=10)
+        barrier.wait(timeout=60)
         try:
             write_bundle(tmp_path, manifest(), files | {REPORT: str(writer).encode()})
         except BundleError:

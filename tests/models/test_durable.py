@@ -133,7 +133,7 @@ def test_of_concurrent_writers_of_a_directory_exactly_one_wins(tmp_path: Path) -
             with new_directory(tmp_path / "new") as temporary:
                 for name in "abc":
                     write_file(temporary / name, str(writer).encode())
-                barrier.wait(timeout=10)
+                barrier.wait(timeout=60)
         except FileExistsError:
             return False
         return True

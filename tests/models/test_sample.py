@@ -78,7 +78,7 @@ def test_concurrent_writers_of_the_same_samples_all_get_them(tmp_path: Path) -> 
 
     def together() -> Iterator[LabelledImage]:
         yield from LABELLED
-        barrier.wait(timeout=10)
+        barrier.wait(timeout=60)
 
     with ThreadPoolExecutor(8) as pool:
         written = list(pool.map(lambda _: write_snapshot(tmp_path, together()), range(32)))

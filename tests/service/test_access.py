@@ -261,7 +261,7 @@ def test_whoever_tries_passwords_takes_no_thread_of_the_cameras(closed, keys, mo
 def test_of_many_who_log_in_in_one_moment_few_wait(database, monkeypatch):
     """They come before any of them waits, and so before a limit of one at a time knows of them."""
     all_told = threading.Event()
-    monkeypatch.setattr(accounts, "verified", lambda *_: all_told.wait(10) and None)
+    monkeypatch.setattr(accounts, "verified", lambda *_: all_told.wait(60) and None)
     door = gate.Gate(database, access="closed", host="127.0.0.1", session_hours=1)
     told, tried = [], []
 

@@ -298,15 +298,12 @@ def test_the_command_passes_on_what_its_file_says(kizu, receiver, broker, tmp_pa
     try:
         broker.wait(lambda it: it.states() == ["online"])
         box = Outbox(tmp_path / "outbox" / "box")
-        for _ in range(200):
-            if box.after is not None:
-                break
-            box.wait(box.edition, 0.05)
+        until(lambda: box.after is not None)
         ids = [inspect(kizu, grey) for grey in (50, 200)]
         broker.wait(lambda it: len(it.results()) == 2)
         receiver.wait(lambda it: len(it.got) == 1)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
     finally:
         process.kill()
         process.wait()

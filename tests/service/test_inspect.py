@@ -211,7 +211,7 @@ def test_a_busy_device_refuses_the_queue_and_passes_the_deadline(make_client, go
 
     def wait(images):
         entered.set()
-        free.wait(10)
+        free.wait(60)
 
     client = make_client(open_engine=lambda bundle: FakeEngine(wait), max_queue=1)
     answers = {}
@@ -221,7 +221,7 @@ def test_a_busy_device_refuses_the_queue_and_passes_the_deadline(make_client, go
 
     first = threading.Thread(target=post, args=("first",))
     first.start()
-    assert entered.wait(10)
+    assert entered.wait(60)
     post("late", "?deadline_ms=50")  # waits in the queue and leaves it
     second = threading.Thread(target=post, args=("second",))
     second.start()
@@ -229,8 +229,8 @@ def test_a_busy_device_refuses_the_queue_and_passes_the_deadline(make_client, go
         time.sleep(0)
     post("third")
     free.set()
-    first.join(10)
-    second.join(10)
+    first.join(60)
+    second.join(60)
     assert answers["late"].status_code == 504
     assert answers["third"].status_code == 503
     assert answers["third"].headers["retry-after"] == "1"

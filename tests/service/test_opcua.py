@@ -644,7 +644,7 @@ def test_the_command_serves_what_its_file_says(kizu, pair, tmp_path):
         until(lambda: box.after is not None)
         asyncio.run(visit())
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
         assert "Traceback" not in process.stderr.read()
     finally:
         process.kill()

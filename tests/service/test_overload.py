@@ -142,11 +142,8 @@ def test_who_cannot_be_in_time_is_refused_at_once(store, tmp_path, good_part):
         held.set()
         service.send(9)
         service.wait_for("kizu_queue_images 8.0")  # and one runs
-        started = time.perf_counter()
-        refused = service.post("/inspect?deadline_ms=300")
-        took = time.perf_counter() - started
+        refused = service.post("/inspect?deadline_ms=300")  # 504, had it waited
         assert (refused.status, refused.getheader("retry-after")) == (503, "1")
-        assert took < 0.3
         going_on.set()
         assert service.post("/inspect?deadline_ms=9000").status == 200
         service.join()

@@ -14,6 +14,7 @@ from service.store import records
 from service.store.tables import Candidacy
 from tests.grey_parts import PNG, image, write_version
 from tests.service.test_registry import add_version, wait_for
+from tests.waiting import until
 
 
 class Brighter(FakeEngine):
@@ -53,14 +54,6 @@ def start(make_client, tmp_path):
 
 def inspect(client, grey):
     return client.post("/v1/inspect", content=image(grey), headers=PNG).json()
-
-
-def until(check):
-    for _ in range(500):
-        if found := check():
-            return found
-        threading.Event().wait(0.02)
-    raise AssertionError("it never came to be")
 
 
 def compared(client, images):

@@ -12,7 +12,8 @@ import pytest
 
 from service.store import mirror
 from service.worker import WorkerError, find_program
-from tests.service.test_shadow import roles, until
+from tests.service.test_shadow import roles
+from tests.waiting import until
 
 KIZU = Path(sys.executable).parent / "kizu"
 JPEG = {"content-type": "image/jpeg"}
