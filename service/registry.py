@@ -327,6 +327,7 @@ class Registry:
         """Record a promotion and swap it in; whether it decides now: not if another one came after
         row `since`."""
         manifest = loaded.bundle.manifest
+        there = list_versions(self.store, manifest.recipe)  # before others wait for this to end
         with Session(self._database) as session, session.begin():
             records.write_alone(session, AdvisoryLock.PROMOTION)
             newest = records.promotion_in_force(session, manifest.recipe)
@@ -341,7 +342,7 @@ class Registry:
                         recipe=manifest.recipe,
                         bundle_version=manifest.version,
                         bundle_digest=loaded.bundle.digest,
-                        newest_version=max(list_versions(self.store, manifest.recipe)),
+                        newest_version=max(there),
                         by=by,
                         reason=reason,
                     )

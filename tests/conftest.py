@@ -17,6 +17,7 @@ from service.client import Kizu
 from service.engine import Engine
 from service.logs import configure_logging
 from service.settings import Settings
+from service.store import object_blobs
 from tests.gates.gate import CannotRun
 from tests.grey_line import grey_line
 from tests.grey_parts import write_version
@@ -69,7 +70,8 @@ def store_process() -> Iterator[Moto]:
 
 @pytest.fixture
 def bucket(store_process: Moto, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
-    """A bucket of its own, which this process reaches."""
+    """A bucket of its own, which this process reaches, however long it takes on a busy machine."""
+    monkeypatch.setattr(object_blobs, "_PATIENCE_S", 30.0)
     with new_bucket(store_process) as made:
         for name, value in made.environment.items():
             monkeypatch.setenv(name, value)

@@ -4,7 +4,7 @@ from enum import IntEnum
 
 
 class AdvisoryLock(IntEnum):
-    """Any numbers, as long as no two kinds of lock share one, nor two versions of Kizu differ."""
+    """Any numbers, as long as no two kinds of lock share one, and each keeps its own."""
 
     AUDIT = 0x61756469
     MIGRATION = 0x6B697A75

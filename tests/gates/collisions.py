@@ -194,9 +194,11 @@ class _Hand:
         self._post("/v1/review/releases", {"session": f"screen-{self._random.integers(2)}"}, 200)
 
     def _ask_training(self) -> None:
-        asked = self._post(f"{self._recipe}/trainings", _WHO, 201, 422)
-        if asked:
-            self._line.trainings.append(asked["id"])
+        self._asked(f"{self._recipe}/trainings", _WHO)
+
+    def _asked(self, path: str, asked: dict[str, Any]) -> None:
+        if training := self._post(path, asked, 201, 422):
+            self._line.trainings.append(training["id"])
 
     def _cancel(self) -> None:
         if self._line.trainings:
@@ -206,7 +208,7 @@ class _Hand:
     def _retry(self) -> None:
         if self._line.trainings:
             training = self._some(self._line.trainings)
-            self._post(f"/v1/trainings/{training}/retry", {"by": "eva"}, 201, 422)
+            self._asked(f"/v1/trainings/{training}/retry", {"by": "eva"})
 
     def _promote(self) -> None:
         self._post(f"{self._recipe}/promotions", _WHO | {"version": self._version}, 201)
