@@ -38,7 +38,12 @@ class Nodes:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._shared = "KIZU_BUNDLES" in os.environ
-        os.environ |= FLAGS | {"KIZU_ACCESS": "open", "RAY_USAGE_STATS_ENABLED": "0"}
+        os.environ |= FLAGS | {
+            "KIZU_ACCESS": "open",
+            "RAY_USAGE_STATS_ENABLED": "0",
+            # Ray ends a proxy that is not there after five; here three nodes start on a few cores.
+            "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "50",
+        }
         from ray.cluster_utils import Cluster
 
         self.port = free_port()

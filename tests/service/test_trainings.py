@@ -119,7 +119,7 @@ def training(client, id):
 
 def ended(client, id):
     over = ("succeeded", "refused", "failed", "cancelled")
-    for _ in range(1200):
+    for _ in range(6000):
         found = training(client, id)
         if found["state"] in over:
             return found
