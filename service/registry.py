@@ -327,7 +327,8 @@ class Registry:
         """Record a promotion and swap it in; whether it decides now: not if another one came after
         row `since`."""
         manifest = loaded.bundle.manifest
-        there = list_versions(self.store, manifest.recipe)  # before others wait for this to end
+        # Before others wait for this to end; the store may be away.
+        there = [manifest.version, *list_versions(self.store, manifest.recipe)]
         with Session(self._database) as session, session.begin():
             records.write_alone(session, AdvisoryLock.PROMOTION)
             newest = records.promotion_in_force(session, manifest.recipe)

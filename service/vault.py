@@ -40,7 +40,7 @@ class Vault:
             return bundle
 
     def _copy(self, bundle: Bundle) -> Bundle:
-        """The one that there is, or another; by one at a time, or two would make the same."""
+        """The copy that there is, or a new one; by one at a time, or two would make the same."""
         manifest = bundle.manifest
         kept = self.find(manifest.recipe, manifest.version, bundle.digest)
         if kept:

@@ -69,6 +69,18 @@ def test_a_version_that_is_missing_from_its_recipe_decides_from_its_copy(serve, 
         assert shoot(client) == 2
 
 
+def test_a_candidate_comes_to_decide_while_the_store_is_away(serve, store):
+    with serve() as client:
+        write_version(store, 2)
+        client.app_state["kizu"].candidates.nominate("cap", 2, by="eva", reason="try")
+        store.rename(store.with_name("elsewhere"))
+        asked = {"version": 2, "by": "eva", "reason": "better"}
+        assert client.post("/v1/recipes/cap/promotions", json=asked).status_code == 201
+        assert shoot(client) == 2
+    with serve() as client:
+        assert shoot(client) == 2
+
+
 def test_a_recipe_that_was_taken_out_of_the_store_is_gone_after_a_restart(serve, store):
     write_version(store, recipe="lid")
     with serve() as client:
