@@ -124,7 +124,7 @@ class Gate:
     def _log_in(self, name: str, password: str, tried: dict[str, str]) -> tuple[Identity, str]:
         with Session(self._database) as session, session.begin():
             user = accounts.verified(session, name, password)
-            if user is None:
+            if user is None or not accounts.unchanged(session, user):
                 self._tries.failed(tried)
                 log.warning("log-in refused", **tried)
                 raise NotLoggedIn("This name and password do not belong together.")
@@ -140,7 +140,7 @@ class Gate:
         Forbidden where they may not come in here."""
         with Session(self._database) as session, session.begin():
             user = session.get(User, name)
-            if user is None or user.role == "camera":
+            if user is None or user.role == "camera" or not accounts.unchanged(session, user):
                 log.warning("log-in refused", name=name)
                 raise Forbidden(
                     f"{name!r} may not come in.", remedy="kizu user add NAME --by-provider"

@@ -8,11 +8,12 @@ from datetime import timedelta
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from sqlalchemy import ColumnElement, delete, select
+from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import Session
 
 from models.errors import KizuError
 from service.identity import Role
-from service.store.records import now
+from service.store.records import hold, now
 from service.store.tables import ApiKey, LogIn, User
 
 SHORTEST_PASSWORD = 10
@@ -76,6 +77,17 @@ def verified(session: Session, name: str, password: str) -> User | None:
     except (VerificationError, InvalidHashError):
         return None
     return user
+
+
+def unchanged(session: Session, user: User) -> bool:
+    """Whether a user is still as read, and stays so until the transaction ends: or who logs in just
+    now would outlive a new password. So far the session has only read."""
+    was = user.password, user.role
+    try:
+        hold(session, user)
+    except InvalidRequestError:  # removed
+        return False
+    return (user.password, user.role) == was
 
 
 def add_key(
@@ -150,7 +162,7 @@ def _log_out(session: Session, which: ColumnElement[bool]) -> None:
 
 
 def _user(session: Session, name: str) -> User:
-    user = session.get(User, name)
+    user = session.get(User, name, with_for_update=True)
     if user is None:
         raise AccountError(f"There is no user {name!r}.", remedy="See kizu user list.")
     return user

@@ -15,7 +15,7 @@ from service.app import create_app
 from service.engine import FakeEngine
 from service.registry import Registry
 from service.settings import Settings
-from service.store import records, review_queue, trainings
+from service.store import accounts, records, review_queue, trainings
 from service.store.tables import Feedback
 from service.vault import Vault
 from tests.grey_parts import HEIGHT, PNG, WIDTH, inspect, write_version
@@ -151,6 +151,25 @@ def test_a_part_that_is_labelled_just_now_is_not_put_before_people_again(client,
         with meanwhile(contest):
             session.commit()
     assert client.get("/v1/review").json()["waiting"] == 0
+
+
+@pytest.mark.parametrize("change", ["password", "role", "remove"])
+def test_who_logs_in_while_they_are_changed_is_refused(client, database, change):
+    said = {"name": "eva", "password": "three odd words"}
+    with Session(database) as session, session.begin():
+        accounts.add_user(session, "eva", "admin", said["password"])
+    answers = []
+    with Session(database) as session:
+        if change == "remove":
+            accounts.remove_user(session, "eva")
+        elif change == "role":
+            accounts.change_user(session, "eva", role="operator")
+        else:
+            accounts.change_user(session, "eva", password="another three")
+        session.flush()
+        with meanwhile(lambda: answers.append(client.post("/v1/session", json=said))):
+            session.commit()
+    assert [answer.status_code for answer in answers] == [401]
 
 
 def test_a_version_that_two_services_find_is_promoted_once(client, store, database, tmp_path):
