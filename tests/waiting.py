@@ -6,12 +6,10 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-LONGEST_S = 60.0  # a busy machine is not a broken one
 
-
-def until(holds: Callable[[], T]) -> T:
-    """Ask again and again, for a minute; what it said in the end."""
-    ends = time.monotonic() + LONGEST_S
+def until(holds: Callable[[], T], longest_s: float = 60.0) -> T:  # a busy machine is not broken
+    """Ask again and again; what it said in the end."""
+    ends = time.monotonic() + longest_s
     while not (found := holds()):
         if time.monotonic() > ends:
             raise AssertionError("it never held")

@@ -234,7 +234,7 @@ def _check(found: Findings, line: _Line) -> None:
         for recipe in RECIPES:
             promoted = records.promotion_in_force(session, recipe)
             for address in line.addresses:
-                _agrees(address, recipe, promoted.bundle_version if promoted else None)
+                _follows(found, address, recipe, promoted.bundle_version if promoted else None)
         audit.verify(session)
         for kept, rows in (
             (line.labels, session.scalars(select(Feedback.id))),
@@ -261,8 +261,12 @@ def _check(found: Findings, line: _Line) -> None:
     database.dispose()
 
 
-def _agrees(address: str, recipe: str, version: int | None) -> None:
-    until(lambda: httpx.get(f"{address}/v1/recipes/{recipe}").json()["bundle_version"] == version)
+def _follows(found: Findings, address: str, recipe: str, version: int | None) -> None:
+    asked = f"{address}/v1/recipes/{recipe}"
+    try:
+        until(lambda: httpx.get(asked).json()["bundle_version"] == version)
+    except AssertionError:
+        found.fail(f"a service does not follow the promotion of version {version} of {recipe}")
 
 
 def _one_at_a_time(found: Findings, session: Session) -> None:

@@ -4,7 +4,6 @@ import os
 import stat
 import subprocess
 import sys
-import threading
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -119,12 +118,7 @@ def training(client, id):
 
 def ended(client, id):
     over = ("succeeded", "refused", "failed", "cancelled")
-    for _ in range(6000):
-        found = training(client, id)
-        if found["state"] in over:
-            return found
-        threading.Event().wait(0.1)
-    raise AssertionError(f"it never ended: {found}")
+    return until(lambda: (found := training(client, id))["state"] in over and found, 600)
 
 
 def test_labels_become_a_candidate_that_runs_in_the_shadow(
