@@ -154,7 +154,9 @@ def test_a_part_that_is_labelled_just_now_is_not_put_before_people_again(client,
 
 
 @pytest.mark.parametrize("change", ["password", "role", "remove"])
-def test_who_logs_in_while_they_are_changed_is_refused(client, database, change):
+def test_who_logs_in_while_they_are_changed_comes_in_as_what_they_are_now_or_not(
+    client, database, change
+):
     said = {"name": "eva", "password": "three odd words"}
     with Session(database) as session, session.begin():
         accounts.add_user(session, "eva", "admin", said["password"])
@@ -169,7 +171,9 @@ def test_who_logs_in_while_they_are_changed_is_refused(client, database, change)
         session.flush()
         with meanwhile(lambda: answers.append(client.post("/v1/session", json=said))):
             session.commit()
-    assert [answer.status_code for answer in answers] == [401]
+    [answer] = answers
+    # A log-in that was slow came after the change.
+    assert answer.status_code == 401 or (change, answer.json()["role"]) == ("role", "operator")
 
 
 def test_a_version_that_two_services_find_is_promoted_once(client, store, database, tmp_path):
