@@ -24,10 +24,10 @@ from tests.grey_parts import write_version
 from tests.object_store import Bucket, Moto, object_store
 from tests.object_store import bucket as new_bucket
 from tests.small_disk import SmallDisk, small_disk
-from training.data import Dataset, read_mvtec
-from training.demo_data import write_demo
-from training.fit import Fitted, fit
-from training.recipe import FitSettings, Places, Trained
+from training.data.demo_product import write_demo
+from training.data.folders import Dataset, read_mvtec
+from training.fitting.fit import Fitted, fit
+from training.fitting.training import FitSettings, Places, Trained
 
 ROOT = Path(__file__).parent.parent
 
@@ -36,9 +36,9 @@ configure_logging()
 
 # Files of a minute and more: begun last, they would keep one process waiting for the other.
 LONGEST = (
-    "test_readme.py", "training/test_benchmark.py", "test_newcomer.py",
+    "test_readme.py", "training/benchmarks/test_benchmark.py", "test_newcomer.py",
     "gates/test_gates.py", "service/test_cluster.py", "console/test_learning.py",
-    "training/test_pretrain.py", "training/test_methods.py",
+    "training/pretrain/test_pretrain.py", "training/methods/test_registry.py",
 )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from training.demo_data import draw_good
+from training.data.demo_product import draw_good
 
 ROOT = Path(__file__).parent.parent
 MOST = 12

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from models.commit import commit
 from service.cli import app as kizu
-from training.cli import app as kizu_train
+from training.cli.main import app as kizu_train
 
 ROOT = Path(__file__).parents[1]
 

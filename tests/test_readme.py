@@ -14,9 +14,9 @@ from service.app import create_app
 from service.cli import app as service_app
 from service.metrics import Metrics
 from service.settings import Settings
-from training.anomalies import DRAWINGS
-from training.cli import app as training_app
-from training.methods import METHODS
+from training.cli.main import app as training_app
+from training.data.drawn_defects import DRAWINGS
+from training.methods.registry import METHODS
 
 ROOT = Path(__file__).parent.parent
 ENGINEER, INTEGRATOR, ADMINISTRATOR = (

@@ -7,11 +7,11 @@ import torch
 from PIL import Image
 
 from models.backbone import MANIFEST, open_backbone
-from training.backbones import _complete_torchvision, pull_backbone
-from training.data import read_mvtec
-from training.demo_data import write_demo
-from training.fit import fit
-from training.recipe import FitSettings, Places
+from training.backbones.sources import _complete_torchvision, pull_backbone
+from training.data.demo_product import write_demo
+from training.data.folders import read_mvtec
+from training.fitting.fit import fit
+from training.fitting.training import FitSettings, Places
 
 # Only what they cost counts: their weights are random.
 ARCHITECTURES = {"efficientnet_b4": "efficientnet_b4", "mobilenet_v2": "mobilenetv2_100"}

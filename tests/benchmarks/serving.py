@@ -36,7 +36,7 @@ from tests.benchmarks.load import Question, Target, closed_loop, open_loop, summ
 from tests.benchmarks.loop import Loop
 from tests.benchmarks.material import ARCHITECTURES, bundle_of, camera_images, quantisers
 from tests.benchmarks.subject import PEERS, Subject, kizu, peer
-from training.export import git_commit
+from training.engine.export import git_commit
 
 BATCHES = (1, 2, 4, 8)
 LARGE_BATCHES = (1, 4, 8, 16, 32)

@@ -70,7 +70,7 @@ def test_a_broken_model_is_a_model_error(scorer: bytes, device: Device, keep: in
         open_session(scorer[:keep], device=device)
 
 
-@pytest.mark.parametrize("module", ["models.session", "service.cli", "training.cli"])
+@pytest.mark.parametrize("module", ["models.session", "service.cli", "training.cli.main"])
 def test_nothing_is_told_to_those_who_made_the_runtime(
     scorer: bytes, module: str, tmp_path: Path
 ) -> None:

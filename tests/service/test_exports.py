@@ -12,7 +12,7 @@ from models.image import PixelContract, decode, encode_png, read_mask
 from service.engine import FakeEngine
 from tests.grey_parts import HEIGHT, PNG, WIDTH, image, write_version
 from tests.service.test_feedback import png
-from training.data import read_mvtec
+from training.data.folders import read_mvtec
 
 MASK = np.zeros((HEIGHT, WIDTH), np.uint8)
 MASK[10:20, 30:50] = MASK[40, 3] = 255

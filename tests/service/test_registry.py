@@ -13,7 +13,7 @@ from service.store import records
 from service.store.database import open_database
 from service.vault import Vault
 from tests.waiting import until
-from training.export import next_version
+from training.engine.export import next_version
 
 JPEG = {"content-type": "image/jpeg"}
 

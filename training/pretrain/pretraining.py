@@ -18,15 +18,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training.loop import Schedule, TrainingState, train
-from training.metrics import image_metrics
+from training.engine.distributed import Worker
+from training.engine.loop import Schedule, TrainingState, train
+from training.evaluation.metrics import image_metrics
 from training.networks.residual import ResidualConfig, ResidualNetwork
 from training.pretrain.episodes import Episode, EpisodeSize, draw_episode
 from training.pretrain.patterns import PATTERNS
 from training.pretrain.product import Library, draw_library
 from training.pretrain.task import Task, gather, relative_distances
 from training.progress import Reporter
-from training.worker import Worker
 
 # Families of patterns that are never learned from: what is chosen, is chosen by them.
 HELD_OUT = ("grain", "weave")

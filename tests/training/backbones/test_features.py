@@ -1,0 +1,103 @@
+import dataclasses
+import shutil
+
+import numpy as np
+import onnx
+import pytest
+
+from models.image import InputSize, PixelContract
+from models.session import open_session
+from training.backbones.feature_graph import feature_graph, fold_normalisation
+from training.backbones.features import FeatureCache, FeatureSource, channel_statistics
+from training.data.folders import read_mvtec
+from training.errors import DatasetError, TrainingError
+from training.finetuning.retrain import feature_source
+
+
+def source(backbone, stride=16):
+    return FeatureSource(
+        feature_graph(backbone, backbone.manifest.stages, stride),
+        InputSize(height=64, width=64),
+        PixelContract(),
+    )
+
+
+def test_stages_are_averaged_or_interpolated_onto_one_grid(backbone):
+    graph = source(backbone, stride=8)
+    image = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
+    features = open_session(graph.graph).run(None, {"image": image})[0]
+    raw = open_session(backbone.model).run(
+        None, {"pixels": (image / np.float32(255)).transpose(0, 3, 1, 2)}
+    )
+    assert features.shape == (2, sum(stage.shape[1] for stage in raw), 8, 8)
+    first, second, third = raw
+    fine, even = first.shape[1], second.shape[1]
+    averaged = first.reshape(2, fine, 8, 2, 8, 2).mean(axis=(3, 5))
+    assert features[:, :fine] == pytest.approx(averaged, abs=1e-5)
+    assert features[:, fine : fine + even] == pytest.approx(second, abs=1e-5)
+    # Between two cells' centres, a quarter of the way off the nearer one.
+    between = 0.75 * third[..., 1, 1] + 0.25 * third[..., 1, 2]
+    between = 0.75 * between + 0.25 * (0.75 * third[..., 2, 1] + 0.25 * third[..., 2, 2])
+    assert features[:, fine + even :, 3, 3] == pytest.approx(between, abs=1e-5)
+
+
+def test_a_stage_that_does_not_fit_the_grid_is_refused(backbone):
+    with pytest.raises(TrainingError, match="does not fit"):
+        feature_graph(backbone, backbone.manifest.stages, 6)
+
+
+def test_normalisation_is_folded_in(backbone):
+    plain = onnx.load_from_string(backbone.model)
+    folded = fold_normalisation(plain, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)).SerializeToString()
+    rgb = np.random.default_rng(0).random((1, 3, 32, 32), np.float32)
+    mean, std = (
+        np.array(v, np.float32).reshape(1, 3, 1, 1) for v in ((0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
+    )
+    outside = open_session(backbone.model).run(None, {"pixels": (rgb - mean) / std})
+    inside = open_session(folded).run(None, {"pixels": rgb})
+    for a, b in zip(outside, inside, strict=True):
+        assert a == pytest.approx(b, abs=1e-5)
+
+
+def test_features_are_computed_once(backbone, dataset, tmp_path):
+    done = []
+    cache = FeatureCache(tmp_path, source(backbone))
+    cache.add(dataset.train, lambda count, total: done.append(count))
+    assert done[-1] == len(dataset.train)
+    before = cache[dataset.train[0].sha256]
+    done.clear()
+    again = FeatureCache(tmp_path, source(backbone))
+    again.add(dataset.train, lambda count, total: done.append(count))
+    assert done == []
+    assert np.array_equal(again[dataset.train[0].sha256], before)
+    grey = dataclasses.replace(source(backbone), pixels=PixelContract(colour="grey"))
+    assert grey.digest != source(backbone).digest
+
+
+def test_one_broken_file_among_many_costs_one_message(backbone, product, tmp_path):
+    shutil.copytree(product, tmp_path / "p")
+    broken = tmp_path / "p" / "train" / "good" / "007.jpg"
+    broken.write_bytes(broken.read_bytes()[:300])
+    files = read_mvtec(tmp_path / "p").train
+    cache = FeatureCache(tmp_path / "cache", source(backbone))
+    with pytest.raises(DatasetError, match=r"1 of 24 images.*007\.jpg"):
+        cache.add(files)
+    broken.unlink()
+    computed = []
+    cache.add(read_mvtec(tmp_path / "p").train, lambda count, total: computed.append(count))
+    assert computed == []
+
+
+def test_statistics_are_those_of_all_cells(backbone, dataset, tmp_path):
+    cache = FeatureCache(tmp_path, source(backbone))
+    cache.add(dataset.train)
+    statistics = channel_statistics(cache, dataset.train)
+    everything = np.stack([cache[file.sha256] for file in dataset.train])
+    cells = everything.transpose(1, 0, 2, 3).reshape(everything.shape[1], -1)
+    assert statistics.mean == pytest.approx(cells.mean(axis=1), abs=1e-4)
+    assert statistics.std == pytest.approx(cells.std(axis=1), abs=1e-3)
+    assert statistics.covariance == pytest.approx(np.cov(cells, bias=True), abs=1e-3)
+
+
+def test_a_bundle_gives_its_feature_graph_back_to_the_byte(trained, bundle):
+    assert feature_source(bundle).digest == trained.cache.source.digest

@@ -1,0 +1,199 @@
+import dataclasses
+import json
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from typer.testing import CliRunner
+
+from models.bundle import (
+    CHECKPOINT,
+    GOLDEN,
+    MODEL,
+    REPORT,
+    SIGNATURE,
+    TRAINED_ON,
+    open_bundle,
+)
+from models.errors import BundleError
+from models.golden import Golden
+from models.session import open_session
+from models.signature import Signer, Trust
+from tests.keys import write_keys
+from training.calibration.thresholds import LEAST
+from training.cli.main import app
+from training.data.folders import hold_out, read_mvtec
+from training.engine.checkpoint import load_checkpoint
+from training.errors import TrainingError
+from training.evaluation.scoring import score_features, score_images
+from training.finetuning.retrain import feature_source
+from training.fitting.fit import fit
+from training.fitting.training import HOLD_OUT, FitSettings, Places
+from training.progress import Reporter
+
+SMALL = FitSettings(recipe="cap", preset="small", size=64, grid=4, steps=12)
+BRIEF = dataclasses.replace(SMALL, preset="padim")  # no network to train and to export
+
+
+def test_a_bundle_holds_what_its_contract_says(fitted, bundle, dataset):
+    model = onnx.load_from_string(bundle.read(MODEL))
+    (image,) = model.graph.input
+    assert image.type.tensor_type.elem_type == onnx.TensorProto.UINT8
+    assert [output.name for output in model.graph.output] == ["score", "heatmap"]
+    assert bundle.manifest.calibration.count == LEAST
+    assert len(bundle.manifest.calibration.quantiles) == 101
+    assert bundle.manifest.backbone.licence == "Apache-2.0"
+    assert set(bundle.manifest.metrics) >= {"image_auroc", "pixel_auroc"}
+    report = bundle.read(REPORT).decode()
+    assert "http" not in report.replace("http-equiv", "")
+    assert report.count("data:image/png;base64,") >= 5
+    here = str(Path(__file__).parent.parent.parent.parent).encode()
+    assert not any(here in file.read_bytes() for file in bundle.path.iterdir())
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_any_batch_size_scores_the_same(bundle, batch):
+    golden = Golden.from_bytes(bundle.read(GOLDEN))
+    session = open_session(bundle.read(MODEL))
+    scores, heatmaps = session.run(["score", "heatmap"], {"image": golden.images[:batch]})
+    cut = Golden(golden.images[:batch], golden.scores[:batch], golden.heatmaps[:batch])
+    assert cut.disagreement(scores, heatmaps) is None
+
+
+def test_served_scores_equal_the_trained_networks(trained, bundle, dataset):
+    session = open_session(bundle.read(MODEL))
+    served = list(score_images(session, feature_source(bundle), dataset.test))
+    before = list(score_features(trained.scorer, trained.cache, dataset.test))
+    for (_, a, heat_a), (_, b, heat_b) in zip(served, before, strict=True):
+        assert a == pytest.approx(b, abs=1e-3)
+        assert heat_a == pytest.approx(heat_b, abs=1e-2)
+
+
+def test_the_checkpoint_is_the_served_network(trained, bundle, dataset):
+    scorer = load_checkpoint(bundle.read(CHECKPOINT))
+    before = [score for _, score, _ in score_features(trained.scorer, trained.cache, dataset.test)]
+    after = [score for _, score, _ in score_features(scorer, trained.cache, dataset.test)]
+    assert before == after
+
+
+def test_the_command_finds_on_a_folder_what_the_fit_did(bundle, dataset, tmp_path):
+    file = tmp_path / "figures.json"
+    done = CliRunner().invoke(
+        app, ["evaluate", str(dataset.root), "--bundle", str(bundle.path), "--json", str(file)]
+    )
+    assert done.exit_code == 0, done.output
+    figures = json.loads(done.stdout)
+    assert figures == json.loads(file.read_text())
+    assert figures["images"] == len(dataset.test)
+    assert set(figures["verdicts"]) == {"ok", "review", "ng"}
+    assert sum(figures["verdicts"].values()) == len(dataset.test)
+    for name, value in bundle.manifest.metrics.items():
+        assert figures[name] == pytest.approx(value, abs=1e-3)
+
+
+def test_held_out_and_test_parts_are_not_trained_on(bundle, dataset):
+    trained_on = set(bundle.read(TRAINED_ON).decode().split())
+    assert trained_on == {f.sha256 for f in dataset.train} - hold_out(
+        dataset.train, HOLD_OUT, LEAST
+    )
+    assert not trained_on & {f.sha256 for f in dataset.test}
+
+
+def test_whoever_has_a_key_vouches_for_what_is_fitted(dataset, backbone, tmp_path):
+    signing, trusted = write_keys(tmp_path / "signing.pem", tmp_path / "trusted.pem")
+    places = Places(tmp_path / "s", tmp_path / "c", Signer(signing))
+    bundle = open_bundle(fit(dataset, backbone, BRIEF, places).path)
+    Trust.of(trusted).check(bundle)
+    (bundle.path / SIGNATURE).unlink()
+    with pytest.raises(BundleError, match="not signed"):
+        Trust.of(trusted).check(bundle)
+    done = CliRunner().invoke(app, ["sign", str(bundle.path), "--signing-key", str(signing)])
+    assert bundle.digest in done.stdout
+    Trust.of(trusted).check(bundle)
+
+
+def test_test_images_decide_nothing(dataset, backbone, fitted, bundle, tmp_path):
+    alone = dataclasses.replace(dataset, test=())
+    settings = dataclasses.replace(SMALL, steps=30)
+    again = fit(alone, backbone, settings, Places(tmp_path / "s", tmp_path / "c"))
+    manifest = open_bundle(again.path).manifest
+    assert manifest.thresholds == bundle.manifest.thresholds
+    assert manifest.metrics == {}
+
+
+class InterruptingReporter(Reporter):
+    """Presses Ctrl-C in the middle of the training bar."""
+
+    def __init__(self, at):
+        self._at = at
+        self.steps = []
+
+    def bar(self, title, total):
+        from contextlib import contextmanager
+
+        @contextmanager
+        def bar():
+            def advance(done, note):
+                if title == "Training":
+                    self.steps.append(done)
+                    if done == self._at:
+                        os.kill(os.getpid(), signal.SIGINT)
+
+            yield advance
+
+        return bar()
+
+
+def test_an_interrupted_fit_resumes_to_the_same_model(dataset, backbone, tmp_path):
+    whole = fit(dataset, backbone, SMALL, Places(tmp_path / "a", tmp_path / "c"))
+    places = Places(tmp_path / "b", tmp_path / "c")
+    with pytest.raises(KeyboardInterrupt):
+        fit(dataset, backbone, SMALL, places, reporter=InterruptingReporter(5))
+    assert not (tmp_path / "b" / "cap" / "1").exists()
+    reporter = InterruptingReporter(-1)
+    resumed = fit(dataset, backbone, SMALL, places, resume=True, reporter=reporter)
+    assert reporter.steps == list(range(7, 13))
+    assert not list(places.training("cap").iterdir())
+    golden = [Golden.from_bytes(open_bundle(f.path).read(GOLDEN)) for f in (whole, resumed)]
+    assert np.array_equal(golden[0].scores, golden[1].scores)
+
+
+def test_versions_count_up(dataset, backbone, tmp_path):
+    places = Places(tmp_path / "s", tmp_path / "c")
+    assert fit(dataset, backbone, BRIEF, places).path.name == "1"
+    assert fit(dataset, backbone, BRIEF, places).path.name == "2"
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "says"),
+    [
+        ({"recipe": "../x"}, BundleError, "not a recipe name"),
+        ({"grid": 5}, TrainingError, "does not divide"),
+        ({"stages": ("stage9",)}, TrainingError, "no stage stage9"),
+        ({"size": 68, "grid": 17}, TrainingError, "no multiple of the coarsest"),
+    ],
+)
+def test_wrong_settings_are_said_and_nothing_is_written(
+    dataset, backbone, tmp_path, change, error, says
+):
+    with pytest.raises(error, match=says):
+        fit(
+            dataset,
+            backbone,
+            dataclasses.replace(SMALL, **change),
+            Places(tmp_path / "s", tmp_path / "c"),
+        )
+    assert not (tmp_path / "s").exists()
+
+
+def test_few_good_parts_are_not_enough(product, backbone, tmp_path):
+    good = tmp_path / "few" / "train" / "good"
+    good.mkdir(parents=True)
+    for number in range(9):
+        image = product / "train" / "good" / f"00{number}.jpg"
+        (good / image.name).write_bytes(image.read_bytes())
+    with pytest.raises(TrainingError, match="9 good images are not enough"):
+        fit(read_mvtec(tmp_path / "few"), backbone, SMALL, Places(tmp_path / "s", tmp_path / "c"))

@@ -1,0 +1,1 @@
+"""Frozen feature extractors: where they come from, their graphs, and cached features."""

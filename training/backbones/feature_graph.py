@@ -1,0 +1,195 @@
+"""ONNX graphs joined into one: pixels → backbone → features → network → score and heatmap."""
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper, version_converter
+
+from models.backbone import Backbone, Stage
+from training.backbones.tiled_graph import Tiles, tile_by_tile
+from training.errors import TrainingError
+
+OPSET = 18
+IR_VERSION = 10
+BACKBONE = "backbone_"
+
+
+def fold_normalisation(
+    model: onnx.ModelProto, mean: tuple[float, ...], std: tuple[float, ...]
+) -> onnx.ModelProto:
+    """A backbone that takes RGB in 0..1 from one that takes (RGB - mean) / std, as input `x`."""
+    # Prefixed, so that no name of theirs can be one of ours.
+    graph = onnx.compose.add_prefix(at_opset(model), "body_", rename_outputs=False).graph
+    weights = {tensor.name for tensor in graph.initializer}  # older files list them as inputs
+    source = next(value.name for value in graph.input if value.name not in weights)
+    shape = (1, 3, 1, 1)
+    graph.initializer.extend(
+        [
+            numpy_helper.from_array(np.array(mean, np.float32).reshape(shape), "kizu_mean"),
+            numpy_helper.from_array(np.array(std, np.float32).reshape(shape), "kizu_std"),
+        ]
+    )
+    nodes = [
+        helper.make_node("Sub", ["pixels", "kizu_mean"], ["kizu_centred"]),
+        helper.make_node("Div", ["kizu_centred", "kizu_std"], [source]),
+        *graph.node,
+    ]
+    inputs = [helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["B", 3, "H", "W"])]
+    return _model(nodes, inputs, list(graph.output), list(graph.initializer))
+
+
+def store_half(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same model with its weights kept in float16, and computed with in float32 as before."""
+    kept, casts = [], []
+    for tensor in model.graph.initializer:
+        if tensor.data_type != TensorProto.FLOAT or len(tensor.dims) < 2:
+            kept.append(tensor)
+            continue
+        values = numpy_helper.to_array(tensor).astype(np.float16)
+        if not np.isfinite(values).all():
+            raise TrainingError(
+                f"The weights {tensor.name} are too large for half precision.",
+                remedy="Train again with a lower learning rate.",
+            )
+        half = f"{tensor.name}_half"
+        kept.append(numpy_helper.from_array(values, half))
+        casts.append(helper.make_node("Cast", [half], [tensor.name], to=TensorProto.FLOAT))
+    graph = model.graph
+    return _model([*casts, *graph.node], list(graph.input), list(graph.output), kept)
+
+
+def feature_graph(
+    backbone: Backbone, stages: tuple[Stage, ...], grid_stride: int, tiles: Tiles | None = None
+) -> bytes:
+    """uint8 `image` (B, H, W, 3) to float32 `features` (B, C, H / stride, W / stride).
+
+    Finer stages are averaged over each cell, coarser ones interpolated; all are concatenated in
+    the order of `stages`. With `tiles`, the backbone sees one after the other, and the image has
+    their height and width. The graph is used for training and stands unchanged in the bundle.
+    """
+    body = onnx.compose.add_prefix(onnx.load_from_string(backbone.model), BACKBONE).graph
+    source = body.input[0].name
+    nodes = [
+        helper.make_node("Cast", ["image"], ["kizu_float"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["kizu_float"], ["kizu_nchw"], perm=[0, 3, 1, 2]),
+        helper.make_node("Div", ["kizu_nchw", "kizu_255"], [source]),
+        *body.node,
+    ]
+    initializers = [*body.initializer, numpy_helper.from_array(np.float32(255.0), "kizu_255")]
+    resized = []
+    for stage in stages:
+        node, constants = _to_grid(stage, grid_stride)
+        nodes.append(node)
+        initializers.extend(constants)
+        resized.append(node.output[0])
+    nodes.append(helper.make_node("Concat", resized, ["features"], axis=1))
+    channels = sum(stage.channels for stage in stages)
+    inputs = [helper.make_tensor_value_info("image", TensorProto.UINT8, ["B", "H", "W", 3])]
+    outputs = [
+        helper.make_tensor_value_info("features", TensorProto.FLOAT, ["B", channels, "h", "w"])
+    ]
+    if tiles:
+        whole = helper.make_graph(nodes, "kizu", inputs, outputs, initializers)
+        tiled = tile_by_tile(whole, tiles, grid_stride)
+        nodes, initializers = list(tiled.node), list(tiled.initializer)
+    return _model(nodes, inputs, outputs, initializers).SerializeToString()
+
+
+def pixel_graph() -> bytes:
+    """uint8 `image` (B, H, W, 3) to float32 `features` (B, 3, H, W): pixels in 0..1 themselves."""
+    nodes = [
+        helper.make_node("Cast", ["image"], ["kizu_float"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["kizu_float"], ["kizu_nchw"], perm=[0, 3, 1, 2]),
+        helper.make_node("Div", ["kizu_nchw", "kizu_255"], ["features"]),
+    ]
+    model = _model(
+        nodes,
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["B", "H", "W", 3])],
+        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["B", 3, "H", "W"])],
+        [numpy_helper.from_array(np.float32(255.0), "kizu_255")],
+    )
+    return model.SerializeToString()
+
+
+def join(features: bytes, head: onnx.ModelProto) -> bytes:
+    """Feed the `features` output of one graph to the only input of another."""
+    first = onnx.load_from_string(features)
+    joined = onnx.compose.merge_models(
+        first,
+        onnx.compose.add_prefix(at_opset(head), "head_", rename_outputs=False),
+        io_map=[("features", f"head_{head.graph.input[0].name}")],
+    )
+    onnx.checker.check_model(joined)
+    return joined.SerializeToString()
+
+
+def feature_part(model: bytes) -> bytes:
+    """The graph that `feature_graph` made, out of the bundle's graph that it was joined into.
+
+    Equal to the byte, so that features cached for the one are found for the other.
+    """
+    part = onnx.utils.Extractor(onnx.load_from_string(model)).extract_model(["image"], ["features"])
+    graph = part.graph
+    return _model(
+        list(graph.node), list(graph.input), list(graph.output), list(graph.initializer)
+    ).SerializeToString()
+
+
+def at_opset(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same model in the operator set that all of Kizu's graphs share."""
+    version = next((entry.version for entry in model.opset_import if not entry.domain), 0)
+    if version == OPSET:
+        converted = model
+    elif version > OPSET:
+        raise TrainingError(
+            f"The ONNX file uses operator set {version}; Kizu's graphs use {OPSET}.",
+            remedy=f"Export it again with operator set {OPSET} or lower.",
+        )
+    else:
+        converted = version_converter.convert_version(model, OPSET)
+    converted.ir_version = IR_VERSION
+    return converted
+
+
+def _to_grid(stage: Stage, grid_stride: int) -> tuple[onnx.NodeProto, list[onnx.TensorProto]]:
+    output = f"kizu_{stage.name}_grid"
+    if stage.stride == grid_stride:
+        return helper.make_node("Identity", [BACKBONE + stage.name], [output]), []
+    if grid_stride % stage.stride == 0:
+        side = grid_stride // stage.stride
+        pool = helper.make_node(
+            "AveragePool",
+            [BACKBONE + stage.name],
+            [output],
+            kernel_shape=[side, side],
+            strides=[side, side],
+        )
+        return pool, []
+    if stage.stride % grid_stride == 0:
+        factor = stage.stride / grid_stride
+        scales = numpy_helper.from_array(
+            np.array([1, 1, factor, factor], np.float32), f"kizu_{stage.name}_scales"
+        )
+        return helper.make_node(
+            "Resize", [BACKBONE + stage.name, "", scales.name], [output], mode="linear"
+        ), [scales]
+    raise TrainingError(
+        f"Stage {stage.name} has a stride of {stage.stride}, which does not fit a grid stride of "
+        f"{grid_stride}.",
+        remedy="Leave that stage out with --stages, or choose another --grid.",
+    )
+
+
+def _model(
+    nodes: list[onnx.NodeProto],
+    inputs: list[onnx.ValueInfoProto],
+    outputs: list[onnx.ValueInfoProto],
+    initializers: list[onnx.TensorProto],
+) -> onnx.ModelProto:
+    ordered = sorted(initializers, key=lambda tensor: tensor.name)
+    graph = helper.make_graph(nodes, "kizu", inputs, outputs, ordered)
+    model = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="kizu"
+    )
+    model.ir_version = IR_VERSION
+    onnx.checker.check_model(model)
+    return model

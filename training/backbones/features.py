@@ -1,0 +1,175 @@
+"""Images to backbone features, through ONNX Runtime, each computed once and kept on disk."""
+
+import hashlib
+import itertools
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models.errors import ImageError
+from models.image import InputSize, PixelContract, Pixels, decode, resize
+from models.session import Device, open_session, provider_of
+from training.data.folders import LabelledFile
+from training.errors import DatasetError
+
+Features = NDArray[np.float32]
+Progress = Callable[[int, int], None]
+
+BATCH = 8
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class FeatureSource:
+    """How an image becomes features: the graph, and what precedes it."""
+
+    graph: bytes
+    size: InputSize
+    pixels: PixelContract
+
+    @property
+    def digest(self) -> str:
+        """Changes with anything that would change a feature."""
+        settings = self.size.model_dump_json(exclude_none=True) + self.pixels.model_dump_json()
+        return hashlib.sha256(self.graph + settings.encode()).hexdigest()
+
+    def read(self, path: Path) -> Pixels:
+        """One image file as uint8 (H, W, 3) at the network's size. Raises ImageError."""
+        return resize(decode(path.read_bytes(), self.pixels), self.size)
+
+    def scale(self, path: Path) -> float:
+        """How many of an image file's pixels make one of the network's, along its longer side."""
+        image = decode(path.read_bytes(), self.pixels)
+        return max(image.shape[0] / self.size.height, image.shape[1] / self.size.width)
+
+
+class FeatureCache:
+    """Features by image hash, a file each, so that memory stays bounded whatever the set's size.
+
+    `cache[sha256]` is float32 (C, h, w).
+    """
+
+    def __init__(self, directory: Path, source: FeatureSource, *, device: Device = "auto") -> None:
+        self.source = source
+        self._session = open_session(source.graph, device=device)
+        # Two devices' features differ in their last digits: each keeps its own.
+        name = f"{source.digest[:24]}-{provider_of(self._session)}"
+        self._directory = directory / name
+        self._directory.mkdir(parents=True, exist_ok=True)
+
+    def __getitem__(self, sha256: str) -> Features:
+        features: Features = np.load(self._path(sha256), allow_pickle=False)
+        return features
+
+    def __contains__(self, sha256: str) -> bool:
+        # A power cut can leave a name without its content.
+        return self._path(sha256).exists() and self._path(sha256).stat().st_size > 0
+
+    def compute(self, images: Pixels) -> Tensor:
+        """The features (B, C, h, w) of images (B, H, W, 3) that are not worth keeping."""
+        features: Features = self._session.run(None, {"image": images})[0]
+        return torch.from_numpy(features)
+
+    def put(self, sha256: str, image: Pixels) -> None:
+        """Compute and keep the features of one image (H, W, 3) that no file holds."""
+        self._write(sha256, self.compute(image[None])[0].numpy())
+
+    def add(self, files: Sequence[LabelledFile], progress: Progress | None = None) -> None:
+        """Compute what is not there yet. Raises DatasetError naming every unreadable file.
+
+        It goes through all files before it raises, so that one broken file among thousands
+        costs one message and no recomputation.
+        """
+        missing = {file.sha256: file for file in files if file.sha256 not in self}
+        broken: list[tuple[Path, ImageError]] = []
+        done = len(files) - len(missing)
+        for batch in _batches(self._decode(missing.values(), broken), BATCH):
+            features = self._session.run(None, {"image": np.stack([image for _, image in batch])})
+            for (file, _), values in zip(batch, features[0], strict=True):
+                self._write(file.sha256, values)
+            done += len(batch)
+            if progress:
+                progress(done, len(files))
+        if broken:
+            path, error = broken[0]
+            raise DatasetError(
+                f"{len(broken)} of {len(files)} images cannot be used, the first is {path}: "
+                f"{error.message}",
+                remedy="Remove or replace: " + ", ".join(str(path) for path, _ in broken[:20]),
+            )
+
+    def _decode(
+        self, files: Iterable[LabelledFile], broken: list[tuple[Path, ImageError]]
+    ) -> Iterator[tuple[LabelledFile, Pixels]]:
+        def read(file: LabelledFile) -> Pixels | ImageError:
+            try:
+                return self.source.read(file.image)
+            except ImageError as error:
+                return error
+            except OSError as error:
+                return ImageError(f"It cannot be read: {error.strerror}.")
+
+        with ThreadPoolExecutor(2) as pool:
+            for chunk in _batches(iter(files), 4 * BATCH):  # bounds what is decoded ahead
+                for file, image in zip(chunk, pool.map(read, chunk), strict=True):
+                    if isinstance(image, ImageError):
+                        broken.append((file.image, image))
+                    else:
+                        yield file, image
+
+    def _path(self, sha256: str) -> Path:
+        return self._directory / f"{sha256}.npy"
+
+    def _write(self, sha256: str, values: Features) -> None:
+        # Atomic, so that an interrupted run leaves no half file; not durable: it is a cache.
+        # The name is one's own, since several trainings may share the cache.
+        with tempfile.NamedTemporaryFile(dir=self._directory, suffix=".part", delete=False) as file:
+            try:
+                np.save(file, values, allow_pickle=False)
+            except OSError:  # a full disk
+                Path(file.name).unlink()
+                raise
+        Path(file.name).rename(self._path(sha256))
+
+
+@dataclass(frozen=True)
+class ChannelStatistics:
+    """How the C channels vary over all cells of good parts: mean (C) and covariance (C, C)."""
+
+    mean: Features
+    covariance: Features
+
+    @property
+    def std(self) -> Features:
+        """Standard deviation (C)."""
+        deviation: Features = np.sqrt(np.maximum(np.diag(self.covariance), 0))
+        return deviation
+
+
+def channel_statistics(cache: FeatureCache, files: Sequence[LabelledFile]) -> ChannelStatistics:
+    """The statistics of the cached features of `files`, read one after the other."""
+    total = products = np.float64(0)
+    cells = 0
+    for file in files:
+        features = cache[file.sha256].astype(np.float64)
+        tokens = features.reshape(len(features), -1)
+        total = total + tokens.sum(axis=1)
+        products = products + tokens @ tokens.T
+        cells += tokens.shape[1]
+    mean = total / cells
+    covariance = products / cells - np.outer(mean, mean)
+    return ChannelStatistics(mean.astype(np.float32), covariance.astype(np.float32))
+
+
+def _batches(items: Iterator[T], size: int) -> Iterator[list[T]]:
+    while batch := list(itertools.islice(items, size)):
+        yield batch

@@ -1,0 +1,233 @@
+"""Where backbones come from: an ONNX file, a timm model, or a pretraining."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import torch
+from torch import nn
+
+from models.backbone import BackboneManifest, Stage, write_backbone
+from models.session import open_session
+from training.backbones import feature_graph as graph
+from training.engine.export import export_onnx
+from training.errors import TrainingError
+from training.networks.residual import ResidualNetwork
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+PROBE = 128  # pixels: a multiple of every usual stride
+
+
+def import_backbone(
+    file: Path,
+    root: Path,
+    *,
+    name: str,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    stages: Sequence[str] = (),
+    licence: str,
+    training_data: str = "unknown",
+) -> Path:
+    """Bring an ONNX file that takes (RGB - mean) / std, float32 (B, 3, H, W), as a backbone.
+
+    `stages` names the outputs to keep, all by default; strides and channels are measured.
+    Raises BackboneError or TrainingError.
+    """
+    try:
+        model = onnx.load(str(file))
+        onnx.checker.check_model(model)
+    except FileNotFoundError as error:
+        raise TrainingError(f"There is no file {file}.") from error
+    except Exception as error:  # protobuf and the checker share no base but this
+        raise TrainingError(
+            f"{file} is not a usable ONNX file: {error}", remedy="Export it again."
+        ) from error
+    if not all(deviation > 0 for deviation in std):
+        raise TrainingError("A standard deviation is above 0.", remedy="Mend --std.")
+    try:
+        folded = graph.fold_normalisation(model, mean, std)
+    except TrainingError:
+        raise
+    except Exception as error:  # the checker and the converter share no base but this
+        raise TrainingError(
+            f"{file} cannot be brought to operator set {graph.OPSET}: {error}",
+            remedy="Export it again with standard operators only.",
+        ) from error
+    return _write(
+        folded,
+        root,
+        name=name,
+        stages=stages,
+        licence=licence,
+        origin=f"imported from {file.name}",
+        training_data=training_data,
+    )
+
+
+def pull_backbone(
+    architecture: str, root: Path, *, name: str | None = None, weights: Path | None = None
+) -> Path:
+    """Export a timm model's feature stages; its weights come from its hub or a local state dict.
+
+    Raises TrainingError when timm is missing or the weights are in neither place.
+    """
+    network, config = _load_timm(architecture, weights)
+    channels = network.feature_info.channels()
+    stages = [f"stage{i + 1}" for i in range(len(channels))]
+    return _write(
+        graph.fold_normalisation(
+            _export(network, stages), tuple(config["mean"]), tuple(config["std"])
+        ),
+        root,
+        name=name or architecture.replace(".", "_"),
+        stages=stages,
+        licence=str(config.get("license") or "unknown"),
+        origin=f"timm {architecture}, " + (f"weights {weights.name}" if weights else "its hub"),
+        training_data=str(config.get("tag") or "see the origin"),
+    )
+
+
+def pretrained_backbone(network: ResidualNetwork, root: Path, *, name: str, origin: str) -> Path:
+    """What was learned from drawn images alone, its weights stored in half precision."""
+    stages = [f"stage{i + 1}" for i in range(len(network.config.widths))]
+    return _write(
+        graph.store_half(
+            graph.fold_normalisation(_export(network, stages), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+        ),
+        root,
+        name=name,
+        stages=stages,
+        licence="Apache-2.0",
+        origin=origin,
+        training_data="images drawn by Kizu's own generators; nobody's photographs",
+    )
+
+
+def _export(network: nn.Module, stages: list[str]) -> onnx.ModelProto:
+    """A network that gives a list of feature maps, as ONNX with B, H and W dynamic."""
+    free = torch.export.Dim.DYNAMIC
+    return export_onnx(
+        network, (torch.zeros(2, 3, PROBE, PROBE),), ["x"], stages, ({0: free, 2: free, 3: free},)
+    )
+
+
+def _load_timm(architecture: str, weights: Path | None) -> tuple[Any, dict[str, Any]]:
+    _complete_torchvision()
+    try:
+        import timm
+    except ImportError as error:
+        raise TrainingError(
+            f"timm cannot be imported ({error}).", remedy="pip install 'kizu[timm]'"
+        ) from error
+    try:
+        network = timm.create_model(architecture, features_only=True, pretrained=weights is None)
+    except Exception as error:  # the hub's client, urllib and timm share no base but this
+        raise TrainingError(
+            f"The model {architecture!r} or its weights cannot be had: {error}",
+            remedy="Give a timm model's name and, without a network, its state dict with "
+            "--weights FILE (.safetensors or .pth).",
+        ) from error
+    if weights:
+        _load_weights(network, weights)
+    return network.eval(), dict(network.pretrained_cfg)
+
+
+def _load_weights(network: nn.Module, path: Path) -> None:
+    """Load a classifier's state dict into its feature stages; what is left over is its head."""
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch, pickle and safetensors share no base but this
+        raise TrainingError(f"{path} is not a state dict: {error}") from error
+    state = {name.removeprefix("module."): value for name, value in state.items()}
+    missing, _ = network.load_state_dict(state, strict=False)
+    if missing:
+        raise TrainingError(
+            f"{path} lacks {len(missing)} weights of this model, the first is {missing[0]}.",
+            remedy="Give the weights of the very architecture that is pulled.",
+        )
+
+
+def _complete_torchvision() -> None:
+    """Let PyPI's torchvision import beside a CPU build of torch, which lacks two of its operators.
+
+    timm imports torchvision but uses neither of them.
+    """
+    if torch.version.cuda is not None:
+        return
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    for schema in (
+        "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+        "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    ):
+        try:
+            library.define(schema)
+        except RuntimeError:  # torchvision brought it itself
+            continue
+    _KEPT.append(library)
+
+
+_KEPT: list[torch.library.Library] = []  # a library undefines its operators when it is collected
+
+
+def _write(
+    model: onnx.ModelProto,
+    root: Path,
+    *,
+    name: str,
+    stages: Sequence[str],
+    licence: str,
+    origin: str,
+    training_data: str,
+) -> Path:
+    outputs = [output.name for output in model.graph.output]
+    unknown = set(stages) - set(outputs)
+    if unknown:
+        raise TrainingError(
+            f"The ONNX file has no output {', '.join(sorted(unknown))}.",
+            remedy=f"Choose --stages among {', '.join(outputs)}.",
+        )
+    wanted = list(stages) or outputs
+    data = model.SerializeToString()
+    manifest = BackboneManifest(
+        name=name,
+        stages=_measure(open_session(data, device="cpu"), wanted),
+        licence=licence,
+        origin=origin,
+        training_data=training_data,
+        sha256=hashlib.sha256(data).hexdigest(),
+    )
+    return write_backbone(root, manifest, data)
+
+
+def _measure(session: ort.InferenceSession, stages: list[str]) -> tuple[Stage, ...]:
+    """Strides and channels, from a run."""
+    name = session.get_inputs()[0].name
+    try:
+        outputs = session.run(stages, {name: np.zeros((1, 3, PROBE, PROBE), np.float32)})
+    except Exception as error:  # ONNX Runtime's exceptions share no base but this
+        raise TrainingError(
+            f"The backbone does not take float32 (1, 3, {PROBE}, {PROBE}): {error}",
+            remedy="Export it with dynamic batch, height and width.",
+        ) from error
+    measured = []
+    for stage, values in zip(stages, outputs, strict=True):
+        if values.ndim != 4 or PROBE % values.shape[2]:
+            raise TrainingError(
+                f"The output {stage} has the shape {values.shape}; a stage is (B, C, h, w).",
+                remedy="Keep only feature maps with --stages.",
+            )
+        measured.append(
+            Stage(name=stage, stride=PROBE // values.shape[2], channels=values.shape[1])
+        )
+    return tuple(measured)

@@ -1,0 +1,1 @@
+"""Methods measured side by side."""

@@ -1,0 +1,190 @@
+"""`kizu-train backbone`: import, pull, pretrain, sheet, score, list."""
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from models.backbone import EMBEDDED, find_backbone, list_backbones, open_backbone
+from models.durable import write_file
+from models.image import encode_png
+from models.session import Device
+from training.backbones.probe import probe
+from training.backbones.sources import import_backbone, pretrained_backbone, pull_backbone
+from training.data.folders import read_mvtec
+from training.engine.distributed import enlisted
+from training.pretrain.pretraining import PretrainSettings, pretrain
+from training.pretrain.sheet import draw_sheet
+from training.progress import TerminalReporter
+from training.reporting.tables import probes
+
+backbone_app = typer.Typer(no_args_is_help=True, help="Bring and list frozen feature extractors.")
+
+BackbonesOption = Annotated[
+    Path,
+    typer.Option(
+        "--backbones",
+        envvar="KIZU_BACKBONES",
+        help="Directory of brought backbones.",
+        default_factory=lambda: Path.home() / ".kizu" / "backbones",
+    ),
+]
+
+
+@backbone_app.command("import")
+def import_command(
+    *,
+    file: Annotated[Path, typer.Argument(help="ONNX file: float32 (B, 3, H, W) to feature maps.")],
+    name: Annotated[str, typer.Option(help="What to call it.")],
+    licence: Annotated[str, typer.Option(help="Licence of the weights.")],
+    mean: Annotated[str, typer.Option(help="Three numbers, comma-separated, on a 0..1 scale.")],
+    std: Annotated[str, typer.Option(help="Three numbers, comma-separated.")],
+    stages: Annotated[
+        str, typer.Option(help="Outputs to keep, comma-separated; all by default.")
+    ] = "",
+    training_data: Annotated[str, typer.Option(help="What it was trained on.")] = "unknown",
+    backbones: BackbonesOption,
+) -> None:
+    """Bring a backbone of one's own; its normalisation is folded into the graph."""
+    path = import_backbone(
+        file,
+        backbones,
+        name=name,
+        mean=_three(mean, "--mean"),
+        std=_three(std, "--std"),
+        stages=[stage for stage in stages.split(",") if stage],
+        licence=licence,
+        training_data=training_data,
+    )
+    typer.echo(path)
+
+
+@backbone_app.command("pull")
+def pull_command(
+    *,
+    architecture: Annotated[str, typer.Argument(help="A timm model.")] = "efficientnet_b4",
+    name: Annotated[str | None, typer.Option(help="What to call it.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Local state dict, for a machine without a network.")
+    ] = None,
+    backbones: BackbonesOption,
+) -> None:
+    """Export a timm model as a backbone, with weights from its hub or from a file."""
+    typer.echo(pull_backbone(architecture, backbones, name=name, weights=weights))
+
+
+@backbone_app.command("pretrain")
+def pretrain_command(
+    *,
+    name: Annotated[str, typer.Option(help="What to call it.")] = "pretrained",
+    seed: Annotated[int, typer.Option(help="Of all that is drawn and learned.")] = 0,
+    steps: Annotated[
+        int, typer.Option(min=0, help="Batches to learn; 0 leaves random weights.")
+    ] = PretrainSettings().schedule.steps,
+    precision: Annotated[
+        Literal["bfloat16", "float32"],
+        typer.Option(help="bfloat16 is faster where the processor knows it."),
+    ] = "bfloat16",
+    checkpoint: Annotated[
+        Path, typer.Option(help="Where it is kept while it runs, to be gone on with.")
+    ] = Path(".kizu/pretrain.pt"),
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted pretraining.")
+    ] = False,
+    device: Annotated[Device, typer.Option(help="Where it learns.")] = "auto",
+    backbones: BackbonesOption,
+) -> None:
+    """Make a backbone from images that are drawn by formula, and from nothing else."""
+    reporter = TerminalReporter()
+    usual = PretrainSettings()
+    settings = replace(
+        usual, seed=seed, precision=precision, schedule=replace(usual.schedule, steps=steps)
+    )
+    with enlisted(device) as worker:
+        made = pretrain(settings, checkpoint, resume=resume, reporter=reporter, worker=worker)
+    for what, judged in (("families it learned", made.known), ("other families", made.new)):
+        reporter.say(
+            f"New products of {what}: image AUROC {100 * judged.images:.1f}, "
+            f"cells {100 * judged.cells:.1f}."
+        )
+    typer.echo(
+        pretrained_backbone(
+            made.network, backbones, name=name,
+            origin=f"kizu-train backbone pretrain --seed {seed} --steps {steps} "
+            f"--precision {precision}",
+        )
+    )  # fmt: skip
+
+
+@backbone_app.command("sheet")
+def sheet_command(
+    file: Annotated[Path, typer.Argument(help="PNG file to write.")],
+    seed: Annotated[int, typer.Option(help="Of all that is drawn.")] = 0,
+) -> None:
+    """Draw a contact sheet of the images that `pretrain` learns from."""
+    write_file(file, encode_png(draw_sheet(seed)))
+    typer.echo(file)
+
+
+@backbone_app.command("score")
+def score_command(
+    *,
+    data: Annotated[Path, typer.Argument(help="Folder with train/good/ and a labelled test/.")],
+    backbone: Annotated[
+        list[str], typer.Option(help="Name of a backbone; give several to compare them.")
+    ],
+    json_file: Annotated[Path | None, typer.Option("--json", help="All figures.")] = None,
+    size: Annotated[int, typer.Option(min=32, help="Side of the input in pixels.")] = 256,
+    grid: Annotated[int, typer.Option(min=2, help="Cells per side.")] = 16,
+    seeds: Annotated[int, typer.Option(min=1, help="How many draws of good cells.")] = 3,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads while it is timed.")] = 2,
+    device: Annotated[Device, typer.Option("--device", envvar="KIZU_DEVICE")] = "auto",
+    cache: Annotated[
+        Path, typer.Option(envvar="KIZU_CACHE", help="Directory of cached features.")
+    ] = Path(".kizu/features"),
+    backbones: BackbonesOption,
+) -> None:
+    """Score backbones on labelled parts by nearest neighbours, without any training."""
+    dataset, reporter = read_mvtec(data), TerminalReporter()
+    found = {
+        name: probe(
+            dataset, find_backbone(name, (EMBEDDED, backbones)), cache, size=size, grid=grid,
+            seeds=seeds, threads=threads, device=device, reporter=reporter,
+        )
+        for name in backbone
+    }  # fmt: skip
+    if json_file:
+        figures = {name: asdict(probed) for name, probed in found.items()}
+        conditions = {"size": size, "grid": grid, "seeds": seeds, "threads": threads}
+        results = {"data": dataset.digest, "conditions": conditions, "backbones": figures}
+        write_file(json_file, json.dumps(results, indent=2).encode())
+    typer.echo(probes(found))
+
+
+@backbone_app.command("list")
+def list_command(backbones: BackbonesOption) -> None:
+    """List the backbones at hand."""
+    table = Table("Name", "Stages (stride × channels)", "Licence", "Training data", "Origin")
+    for path in list_backbones((EMBEDDED, backbones)):
+        manifest = open_backbone(path).manifest
+        stages = ", ".join(
+            f"{stage.name} {stage.stride}×{stage.channels}" for stage in manifest.stages
+        )
+        table.add_row(
+            manifest.name, stages, manifest.licence, manifest.training_data, manifest.origin
+        )
+    Console().print(table)
+
+
+def _three(text: str, option: str) -> tuple[float, ...]:
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if len(values) != 3:
+        raise typer.BadParameter(f"{option} takes three numbers, such as 0.485,0.456,0.406")
+    return values

@@ -1,0 +1,163 @@
+"""`kizu-train benchmark`: methods side by side, on public sets or on one's own."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from models.backbone import EMBEDDED, MANIFEST, Backbone, find_backbone, open_backbone
+from models.durable import write_file
+from training.backbones.sources import IMAGENET_MEAN, IMAGENET_STD, import_backbone
+from training.benchmarks.benchmark import Benchmark
+from training.benchmarks.few_labels import EXAMPLES
+from training.cli.backbone import BackbonesOption
+from training.data.folders import Dataset, read_mvtec
+from training.data.public_sets import left_out_images, read_categories, read_cifar10, read_visa
+from training.errors import TrainingError
+from training.methods.registry import METHODS
+from training.progress import TerminalReporter
+from training.reporting.benchmark_page import render
+from training.reporting.tables import comma_separated, markdown
+
+# What is compared where nobody says otherwise.
+USUAL = "best,fast,paper,padim,patchcore,knn"
+USUAL_CIFAR = "turned,pooled-gaussian,small"
+_FEW = [f"{how}-{count}" for how in ("masks", "images") for count in (10, 5, 3, 1)]
+USUAL_FEW = ",".join(
+    ["best", *_FEW, *(f"{each}-unseen" for each in _FEW), "masks-10-chosen", "images-10-chosen"]
+    + [f"{how}-{count}" for how in ("active", "random") for count in (20, 50)]
+)
+
+
+def benchmark_command(
+    *,
+    sets: Annotated[
+        list[str],
+        typer.Argument(
+            help="mvtec, visa, cifar10, tile, or folders in the MVTec layout; fewshot is tile "
+            "with a few labels."
+        ),
+    ],
+    json_file: Annotated[
+        Path, typer.Option("--json", help="Every figure; an interrupted run goes on.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for models, features, CSV and page.")] = Path(
+        ".kizu/benchmark"
+    ),
+    methods: Annotated[
+        str,
+        typer.Option(
+            help=f"Of {', '.join(METHODS)}, comma-separated; NAME+confetti learns drawn anomalies "
+            f"besides, NAME+external other images. What --champion learns from labels: {EXAMPLES}; "
+            "…-unseen tests kinds of defects that were not labelled, …-chosen chooses how to learn."
+        ),
+    ] = "",
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from 0.")] = 3,
+    backbone: Annotated[
+        str, typer.Option(help="Name of a backbone; mobilenet_v2 is also found in --shared.")
+    ] = "mobilenet_v2",
+    champion: Annotated[str, typer.Option(help="What learns labels.")] = "best",
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Shorter trainings, to try it out.")
+    ] = None,
+    size: Annotated[int | None, typer.Option(min=32, help="Side of the input in pixels.")] = None,
+    grid: Annotated[int | None, typer.Option(min=2, help="Cells per side.")] = None,
+    unified: Annotated[
+        bool, typer.Option("--unified", help="One model for all categories of a set.")
+    ] = False,
+    external: Annotated[
+        Path | None, typer.Option(help="Images of other things, for methods with +external.")
+    ] = None,
+    shared: Annotated[
+        Path, typer.Option(envvar="KIZU_SHARED", help="Folder with tile, cifar10 and backbones.")
+    ] = Path("../shared"),
+    mvtec: Annotated[
+        Path | None, typer.Option(envvar="KIZU_MVTEC", help="MVTec-AD as unpacked.")
+    ] = None,
+    visa: Annotated[Path | None, typer.Option(envvar="KIZU_VISA", help="VisA as unpacked.")] = None,
+    cifar10: Annotated[
+        Path | None,
+        typer.Option(envvar="KIZU_CIFAR10", help="CIFAR-10: a zip, or the original batches."),
+    ] = None,
+    train_images: Annotated[
+        int | None, typer.Option(min=20, help="Of CIFAR-10, so many good images of each class.")
+    ] = None,
+    left_out: Annotated[
+        int,
+        typer.Option(
+            min=0, max=8, help="Of CIFAR-10, so many classes are what +external learns, not tested."
+        ),
+    ] = 0,
+    backbones: BackbonesOption,
+) -> None:
+    """Fit methods on the good parts of each product, and measure them on its test images."""
+    given = {"mvtec": mvtec, "visa": visa, "cifar10": cifar10}
+
+    def place(name: str, default: Path | None = None) -> Path:
+        found = given.get(name) or default
+        if found is None:
+            raise TrainingError(
+                f"Where is {name}?", remedy=f"Name its folder with --{name} or KIZU_{name.upper()}."
+            )
+        return found
+
+    def read(name: str) -> dict[str, Dataset]:
+        match name:
+            case "mvtec":
+                return read_categories(place("mvtec"))
+            case "visa":
+                return read_visa(place("visa"), out / "visa")
+            case "cifar10":
+                source = place("cifar10", shared / "data" / "cifar10_jpeg.zip")
+                return read_cifar10(
+                    source, out / "cifar10", train_images=train_images, left_out=left_out
+                )
+            case "tile" | "fewshot":
+                return {"tile": read_mvtec(shared / "data" / "magnetic_tile")}
+            case folder:
+                return read_categories(Path(folder))
+
+    if len({Path(name).name for name in sets}) < len(sets):
+        raise TrainingError(
+            "Two of the sets have the same name.", remedy="Run them apart, each with its own --out."
+        )
+    if left_out and (external or "cifar10" not in sets):
+        raise TrainingError(
+            "--left-out makes external images of CIFAR-10's classes.",
+            remedy="Run it on cifar10, without --external.",
+        )
+    reporter = TerminalReporter()
+    usual = {"cifar10": USUAL_CIFAR, "fewshot": USUAL_FEW}.get(",".join(sets), USUAL)
+    benchmark = Benchmark(
+        sets={Path(name).name: read(name) for name in sets},
+        backbone=_backbone(backbone, backbones, shared, out),
+        methods=[name.strip() for name in (methods or usual).split(",")],
+        seeds=range(seeds),
+        out=out,
+        reporter=reporter,
+        steps=steps,
+        champion=champion,
+        size=size,
+        grid=grid,
+        unified=unified,
+        external=left_out_images(out / "cifar10", left_out) if left_out else external,
+    )
+    results = benchmark.run(json_file)
+    write_file(out / "benchmark.csv", comma_separated(results).encode())
+    write_file(out / "benchmark.html", render(results, out).encode())
+    reporter.say(f"Pictures: {out / 'benchmark.html'}")
+    typer.echo(markdown(results))
+
+
+def _backbone(name: str, backbones: Path, shared: Path, out: Path) -> Backbone:
+    """One that is installed, or one of the ImageNet backbones among the shared files."""
+    file = shared / "backbones" / f"{name}.onnx"
+    if not file.exists():
+        return find_backbone(name, (EMBEDDED, backbones))
+    directory = out / "backbones" / name
+    if not (directory / MANIFEST).exists():
+        import_backbone(
+            file, out / "backbones", name=name, mean=IMAGENET_MEAN, std=IMAGENET_STD,
+            licence="Apache-2.0", training_data="ImageNet-1k",
+        )  # fmt: skip
+    return open_backbone(directory)

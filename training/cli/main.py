@@ -1,0 +1,370 @@
+"""`kizu-train`: fit, retrain, evaluate, repeatability, benchmark, backbone, demo-data."""
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from models.backbone import DEFAULT, EMBEDDED, find_backbone
+from models.bundle import MODEL, SIGNATURE, Bundle, Verdict, open_bundle
+from models.command import VersionOption, run
+from models.durable import write_file
+from models.image import PixelContract
+from models.sample import open_snapshot
+from models.session import Device, open_session
+from models.signature import Signer
+from training import progress
+from training.calibration.thresholds import Rates
+from training.cli.backbone import BackbonesOption, backbone_app
+from training.cli.benchmark import benchmark_command
+from training.data.demo_product import write_demo
+from training.data.drawn_defects import DRAWINGS
+from training.data.folders import Dataset, joined, read_mvtec
+from training.engine.distributed import leaving_at_once
+from training.errors import TrainingError
+from training.evaluation.repeatability import read_parts, repeatability
+from training.evaluation.scoring import evaluate, score_images
+from training.finetuning.retrain import RejectBy, RetrainSettings, feature_source, retrain
+from training.fitting.fit import fit
+from training.fitting.training import FitSettings, Places
+from training.methods.registry import METHODS
+from training.methods.train_context import ScheduleName
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    help="Train Kizu's models: good parts in, verified bundles out.",
+)  # fmt: skip
+app.add_typer(backbone_app, name="backbone")
+app.command("benchmark")(benchmark_command)
+
+
+@app.callback()
+def _whole(*, version: VersionOption = False) -> None:
+    """Options before any command."""
+
+
+LEAST_SIDE = 32
+
+StoreOption = Annotated[
+    Path, typer.Option("--store", envvar="KIZU_STORE", help="Directory of bundles.")
+]
+CacheOption = Annotated[
+    Path,
+    typer.Option(
+        "--cache",
+        envvar="KIZU_CACHE",
+        help="Directory of cached features.",
+        default_factory=lambda: Path.home() / ".kizu" / "features",
+    ),
+]
+SigningOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--signing-key",
+        envvar="KIZU_SIGNING_KEY",
+        help="PEM file of the Ed25519 private key that signs the bundle.",
+    ),
+]
+SeedOption = Annotated[int, typer.Option(help="The same seed gives the same losses.")]
+DeviceOption = Annotated[
+    Device, typer.Option("--device", envvar="KIZU_DEVICE", help="Where the backbone runs.")
+]
+
+
+@app.command("fit")
+def fit_command(
+    *,
+    data: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Folder with train/good/, optionally test/; of several, one model learns all."
+        ),
+    ],
+    recipe: Annotated[str, typer.Option(help="Name of the inspected view of one product.")],
+    backbone: Annotated[
+        str, typer.Option(help="Name of a backbone, see `backbone list`.")
+    ] = DEFAULT,
+    store: StoreOption = Path("models/bundles"),
+    preset: Annotated[str, typer.Option(help=f"One of {', '.join(METHODS)}.")] = "best",
+    schedule: Annotated[
+        ScheduleName, typer.Option(help="short: as long as each preset needs; paper: 500 epochs.")
+    ] = "short",
+    steps: Annotated[int | None, typer.Option(min=1, help="Another number of steps.")] = None,
+    size: Annotated[
+        str, typer.Option(help="The network's input in pixels: a side, or WIDTHxHEIGHT.")
+    ] = "256",
+    grid: Annotated[
+        int | None,
+        typer.Option(
+            min=2, help="Cells along the shorter side, which divide it: 16, of tiles one per 16 px."
+        ),
+    ] = None,
+    tile: Annotated[
+        int | None,
+        typer.Option(
+            min=32,
+            help="Let the backbone see large images in tiles of this side, in bounded memory.",
+        ),
+    ] = None,
+    false_review: Annotated[
+        float, typer.Option(help="Share of good parts that may be sent to review.")
+    ] = Rates.review,
+    false_reject: Annotated[
+        float, typer.Option(help="Share of good parts that may be rejected.")
+    ] = Rates.reject,
+    anomalies: Annotated[
+        str,
+        typer.Option(help=f"Kinds to draw and learn from, among {', '.join(DRAWINGS)}."),
+    ] = "",
+    external: Annotated[
+        Path | None, typer.Option(help="Folder of images of other things, to learn from.")
+    ] = None,
+    stages: Annotated[
+        str, typer.Option(help="Backbone stages, comma-separated; all by default.")
+    ] = "",
+    colour: Annotated[
+        Literal["rgb", "grey"], typer.Option(help="What the camera delivers.")
+    ] = "rgb",
+    bit_depth: Annotated[
+        Literal["8", "10", "12", "14", "16"], typer.Option(help="Significant bits of a sample.")
+    ] = "8",
+    seed: SeedOption = 0,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted fit.")
+    ] = False,
+    backbones: BackbonesOption,
+    cache: CacheOption,
+    device: DeviceOption = "auto",
+    signing_key: SigningOption = None,
+) -> None:
+    """Fit a recipe on images of good parts and write a bundle."""
+    reporter = progress.reporter()
+    settings = FitSettings(
+        recipe=recipe,
+        preset=preset,
+        schedule=schedule,
+        size=_sides(size),
+        grid=grid,
+        tile=tile,
+        stages=_names(stages),
+        rates=Rates(review=false_review, reject=false_reject),
+        anomalies=_names(anomalies),
+        external=external,
+        pixels=PixelContract.model_validate({"colour": colour, "bit_depth": int(bit_depth)}),
+        seed=seed,
+        steps=steps,
+        device=device,
+    )
+    signer = Signer(signing_key) if signing_key else None
+    frozen = find_backbone(backbone, (EMBEDDED, backbones))
+    if backbone == DEFAULT:
+        reporter.say(
+            f"Note: {backbone} has only seen drawn images. `kizu-train backbone score` compares it "
+            "with others on labelled parts."
+        )
+    places = Places(store, cache, signer)
+    try:
+        products = [read_mvtec(folder) for folder in data]
+        given = products[0] if len(products) == 1 else joined(products, data[0].parent)
+        fitted = fit(given, frozen, settings, places, resume=resume, reporter=reporter)
+    except KeyboardInterrupt:
+        reporter.say("Interrupted. The same command with --resume goes on from here.")
+        raise typer.Exit(130) from None
+    test = fitted.trained.test
+    if test and test.metrics:
+        reporter.say(_metrics_line(test.metrics))
+    reporter.say(f"Fitted in {fitted.seconds:.0f} s. Report: {fitted.path / 'report.html'}")
+    typer.echo(fitted.path)
+
+
+@app.command("retrain")
+def retrain_command(
+    *,
+    snapshot: Annotated[Path, typer.Option(help="Directory made by `kizu snapshot`.")],
+    champion: Annotated[
+        Path, typer.Option(help="Bundle <store>/<recipe>/<version> to start from.")
+    ],
+    data: Annotated[
+        Path | None, typer.Option(help="Folder with the good parts that the recipe was fitted on.")
+    ] = None,
+    store: Annotated[
+        Path | None, typer.Option(envvar="KIZU_STORE", help="The champion's store by default.")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1)] = RetrainSettings.steps,
+    alpha_pixels: Annotated[
+        float, typer.Option(help="Weight of the push where a mask says where.")
+    ] = RetrainSettings.alpha_pixels,
+    alpha_images: Annotated[
+        float, typer.Option(help="Weight of the push where only the image is labelled.")
+    ] = RetrainSettings.alpha_images,
+    mix: Annotated[
+        float,
+        typer.Option(
+            min=0.0, help="What knowing the labelled defects counts for, against all else."
+        ),
+    ] = RetrainSettings.mix,
+    choose: Annotated[
+        bool,
+        typer.Option("--choose", help="Choose alphas and mix on half of the labels: takes longer."),
+    ] = False,
+    reject_by: Annotated[
+        RejectBy, typer.Option(help="rate: the champion's false rejects; f1: the best on labels.")
+    ] = "rate",
+    seed: SeedOption = 0,
+    cache: CacheOption,
+    device: DeviceOption = "auto",
+    signing_key: SigningOption = None,
+) -> None:
+    """Learn operators' labels; writes a candidate only if it is not worse than the champion."""
+    reporter = progress.reporter()
+    settings = RetrainSettings(
+        alpha_pixels=alpha_pixels,
+        alpha_images=alpha_images,
+        mix=mix,
+        choose=choose,
+        steps=steps,
+        seed=seed,
+        reject_by=reject_by,
+        device=device,
+    )
+    signer = Signer(signing_key) if signing_key else None
+    result = retrain(
+        open_snapshot(snapshot),
+        open_bundle(champion),
+        Places(store or champion.resolve().parent.parent, cache, signer),
+        settings,
+        data=read_mvtec(data) if data else None,
+        reporter=reporter,
+    )
+    reporter.say(f"Champion:  {_metrics_line(result.comparison.champion.metrics)}")
+    reporter.say(f"Candidate: {_metrics_line(result.comparison.candidate.metrics)}")
+    if result.path is None:
+        reporter.say(f"No candidate was written. {result.comparison} Report: {result.report}")
+        raise typer.Exit(1)
+    reporter.say(f"{result.comparison} Report: {result.report}")
+    typer.echo(result.path)
+
+
+@app.command("sign")
+def sign_command(
+    bundle: Annotated[Path, typer.Argument(help="Bundle <store>/<recipe>/<version>.")],
+    signing_key: Annotated[
+        Path,
+        typer.Option(envvar="KIZU_SIGNING_KEY", help="PEM file of an Ed25519 private key."),
+    ],
+) -> None:
+    """Vouch for a bundle: whoever trusts the key's owner serves it."""
+    opened = open_bundle(bundle)
+    write_file(bundle / SIGNATURE, Signer(signing_key).sign(opened.digest))
+    typer.echo(f"signed: {opened.digest}")
+
+
+@app.command("evaluate")
+def evaluate_command(
+    data: Annotated[Path, typer.Argument(help="Folder in the MVTec layout, with test/.")],
+    bundle: Annotated[Path, typer.Option(help="Bundle <store>/<recipe>/<version>.")],
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the figures here.")
+    ] = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Score a test folder with a bundle, exactly as the service does."""
+    opened = open_bundle(bundle)
+    dataset = read_mvtec(data)
+    if not dataset.test:
+        raise TrainingError(
+            f"{data} has no test images.", remedy="Put some into test/good and test/<defect>."
+        )
+    figures = _evaluate(opened, dataset, device)
+    if json_file:
+        write_file(json_file, json.dumps(figures, indent=2).encode())
+    typer.echo(json.dumps(figures, indent=2))
+
+
+@app.command("repeatability")
+def repeatability_command(
+    parts: Annotated[Path, typer.Argument(help="A folder for each part, with its images.")],
+    bundle: Annotated[Path, typer.Option(help="Bundle <store>/<recipe>/<version>.")],
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the figures here.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Write a page with a plot here.")] = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Whether the same part gets the same verdict each time, as an acceptance test asks."""
+    opened = open_bundle(bundle)
+    found = read_parts(parts)
+    session = open_session(opened.read(MODEL), device=device)
+    files = [file for several in found.values() for file in several]
+    scored = score_images(session, feature_source(opened), files)
+    result = repeatability([(f, score) for f, score, _ in scored], found, opened.manifest)
+    figures = json.dumps(result.figures(), indent=2)
+    if json_file:
+        write_file(json_file, figures.encode())
+    if out:
+        write_file(out, result.render().encode())
+    typer.echo(figures)
+
+
+@app.command("demo-data")
+def demo_data_command(
+    out: Annotated[Path, typer.Argument(help="Folder to write; must not exist.")],
+    good: Annotated[int, typer.Option(min=2, help="Good parts for training.")] = 260,
+    test_good: Annotated[int, typer.Option(min=1)] = 20,
+    per_defect: Annotated[int, typer.Option(min=1)] = 8,
+    size: Annotated[int, typer.Option(min=64, help="Side in pixels.")] = 512,
+    loose: Annotated[
+        bool, typer.Option("--loose", help="Parts that lie turned in any way.")
+    ] = False,
+    seed: SeedOption = 0,
+) -> None:
+    """Draw a demo product: a printed metal cap, good and with three kinds of defects."""
+    reporter = progress.reporter()
+    total = good + test_good + 3 * per_defect
+    with reporter.bar("Drawing", total) as advance:
+        write_demo(
+            out, seed=seed, good=good, test_good=test_good, per_defect=per_defect, size=size,
+            loose=loose, progress=lambda done, _: advance(done, ""),
+        )  # fmt: skip
+    typer.echo(out)
+
+
+def _evaluate(bundle: Bundle, dataset: Dataset, device: Device) -> dict[str, object]:
+    source = feature_source(bundle)
+    session = open_session(bundle.read(MODEL), device=device)
+    result = evaluate(score_images(session, source, dataset.test), source.size)
+    verdicts: dict[Verdict, int] = {"ok": 0, "review": 0, "ng": 0}
+    for score in result.scores:
+        verdicts[bundle.manifest.thresholds.verdict(float(score))] += 1
+    return {"images": len(result.files), "verdicts": verdicts, **result.metrics}
+
+
+def _sides(size: str) -> tuple[int, int]:
+    """Width and height of `256` or `1024x768`."""
+    found = re.fullmatch(r"([1-9]\d*)(?:x([1-9]\d*))?", size)
+    if not found:
+        raise TrainingError(f"{size} is no size.", remedy="Name --size as 256 or as 1024x768.")
+    width, height = (int(side) for side in (found[1], found[2] or found[1]))
+    if min(width, height) < LEAST_SIDE:
+        raise TrainingError(
+            f"An input of {size} pixels is too small.", remedy=f"Choose {LEAST_SIDE} at least."
+        )
+    return width, height
+
+
+def _names(listed: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in listed.split(",") if name.strip())
+
+
+def _metrics_line(metrics: dict[str, float]) -> str:
+    return ", ".join(
+        f"{name.replace('_', ' ')} {100 * value:.1f}" for name, value in metrics.items()
+    )
+
+
+def main() -> None:
+    """Run the command line."""
+    with leaving_at_once():
+        run(app)

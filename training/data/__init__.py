@@ -1,0 +1,1 @@
+"""Images on disk: folders, public sets, the demo product, drawn defects."""

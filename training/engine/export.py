@@ -1,0 +1,166 @@
+"""A trained scorer to a bundle: one ONNX graph, proven equal to what was trained."""
+
+import contextlib
+import io
+import logging
+import subprocess
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from torch import nn
+
+from models import bundle as files
+from models.bundle import Manifest, write_bundle
+from models.golden import Golden
+from models.image import Pixels
+from models.session import Device, open_session
+from training.backbones import feature_graph as graph
+from training.backbones.features import Features, FeatureSource
+from training.engine.checkpoint import dump_checkpoint
+from training.errors import TrainingError
+from training.fitting.training import Places
+from training.networks.scorer import Scorer
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A bundle's `model.onnx` with the golden vectors that it was checked against."""
+
+    model: bytes
+    golden: Golden
+
+
+def export(
+    scorer: Scorer, source: FeatureSource, images: Pixels, *, device: Device = "auto"
+) -> Exported:
+    """Join the feature graph and the scorer, and replay `images` (B, H, W, 3) through the whole.
+
+    Raises TrainingError when the graph and the trained network disagree.
+    """
+    head = export_head(scorer, scorer.shape)
+    model = graph.join(source.graph, head)
+    golden = _golden(scorer, source, images, device)
+    session = open_session(model, device=device)
+    scores, heatmaps = session.run(["score", "heatmap"], {"image": images})
+    difference = golden.disagreement(scores, heatmaps)
+    if difference:
+        raise TrainingError(
+            f"The exported graph disagrees with the trained network: its {difference}.",
+            remedy="Keep the checkpoint and report this; no bundle was written.",
+        )
+    return Exported(model, golden)
+
+
+def export_head(scorer: nn.Module, shape: tuple[int, int, int]) -> onnx.ModelProto:
+    """A scorer, features (B, *shape) to score and heatmap, as ONNX with a dynamic batch."""
+    return export_onnx(
+        scorer.eval(),
+        (torch.zeros(2, *shape),),
+        ["features"],
+        ["score", "heatmap"],
+        ({0: torch.export.Dim.DYNAMIC},),
+    )
+
+
+def export_onnx(
+    network: nn.Module,
+    arguments: tuple[torch.Tensor, ...],
+    inputs: list[str],
+    outputs: list[str],
+    dynamic_shapes: tuple[dict[int, Any], ...],
+) -> onnx.ModelProto:
+    """A network as one ONNX model in Kizu's operator set."""
+    # The exporter warns, logs and talks about its own internals.
+    for talkative in ("onnxscript", "torch.onnx"):
+        logging.getLogger(talkative).setLevel(logging.ERROR)
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            network,
+            arguments,
+            input_names=inputs,
+            output_names=outputs,
+            dynamic_shapes=dynamic_shapes,
+            opset_version=graph.OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    _forget_origins(model.graph)
+    return model
+
+
+def golden_images(good: Sequence[Pixels]) -> Pixels:
+    """Golden inputs (B, H, W, 3) from a few good parts: these, and one with a dark patch."""
+    height, width = good[0].shape[:2]
+    patched = good[0].copy()
+    patched[height // 4 : height // 2, width // 4 : width // 2] = 0
+    return np.stack([*good, patched])
+
+
+def save_bundle(
+    places: Places,
+    manifest: Manifest,
+    exported: Exported,
+    scorer: Scorer,
+    trained_on: Sequence[str],
+    report: str,
+) -> Path:
+    """Write everything as `<store>/<recipe>/<version>`, signed where there is a key; its path."""
+    return write_bundle(
+        places.store,
+        manifest,
+        {
+            files.MODEL: exported.model,
+            files.CHECKPOINT: dump_checkpoint(scorer),
+            files.GOLDEN: exported.golden.to_bytes(),
+            files.TRAINED_ON: "".join(f"{sha256}\n" for sha256 in sorted(trained_on)).encode(),
+            files.REPORT: report.encode(),
+        },
+        sign=places.signer.sign if places.signer else None,
+    )
+
+
+def next_version(store: Path, recipe: str) -> int:
+    """One more than the highest version that the store holds of a recipe."""
+    return max(files.list_versions(store, recipe), default=0) + 1
+
+
+def git_commit() -> str | None:
+    """The commit that the training code stands at, or None outside of a checkout of its own."""
+    here = Path(__file__)
+    tracked = _git("ls-files", "--error-unmatch", here.name, cwd=here.parent)
+    return _git("rev-parse", "HEAD", cwd=here.parent) if tracked else None
+
+
+def _git(*arguments: str, cwd: Path) -> str | None:
+    command = ["git", *arguments]
+    try:
+        done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)  # noqa: S603
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _forget_origins(exported: onnx.GraphProto) -> None:
+    """The exporter notes beside every part of a graph which file and line it comes from: on a plant
+    that is nobody's business, and the same weights would not be the same bytes."""
+    for part in (exported, *exported.node, *exported.value_info, *exported.initializer,
+                 *exported.input, *exported.output):  # fmt: skip
+        del part.metadata_props[:]
+        part.doc_string = ""
+
+
+def _golden(scorer: Scorer, source: FeatureSource, images: Pixels, device: Device) -> Golden:
+    session = open_session(source.graph, device=device)
+    features: Features = session.run(["features"], {"image": images})[0]
+    with torch.inference_mode():
+        score, heatmap = scorer(torch.from_numpy(features))
+    return Golden(images, score.numpy(), heatmap.numpy())

@@ -1,0 +1,1 @@
+"""Learning from labels: retraining and the candidate."""

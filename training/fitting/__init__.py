@@ -1,0 +1,1 @@
+"""From a folder of good parts to a bundle."""

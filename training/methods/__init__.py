@@ -1,0 +1,1 @@
+"""Named methods and the branches that they are made of."""
