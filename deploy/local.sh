@@ -51,7 +51,7 @@ if [ ! -d $work/demo ]; then
 fi
 if [ ! -e $work/store/cap/1/manifest.json ]; then
     say "Fitting the recipe 'cap' on good parts"
-    .venv/bin/kizu-train fit $work/demo --recipe cap --preset fast >/dev/null
+    .venv/bin/kizu-train fit $work/demo --recipe cap >/dev/null
 fi
 
 if ! running; then

@@ -36,6 +36,9 @@ RECIPE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 Verdict = Literal["ok", "review", "ng", "error"]
 
+# A reject threshold that no score reaches: every suspicious part goes to review.
+NO_REJECT: Final = 1e9
+
 
 class Thresholds(Contract):
     """Raw scores from which a part goes to `review`, and from which it is `ng`."""
@@ -65,18 +68,39 @@ class Thresholds(Contract):
         return max(0.0, 1 - distance / between)
 
 
-class Calibration(Contract):
-    """What held-out good parts scored: the quantiles 0 %, 1 %, … 100 % of their raw scores.
+class Suspect(Contract):
+    """A good part that looks unlike the others: its score, by a model that did not learn it, lies
+    so many robust `deviations` above the median."""
 
-    `resolvable_false_reject` is the smallest false-reject rate that `count` parts can vouch for.
-    Where labelled defects moved the reject line, `f1` is what it reaches on them and these parts.
+    file: str
+    sha256: str
+    score: float
+    deviations: float
+
+
+class Calibration(Contract):
+    """What good parts scored by models that did not learn them: the quantiles 0 %, 1 %, … 100 % of
+    their raw scores.
+
+    `count` parts make `groups` independent groups. The intervals say within which the share of good
+    parts lies that is sent to review at least, and that is rejected; `counted` is whether the
+    latter was counted among parts rather than estimated from the tail of their scores. Without
+    `automatic_reject` the parts are too few to reject any without a person's look.
+    `resolvable_false_reject` is the smallest rate that so many parts can resolve. Where labelled
+    defects moved the reject threshold, `f1` is what it reaches on them and these parts.
     """
 
     count: int
+    groups: int
     quantiles: tuple[float, ...]
     false_review_rate: float
     false_reject_rate: float
+    review_interval: tuple[float, float]
+    reject_interval: tuple[float, float]
+    counted: bool
+    automatic_reject: bool
     resolvable_false_reject: float
+    suspects: tuple[Suspect, ...] = ()
     f1: float | None = None
 
 
@@ -108,6 +132,7 @@ class Manifest(Contract):
     origin: Literal["fit", "retrain"]
     parent_version: int | None = None
     method: str
+    branches: tuple[str, ...] = ()  # of the method, those that were kept
     input: InputSize
     pixels: PixelContract
     calibration: Calibration
@@ -144,6 +169,12 @@ class Bundle:
                 remedy="Copy the bundle again from where it was trained.",
             )
         return data
+
+    def learned(self) -> dict[str, float | None]:
+        """What the model has learned, by image hash, with the score that models gave it which did
+        not learn it; None where it has none. Raises BundleError."""
+        lines = [line.split() for line in self.read(TRAINED_ON).decode().splitlines()]
+        return {line[0]: float(line[1]) if len(line) > 1 else None for line in lines}
 
 
 def open_bundle(path: Path) -> Bundle:

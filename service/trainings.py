@@ -179,6 +179,6 @@ def _problem(champion: Bundle, kinds: Counter[tuple[str, str | None]]) -> str | 
     if effort and effort.retrain_seconds == 0:
         return (
             f"This model ({champion.manifest.method}) only remembers good parts; it cannot learn "
-            "from labels. Fit the recipe with --preset best, fast or paper."
+            "from labels. Fit the recipe with --preset best or adtr."
         )
     return None

@@ -10,7 +10,7 @@ import torch
 from sqlalchemy import create_engine, text
 from starlette.testclient import TestClient
 
-from models.backbone import DEFAULT, EMBEDDED, Backbone, open_backbone
+from models.backbone import EMBEDDED, PROCEDURAL, Backbone, open_backbone
 from models.bundle import Bundle, open_bundle
 from service.app import create_app
 from service.client import Kizu
@@ -27,7 +27,8 @@ from tests.small_disk import SmallDisk, small_disk
 from training.data.demo_product import write_demo
 from training.data.folders import Dataset, read_mvtec
 from training.fitting.fit import Fitted, fit
-from training.fitting.training import FitSettings, Places, Trained
+from training.fitting.settings import Directories, FitSettings
+from training.fitting.training import Trained
 
 ROOT = Path(__file__).parent.parent
 
@@ -94,10 +95,10 @@ def dataset(product: Path) -> Dataset:
 @pytest.fixture(scope="session")
 def backbone() -> Backbone:
     """The embedded one."""
-    return open_backbone(EMBEDDED / DEFAULT)
+    return open_backbone(EMBEDDED / PROCEDURAL)
 
 
-SMALL = FitSettings(recipe="cap", preset="small", size=64, grid=4, steps=30)
+SMALL = FitSettings(recipe="cap", preset="adtr-small", size=64, grid=4, steps=30)
 
 
 @pytest.fixture(scope="session")
@@ -106,7 +107,7 @@ def fitted(
 ) -> Fitted:
     """A real, small, trained bundle; do not write into its store."""
     root = tmp_path_factory.mktemp("fitted")
-    return fit(dataset, backbone, SMALL, Places(root / "store", root / "cache"))
+    return fit(dataset, backbone, SMALL, Directories(root / "store", root / "cache"))
 
 
 @pytest.fixture(scope="session")

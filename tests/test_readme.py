@@ -45,7 +45,7 @@ def test_the_steps_of_the_engineer_run(tmp_path, postgresql_url):
     script = script.replace(
         "demo-data demo", "demo-data demo --good 30 --test-good 6 --per-defect 3 --size 128"
     )
-    script = script.replace("--preset fast", "--preset fast --steps 4 --size 64 --grid 8")
+    script = script.replace("--recipe cap", "--recipe cap --size 128")
     script = script.replace("retrain ", "retrain --steps 3 ").replace("8000", str(port))
     environment = os.environ | {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",

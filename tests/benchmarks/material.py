@@ -11,7 +11,7 @@ from training.backbones.sources import _complete_torchvision, pull_backbone
 from training.data.demo_product import write_demo
 from training.data.folders import read_mvtec
 from training.fitting.fit import fit
-from training.fitting.training import FitSettings, Places
+from training.fitting.settings import Directories, FitSettings
 
 # Only what they cost counts: their weights are random.
 ARCHITECTURES = {"efficientnet_b4": "efficientnet_b4", "mobilenet_v2": "mobilenetv2_100"}
@@ -45,10 +45,13 @@ def bundle_of(name: str, work: Path) -> Path:
     product = work / "product"
     if not product.exists():
         write_demo(product, good=30, test_good=4, per_defect=2, size=256)
-    settings = FitSettings("cap", preset="fast", size=256, grid=16, steps=10)
+    settings = FitSettings("cap", preset="adtr-whitened", size=256, grid=16, steps=10)
     backbone = _random_backbone(name, work / "backbones")
     fit(
-        read_mvtec(product), open_backbone(backbone), settings, Places(store, work / name / "cache")
+        read_mvtec(product),
+        open_backbone(backbone),
+        settings,
+        Directories(store, work / name / "cache"),
     )
     return store
 

@@ -56,7 +56,7 @@ def story(stack: Stack, folder: Path) -> None:
     say("fitting a demo product in the worker's image")
     stack.execute("worker", "kizu-train", "demo-data", "/cache/demo")
     stack.execute(
-        "worker", "kizu-train", "fit", "/cache/demo", "--recipe", "cap", "--preset", "fast",
+        "worker", "kizu-train", "fit", "/cache/demo", "--recipe", "cap",
         "--steps", "120",
     )  # fmt: skip
     wait_for(lambda: answers("/health/ready"), "The first bundle was not taken up")

@@ -1,11 +1,14 @@
 """ONNX graphs joined into one: pixels → backbone → features → network → score and heatmap."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper, version_converter
 
 from models.backbone import Backbone, Stage
-from training.backbones.tiled_graph import Tiles, tile_by_tile
+from training.backbones.tiled_graph import Tiles, map_name, tile_by_tile
+from training.backbones.views import FeatureView
 from training.errors import TrainingError
 
 OPSET = 18
@@ -58,13 +61,14 @@ def store_half(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def feature_graph(
-    backbone: Backbone, stages: tuple[Stage, ...], grid_stride: int, tiles: Tiles | None = None
+    backbone: Backbone, views: Sequence[FeatureView], tiles: Tiles | None = None
 ) -> bytes:
-    """uint8 `image` (B, H, W, 3) to float32 `features` (B, C, H / stride, W / stride).
+    """uint8 `image` (B, H, W, 3) to float32 `features` (B, D): the maps of all views, flattened.
 
-    Finer stages are averaged over each cell, coarser ones interpolated; all are concatenated in
-    the order of `stages`. With `tiles`, the backbone sees one after the other, and the image has
-    their height and width. The graph is used for training and stands unchanged in the bundle.
+    Of each view, finer stages are averaged over each cell, coarser ones interpolated, and all are
+    concatenated in the view's order. With `tiles`, the backbone sees one after the other, and the
+    image has their height and width. The graph is used for training and stands unchanged in the
+    bundle.
     """
     body = onnx.compose.add_prefix(onnx.load_from_string(backbone.model), BACKBONE).graph
     source = body.input[0].name
@@ -75,36 +79,57 @@ def feature_graph(
         *body.node,
     ]
     initializers = [*body.initializer, numpy_helper.from_array(np.float32(255.0), "kizu_255")]
-    resized = []
-    for stage in stages:
-        node, constants = _to_grid(stage, grid_stride)
-        nodes.append(node)
-        initializers.extend(constants)
-        resized.append(node.output[0])
-    nodes.append(helper.make_node("Concat", resized, ["features"], axis=1))
-    channels = sum(stage.channels for stage in stages)
+    maps = []
+    for number, view in enumerate(views):
+        resized = []
+        for stage in view.stages:
+            added, constants = _to_grid(stage, view, f"kizu_{number}_{stage.name}")
+            nodes += added
+            initializers += constants
+            resized.append(added[-1].output[0])
+        name = map_name(number)
+        nodes.append(helper.make_node("Concat", resized, [name], axis=1))
+        maps.append(
+            helper.make_tensor_value_info(
+                name, TensorProto.FLOAT, ["B", view.channels, f"h{number}", f"w{number}"]
+            )
+        )
     inputs = [helper.make_tensor_value_info("image", TensorProto.UINT8, ["B", "H", "W", 3])]
-    outputs = [
-        helper.make_tensor_value_info("features", TensorProto.FLOAT, ["B", channels, "h", "w"])
-    ]
     if tiles:
-        whole = helper.make_graph(nodes, "kizu", inputs, outputs, initializers)
-        tiled = tile_by_tile(whole, tiles, grid_stride)
+        whole = helper.make_graph(nodes, "kizu", inputs, maps, initializers)
+        tiled = tile_by_tile(whole, tiles, [view.cell for view in views])
         nodes, initializers = list(tiled.node), list(tiled.initializer)
-    return _model(nodes, inputs, outputs, initializers).SerializeToString()
+    nodes += _flattened([value.name for value in maps])
+    return _model(nodes, inputs, [_FEATURES], initializers).SerializeToString()
+
+
+_FEATURES = helper.make_tensor_value_info("features", TensorProto.FLOAT, ["B", "D"])
+
+
+def _flattened(maps: Sequence[str]) -> list[onnx.NodeProto]:
+    """`features` (B, D) of maps."""
+    flat = [f"{name}_flat" for name in maps]
+    return [
+        *(
+            helper.make_node("Flatten", [name], [out], axis=1)
+            for name, out in zip(maps, flat, strict=True)
+        ),
+        helper.make_node("Concat", flat, ["features"], axis=1),
+    ]
 
 
 def pixel_graph() -> bytes:
-    """uint8 `image` (B, H, W, 3) to float32 `features` (B, 3, H, W): pixels in 0..1 themselves."""
+    """uint8 `image` (B, H, W, 3) to float32 `features` (B, 3·H·W): pixels in 0..1 themselves."""
     nodes = [
         helper.make_node("Cast", ["image"], ["kizu_float"], to=TensorProto.FLOAT),
         helper.make_node("Transpose", ["kizu_float"], ["kizu_nchw"], perm=[0, 3, 1, 2]),
-        helper.make_node("Div", ["kizu_nchw", "kizu_255"], ["features"]),
+        helper.make_node("Div", ["kizu_nchw", "kizu_255"], [map_name(0)]),
+        *_flattened([map_name(0)]),
     ]
     model = _model(
         nodes,
         [helper.make_tensor_value_info("image", TensorProto.UINT8, ["B", "H", "W", 3])],
-        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["B", 3, "H", "W"])],
+        [_FEATURES],
         [numpy_helper.from_array(np.float32(255.0), "kizu_255")],
     )
     return model.SerializeToString()
@@ -150,33 +175,34 @@ def at_opset(model: onnx.ModelProto) -> onnx.ModelProto:
     return converted
 
 
-def _to_grid(stage: Stage, grid_stride: int) -> tuple[onnx.NodeProto, list[onnx.TensorProto]]:
-    output = f"kizu_{stage.name}_grid"
-    if stage.stride == grid_stride:
-        return helper.make_node("Identity", [BACKBONE + stage.name], [output]), []
-    if grid_stride % stage.stride == 0:
-        side = grid_stride // stage.stride
-        pool = helper.make_node(
-            "AveragePool",
-            [BACKBONE + stage.name],
-            [output],
-            kernel_shape=[side, side],
-            strides=[side, side],
-        )
-        return pool, []
-    if stage.stride % grid_stride == 0:
-        factor = stage.stride / grid_stride
-        scales = numpy_helper.from_array(
-            np.array([1, 1, factor, factor], np.float32), f"kizu_{stage.name}_scales"
-        )
-        return helper.make_node(
-            "Resize", [BACKBONE + stage.name, "", scales.name], [output], mode="linear"
-        ), [scales]
-    raise TrainingError(
-        f"Stage {stage.name} has a stride of {stage.stride}, which does not fit a grid stride of "
-        f"{grid_stride}.",
-        remedy="Leave that stage out with --stages, or choose another --grid.",
-    )
+def _to_grid(
+    stage: Stage, view: FeatureView, name: str
+) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    """The nodes that bring a stage to a view's grid, the last one's output being the result."""
+    nodes, source = [], BACKBONE + stage.name
+    if view.smooth > 1:
+        margin = view.smooth // 2
+        nodes.append(
+            helper.make_node(
+                "AveragePool", [source], [f"{name}_smooth"], kernel_shape=[view.smooth] * 2,
+                strides=[1, 1], pads=[margin] * 4, count_include_pad=0,
+            )
+        )  # fmt: skip
+        source = f"{name}_smooth"
+    output, cell = f"{name}_grid", view.cell
+    if stage.stride == cell:
+        return [*nodes, helper.make_node("Identity", [source], [output])], []
+    if cell % stage.stride == 0:
+        side = [cell // stage.stride] * 2
+        return [
+            *nodes,
+            helper.make_node("AveragePool", [source], [output], kernel_shape=side, strides=side),
+        ], []
+    factor = stage.stride / cell
+    scales = numpy_helper.from_array(np.array([1, 1, factor, factor], np.float32), f"{name}_scales")
+    return [
+        *nodes, helper.make_node("Resize", [source, "", scales.name], [output], mode="linear")
+    ], [scales]  # fmt: skip
 
 
 def _model(

@@ -19,22 +19,25 @@ from models.image import InputSize, PixelContract, Pixels, decode, resize
 from models.session import Device, open_session, provider_of
 from training.data.folders import LabelledFile
 from training.errors import DatasetError
+from training.networks.layout import FeatureLayout
 
 Features = NDArray[np.float32]
 Progress = Callable[[int, int], None]
 
 BATCH = 8
+QUOTA = 20 * 2**30  # bytes of all cached features
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class FeatureSource:
-    """How an image becomes features: the graph, and what precedes it."""
+    """How an image becomes features: the graph, what precedes it, and how they are laid out."""
 
     graph: bytes
     size: InputSize
     pixels: PixelContract
+    layout: FeatureLayout
 
     @property
     def digest(self) -> str:
@@ -55,11 +58,23 @@ class FeatureSource:
 class FeatureCache:
     """Features by image hash, a file each, so that memory stays bounded whatever the set's size.
 
-    `cache[sha256]` is float32 (C, h, w).
+    `cache[sha256]` is float32 (D): the maps of `layout`, flattened. They are kept in half
+    precision, which is a thousandth of a value at most; a new one replaces those that were not
+    used for longest once all take more than `quota` bytes.
     """
 
-    def __init__(self, directory: Path, source: FeatureSource, *, device: Device = "auto") -> None:
+    def __init__(
+        self,
+        directory: Path,
+        source: FeatureSource,
+        *,
+        device: Device = "auto",
+        quota: int = QUOTA,
+    ) -> None:
         self.source = source
+        self.layout = source.layout
+        self._root = directory
+        self._quota = quota
         self._session = open_session(source.graph, device=device)
         # Two devices' features differ in their last digits: each keeps its own.
         name = f"{source.digest[:24]}-{provider_of(self._session)}"
@@ -67,15 +82,19 @@ class FeatureCache:
         self._directory.mkdir(parents=True, exist_ok=True)
 
     def __getitem__(self, sha256: str) -> Features:
-        features: Features = np.load(self._path(sha256), allow_pickle=False)
+        features: Features = np.load(self._path(sha256), allow_pickle=False).astype(np.float32)
         return features
+
+    def batch(self, names: Sequence[str]) -> Tensor:
+        """The features (B, D) of images with these hashes."""
+        return torch.from_numpy(np.stack([self[name] for name in names]))
 
     def __contains__(self, sha256: str) -> bool:
         # A power cut can leave a name without its content.
         return self._path(sha256).exists() and self._path(sha256).stat().st_size > 0
 
     def compute(self, images: Pixels) -> Tensor:
-        """The features (B, C, h, w) of images (B, H, W, 3) that are not worth keeping."""
+        """The features (B, D) of images (B, H, W, 3) that are not worth keeping."""
         features: Features = self._session.run(None, {"image": images})[0]
         return torch.from_numpy(features)
 
@@ -99,6 +118,7 @@ class FeatureCache:
             done += len(batch)
             if progress:
                 progress(done, len(files))
+        self._trim({self._path(file.sha256) for file in files})
         if broken:
             path, error = broken[0]
             raise DatasetError(
@@ -132,42 +152,30 @@ class FeatureCache:
     def _write(self, sha256: str, values: Features) -> None:
         # Atomic, so that an interrupted run leaves no half file; not durable: it is a cache.
         # The name is one's own, since several trainings may share the cache.
+        half = values.astype(np.float16)
+        if not np.isfinite(half).all():
+            raise DatasetError(
+                "The backbone's features are beyond half precision (65,504), or no numbers.",
+                remedy="Choose another --backbone, or scale its outputs.",
+            )
         with tempfile.NamedTemporaryFile(dir=self._directory, suffix=".part", delete=False) as file:
             try:
-                np.save(file, values, allow_pickle=False)
+                np.save(file, half, allow_pickle=False)
             except OSError:  # a full disk
                 Path(file.name).unlink()
                 raise
         Path(file.name).rename(self._path(sha256))
 
-
-@dataclass(frozen=True)
-class ChannelStatistics:
-    """How the C channels vary over all cells of good parts: mean (C) and covariance (C, C)."""
-
-    mean: Features
-    covariance: Features
-
-    @property
-    def std(self) -> Features:
-        """Standard deviation (C)."""
-        deviation: Features = np.sqrt(np.maximum(np.diag(self.covariance), 0))
-        return deviation
-
-
-def channel_statistics(cache: FeatureCache, files: Sequence[LabelledFile]) -> ChannelStatistics:
-    """The statistics of the cached features of `files`, read one after the other."""
-    total = products = np.float64(0)
-    cells = 0
-    for file in files:
-        features = cache[file.sha256].astype(np.float64)
-        tokens = features.reshape(len(features), -1)
-        total = total + tokens.sum(axis=1)
-        products = products + tokens @ tokens.T
-        cells += tokens.shape[1]
-    mean = total / cells
-    covariance = products / cells - np.outer(mean, mean)
-    return ChannelStatistics(mean.astype(np.float32), covariance.astype(np.float32))
+    def _trim(self, needed: set[Path]) -> None:
+        """Remove what was read longest ago until the cache fits its quota; never what is needed."""
+        kept = [(path, path.stat()) for path in self._root.glob("*/*.npy")]
+        total = sum(stat.st_size for _, stat in kept)
+        for path, stat in sorted(kept, key=lambda entry: entry[1].st_atime):
+            if total <= self._quota:
+                return
+            if path not in needed:
+                path.unlink(missing_ok=True)
+                total -= stat.st_size
 
 
 def _batches(items: Iterator[T], size: int) -> Iterator[list[T]]:

@@ -13,7 +13,8 @@ from models.session import Device, open_session
 from training.backbones.feature_graph import feature_graph
 from training.data.folders import Dataset
 from training.errors import TrainingError
-from training.fitting.training import FitSettings, Places, train_recipe
+from training.fitting.settings import Directories, FitSettings
+from training.fitting.training import train_recipe
 from training.progress import Reporter
 
 PROBE = "knn"
@@ -51,7 +52,9 @@ def probe(
         settings = FitSettings(
             "probe", preset=PROBE, size=size, grid=grid, seed=seed, device=device
         )
-        trained = train_recipe(data, backbone, settings, Places(cache, cache), reporter=reporter)
+        trained = train_recipe(
+            data, backbone, settings, Directories(cache, cache), reporter=reporter
+        )
         if not (trained.test and trained.test.metrics):
             raise TrainingError(
                 "There are no good and defective test images to score a backbone by.",

@@ -20,7 +20,9 @@ from training.networks.residual import ResidualNetwork
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-PROBE = 128  # pixels: a multiple of every usual stride
+# Sides in pixels that a graph is tried with: multiples of strides up to 32, and of 14.
+PROBES = ((224, 224), (448, 224))
+EXAMPLE = 128  # of an export, whose sides stay free
 
 
 def import_backbone(
@@ -59,7 +61,7 @@ def import_backbone(
             f"{file} cannot be brought to operator set {graph.OPSET}: {error}",
             remedy="Export it again with standard operators only.",
         ) from error
-    return _write(
+    return write_measured(
         folded,
         root,
         name=name,
@@ -80,9 +82,9 @@ def pull_backbone(
     network, config = _load_timm(architecture, weights)
     channels = network.feature_info.channels()
     stages = [f"stage{i + 1}" for i in range(len(channels))]
-    return _write(
+    return write_measured(
         graph.fold_normalisation(
-            _export(network, stages), tuple(config["mean"]), tuple(config["std"])
+            export_maps(network, stages), tuple(config["mean"]), tuple(config["std"])
         ),
         root,
         name=name or architecture.replace(".", "_"),
@@ -96,9 +98,9 @@ def pull_backbone(
 def pretrained_backbone(network: ResidualNetwork, root: Path, *, name: str, origin: str) -> Path:
     """What was learned from drawn images alone, its weights stored in half precision."""
     stages = [f"stage{i + 1}" for i in range(len(network.config.widths))]
-    return _write(
+    return write_measured(
         graph.store_half(
-            graph.fold_normalisation(_export(network, stages), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+            graph.fold_normalisation(export_maps(network, stages), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
         ),
         root,
         name=name,
@@ -109,11 +111,15 @@ def pretrained_backbone(network: ResidualNetwork, root: Path, *, name: str, orig
     )
 
 
-def _export(network: nn.Module, stages: list[str]) -> onnx.ModelProto:
+def export_maps(network: nn.Module, stages: list[str], example: int = EXAMPLE) -> onnx.ModelProto:
     """A network that gives a list of feature maps, as ONNX with B, H and W dynamic."""
     free = torch.export.Dim.DYNAMIC
     return export_onnx(
-        network, (torch.zeros(2, 3, PROBE, PROBE),), ["x"], stages, ({0: free, 2: free, 3: free},)
+        network,
+        (torch.zeros(2, 3, example, example),),
+        ["x"],
+        stages,
+        ({0: free, 2: free, 3: free},),
     )
 
 
@@ -180,7 +186,7 @@ def _complete_torchvision() -> None:
 _KEPT: list[torch.library.Library] = []  # a library undefines its operators when it is collected
 
 
-def _write(
+def write_measured(
     model: onnx.ModelProto,
     root: Path,
     *,
@@ -199,9 +205,10 @@ def _write(
         )
     wanted = list(stages) or outputs
     data = model.SerializeToString()
+    measured = _measure(open_session(data, device="cpu"), wanted)
     manifest = BackboneManifest(
         name=name,
-        stages=_measure(open_session(data, device="cpu"), wanted),
+        stages=measured,
         licence=licence,
         origin=origin,
         training_data=training_data,
@@ -211,23 +218,53 @@ def _write(
 
 
 def _measure(session: ort.InferenceSession, stages: list[str]) -> tuple[Stage, ...]:
-    """Strides and channels, from a run."""
-    name = session.get_inputs()[0].name
-    try:
-        outputs = session.run(stages, {name: np.zeros((1, 3, PROBE, PROBE), np.float32)})
-    except Exception as error:  # ONNX Runtime's exceptions share no base but this
+    """Strides and channels, from runs with inputs of two sizes."""
+    (source,) = session.get_inputs()
+    fixed = [side for side in source.shape[2:] if isinstance(side, int)]
+    if fixed:
         raise TrainingError(
-            f"The backbone does not take float32 (1, 3, {PROBE}, {PROBE}): {error}",
-            remedy="Export it with dynamic batch, height and width.",
-        ) from error
-    measured = []
-    for stage, values in zip(stages, outputs, strict=True):
-        if values.ndim != 4 or PROBE % values.shape[2]:
-            raise TrainingError(
-                f"The output {stage} has the shape {values.shape}; a stage is (B, C, h, w).",
-                remedy="Keep only feature maps with --stages.",
-            )
-        measured.append(
-            Stage(name=stage, stride=PROBE // values.shape[2], channels=values.shape[1])
+            f"The backbone takes inputs of {' × '.join(map(str, fixed))} pixels alone.",
+            remedy="Export it with dynamic height and width; of timm's transformers, with "
+            "dynamic_img_size=True.",
         )
-    return tuple(measured)
+    found: list[tuple[Stage, ...]] = []
+    for height, width in PROBES:
+        try:
+            outputs = session.run(
+                stages, {source.name: np.zeros((1, 3, height, width), np.float32)}
+            )
+        except Exception as error:  # ONNX Runtime's exceptions share no base but this
+            raise TrainingError(
+                f"The backbone does not take float32 (1, 3, {height}, {width}): {error}",
+                remedy="Export it with dynamic batch, height and width.",
+            ) from error
+        found.append(
+            tuple(
+                _stage(name, values, height, width)
+                for name, values in zip(stages, outputs, strict=True)
+            )
+        )
+    if found[0] != found[1]:
+        raise TrainingError(
+            "The backbone's maps do not grow with its input: "
+            f"strides {[stage.stride for stage in found[0]]} at {PROBES[0]} pixels, "
+            f"{[stage.stride for stage in found[1]]} at {PROBES[1]}.",
+            remedy="Export it with dynamic height and width.",
+        )
+    return found[0]
+
+
+def _stage(name: str, values: np.ndarray[Any, Any], height: int, width: int) -> Stage:
+    if values.ndim != 4:
+        raise TrainingError(
+            f"The output {name} has the shape {values.shape}; a stage is (B, C, h, w).",
+            remedy="Keep only feature maps with --stages; reshape a transformer's tokens to maps.",
+        )
+    rows, columns = values.shape[2:]
+    if rows == 0 or height % rows or width % columns or height // rows != width // columns:
+        raise TrainingError(
+            f"The output {name} has {rows}×{columns} cells of an input of {height}×{width} "
+            "pixels, which is no whole stride.",
+            remedy="Keep only feature maps with --stages.",
+        )
+    return Stage(name=name, stride=height // rows, channels=values.shape[1])

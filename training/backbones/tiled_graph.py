@@ -58,22 +58,23 @@ class Tiles:
         return max(0, min(tile - self._margin, side - min(side, self._most)))
 
 
-def tile_by_tile(body: onnx.GraphProto, tiles: Tiles, cell: int) -> onnx.GraphProto:
-    """uint8 `image` (B, H, W, 3) to `features` (B, C, H / cell, W / cell), by a graph that makes
-    `features` of an `image` of any size, run on one window after the other."""
-    channels = body.output[0].type.tensor_type.shape.dim[1].dim_value
-    rows, columns, side = tiles.height // tiles.tile, tiles.width // tiles.tile, tiles.tile // cell
+def map_name(number: int) -> str:
+    """What the map of a view is called in a graph."""
+    return f"kizu_map_{number}"
+
+
+def tile_by_tile(body: onnx.GraphProto, tiles: Tiles, cells: Sequence[int]) -> onnx.GraphProto:
+    """uint8 `image` (B, H, W, 3) to the maps (B, C, H / cell, W / cell) of a graph that makes them
+    of an `image` of any size, run on one window after the other; `cells` are in pixels."""
+    channels = [value.type.tensor_type.shape.dim[1].dim_value for value in body.output]
+    rows, columns = tiles.height // tiles.tile, tiles.width // tiles.tile
     windows = tiles.windows()
     height, width = tiles.window
     nodes: list[onnx.NodeProto] = []
-    constants = [
-        _constant("axes", [1, 2]),
-        _constant("first", [0]),
-        _constant("apart", [rows, columns, -1, channels, side, side]),
-        _constant("together", [-1, channels, rows * side, columns * side]),
-        # Where each tile lies in its window, in cells.
-        _constant("place", [[down // cell, across // cell] for *_, down, across in windows]),
-    ]
+    # Where each tile lies in its window, in cells of each map.
+    starts = [_constant(f"starts_{number}", [[down // cell, across // cell]
+              for *_, down, across in windows]) for number, cell in enumerate(cells)]  # fmt: skip
+    constants = [_constant("axes", [1, 2]), _constant("first", [0]), *starts]
     for number, (top, left, _, _) in enumerate(windows):
         constants.append(_constant(f"start_{number}", [top, left]))
         constants.append(_constant(f"end_{number}", [top + height, left + width]))
@@ -85,44 +86,49 @@ def tile_by_tile(body: onnx.GraphProto, tiles: Tiles, cell: int) -> onnx.GraphPr
             )
         )
     every = [_name(f"window_{number}") for number in range(len(windows))]
+    sides = [tiles.tile // cell for cell in cells]
     nodes += [
         helper.make_node("Concat", every, [_name("windows")], axis=0),
         helper.make_node(
             "Scan",
-            [_name("windows"), _name("place")],
-            [_name("tiles")],
-            body=_one(body, channels, side),
-            num_scan_inputs=2,
+            [_name("windows"), *(start.name for start in starts)],
+            [_name(f"tiles_{number}") for number in range(len(cells))],
+            body=_one(body, channels, sides),
+            num_scan_inputs=1 + len(cells),
         ),
-        helper.make_node("Reshape", [_name("tiles"), _name("apart")], [_name("grid")]),
-        helper.make_node("Transpose", [_name("grid")], [_name("turned")], perm=[2, 3, 0, 4, 1, 5]),
-        helper.make_node("Reshape", [_name("turned"), _name("together")], ["features"]),
     ]
+    for number, (count, side) in enumerate(zip(channels, sides, strict=True)):
+        apart = _constant(f"apart_{number}", [rows, columns, -1, count, side, side])
+        together = _constant(f"together_{number}", [-1, count, rows * side, columns * side])
+        constants += [apart, together]
+        grid, turned = _name(f"grid_{number}"), _name(f"turned_{number}")
+        nodes += [
+            helper.make_node("Reshape", [_name(f"tiles_{number}"), apart.name], [grid]),
+            helper.make_node("Transpose", [grid], [turned], perm=[2, 3, 0, 4, 1, 5]),
+            helper.make_node("Reshape", [turned, together.name], [map_name(number)]),
+        ]
     return helper.make_graph(nodes, "kizu", list(body.input), list(body.output), constants)
 
 
-def _one(body: onnx.GraphProto, channels: int, side: int) -> onnx.GraphProto:
-    """A window and where its tile lies in it to the tile's features (B, C, side, side)."""
-    nodes = [
-        *body.node,
-        helper.make_node("Add", [_name("here"), _name("side")], [_name("there")]),
-        helper.make_node(
-            "Slice",
-            ["features", _name("here"), _name("there"), _name("grid_axes")],
-            [_name("tile")],
-        ),
-    ]
-    constants = [*body.initializer, _constant("side", [side, side]), _constant("grid_axes", [2, 3])]
+def _one(body: onnx.GraphProto, channels: Sequence[int], sides: Sequence[int]) -> onnx.GraphProto:
+    """A window, and where its tile lies in each map, to the tile's maps (B, C, side, side)."""
+    nodes, constants = list(body.node), [*body.initializer, _constant("grid_axes", [2, 3])]
+    inputs, outputs = list(body.input), []
+    for number, (count, side) in enumerate(zip(channels, sides, strict=True)):
+        here, there = _name(f"here_{number}"), _name(f"there_{number}")
+        extent = _constant(f"side_{number}", [side, side])
+        constants.append(extent)
+        tile = _name(f"tile_{number}")
+        nodes += [
+            helper.make_node("Add", [here, extent.name], [there]),
+            helper.make_node("Slice", [map_name(number), here, there, _name("grid_axes")], [tile]),
+        ]
+        inputs.append(helper.make_tensor_value_info(here, TensorProto.INT64, [2]))
+        outputs.append(
+            helper.make_tensor_value_info(tile, TensorProto.FLOAT, ["B", count, side, side])
+        )
     return helper.make_graph(
-        nodes,
-        "kizu_tile",
-        [*body.input, helper.make_tensor_value_info(_name("here"), TensorProto.INT64, [2])],
-        [
-            helper.make_tensor_value_info(
-                _name("tile"), TensorProto.FLOAT, ["B", channels, side, side]
-            )
-        ],
-        sorted(constants, key=lambda tensor: tensor.name),
+        nodes, "kizu_tile", inputs, outputs, sorted(constants, key=lambda tensor: tensor.name)
     )
 
 

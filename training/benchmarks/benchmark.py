@@ -24,10 +24,11 @@ from training.data.folders import Dataset, joined
 from training.errors import TrainingError
 from training.evaluation.bootstrap import draws, interval
 from training.evaluation.scoring import Evaluation, score_images
-from training.finetuning.push_pull import PushPull
 from training.fitting.fit import Fitted, fit
-from training.fitting.training import FitSettings, Places, train_recipe
-from training.methods.registry import method
+from training.fitting.settings import Directories, FitSettings
+from training.fitting.training import train_recipe
+from training.methods.registry import DEFAULT, method
+from training.methods.train_context import PushPull
 from training.networks.scorer import ScoreSettings
 from training.progress import Reporter
 
@@ -85,7 +86,7 @@ class Benchmark:
     out: Path
     reporter: Reporter
     steps: int | None = None
-    champion: str = "best"
+    champion: str = DEFAULT
     size: int | None = None
     grid: int | None = None
     unified: bool = False
@@ -249,9 +250,9 @@ class Benchmark:
             )
         return open_bundle(path)
 
-    def _places(self, stage: Stage) -> Places:
+    def _places(self, stage: Stage) -> Directories:
         # Features are those of the set, whatever is made of them.
-        return Places(self.out / str(stage), self.out / stage.set_name / ".features")
+        return Directories(self.out / str(stage), self.out / stage.set_name / ".features")
 
 
 def _check_same(stage: Stage, figures: dict[str, Any], given: dict[str, str]) -> None:

@@ -13,23 +13,24 @@ from typing import Any, Literal
 
 import numpy as np
 
-from models.bundle import CHECKPOINT, TRAINED_ON, Bundle
+from models.bundle import CHECKPOINT, Bundle
 from training.backbones.features import FeatureCache
 from training.data.folders import Dataset, LabelledFile
 from training.engine.checkpoint import load_checkpoint
 from training.engine.distributed import Worker
 from training.errors import TrainingError
 from training.evaluation.scoring import evaluate, score_features
-from training.finetuning.candidate import Learning, split_labels, train_candidate
-from training.finetuning.retrain import feature_source
-from training.fitting.training import Places, gather_features
+from training.finetuning.candidate import Labels, Learning, train_candidate
+from training.finetuning.retrain import champion_method, champion_source
+from training.fitting.settings import Directories
+from training.fitting.training import gather_features
 from training.networks.scorer import Scorer
 from training.progress import Reporter
 
 Choice = Literal["kind", "random", "active"]
 
 # How a benchmark is told: `masks-10`, `images-3-unseen`, `active-20`.
-SPELLING = re.compile(r"(masks|images|random|active)-([1-9]\d*)(-unseen)?(-chosen)?")
+SPELLING = re.compile(r"(masks|images|random|active)-([1-9]\d*)(-unseen)?")
 EXAMPLES = "masks-N, images-N, random-N, active-N"
 _SEED = 1000  # which defects are labelled, apart from the seed of the weights
 
@@ -41,14 +42,12 @@ class Labelling:
     By `kind`, so many defects of each; at `random` or `active`, so many images good or not, those
     whose scores are nearest to the champion's thresholds. With `masks` each defect's pixels are
     marked. With `unseen`, each kind of defect in turn is never labelled, and is what is tested.
-    With `chosen`, the alphas and the mix are chosen on held-out labels.
     """
 
     count: int
     choice: Choice
     masks: bool
     unseen: bool = False
-    chosen: bool = False
 
 
 def labelling(name: str) -> Labelling | None:
@@ -56,17 +55,17 @@ def labelling(name: str) -> Labelling | None:
     found = SPELLING.fullmatch(name)
     if not found:
         return None
-    how, count, unseen, chosen = found.groups()
+    how, count, unseen = found.groups()
     choice: Choice = how if how in ("random", "active") else "kind"
     if unseen and choice != "kind":
         return None
-    return Labelling(int(count), choice, how != "images", bool(unseen), bool(chosen))
+    return Labelling(int(count), choice, how != "images", bool(unseen))
 
 
 def learn_few(
     data: Dataset,
     champion: Bundle,
-    places: Places,
+    places: Directories,
     how: Labelling,
     *,
     seed: int,
@@ -77,7 +76,7 @@ def learn_few(
 
     Raises TrainingError where there is nothing to label.
     """
-    source = feature_source(champion)
+    source = champion_source(champion)
     cache = FeatureCache(places.cache, source)
     gather_features(cache, data.train + data.test, reporter)
     pool, tested = halves(data.test)
@@ -154,22 +153,24 @@ class _Learner:
                 f"No defect of {self.data.root} is among what would be labelled.",
                 remedy="Leave labellings out of --methods, or label more.",
             )
-        seen = frozenset(self.champion.read(TRAINED_ON).decode().split())
-        labels = split_labels((*self.data.train, *taken), seen)
-        learning = Learning(seed=self.seed, choose=self.how.chosen)
+        good = (*self.data.train, *(file for file in taken if file.verdict == "ok"))
+        labels = Labels(
+            good=good,
+            defective=tuple(file for file in taken if file.verdict == "ng"),
+            representative=frozenset(file.sha256 for file in self.data.train),
+        )
+        learning = Learning(seed=self.seed)
         if self.steps:
             learning = replace(learning, steps=self.steps)
         started = time.monotonic()
         candidate = train_candidate(
-            before, self.cache, labels, learning, self.reporter, Worker()
+            before, self.champion.learned(), champion_method(self.champion), self.cache, labels,
+            learning, self.reporter, Worker(),
         )  # fmt: skip
         found: dict[str, Any] = {
             "labels": len(taken),
             "before": self._measure(before, tested),
             "comparison": str(candidate.comparison),
-            "alpha_pixels": candidate.learning.alpha_pixels,
-            "alpha_images": candidate.learning.alpha_images,
-            "mix": candidate.learning.mix,
             "learning_seconds": round(time.monotonic() - started, 1),
         }
         # A line would keep its champion where the labels speak against the candidate.

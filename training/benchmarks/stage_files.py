@@ -21,8 +21,8 @@ def write_stage(directory: Path, trained: Trained) -> None:
     """Keep what the page shows of a training that was tried on test images."""
     test = trained.test
     assert test is not None
-    held_out = trained.held_out.scores
-    low, high = float(held_out.min()) * 0.5, float(held_out.max()) * 1.3
+    good = trained.scores
+    low, high = float(good.min()) * 0.5, float(good.max()) * 1.3
     shown = {
         title: [
             asdict(picture) for picture in pictures(trained.scorer, trained.cache, files, low, high)

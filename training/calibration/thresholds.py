@@ -1,5 +1,5 @@
-"""Thresholds from the raw scores of held-out good parts; defects that were held out, too, may move
-the reject line where the user wants them to.
+"""Thresholds from the raw scores of good parts by models that did not learn them; labelled defects
+may move the reject threshold where the user wants them to.
 """
 
 import math
@@ -8,12 +8,19 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import beta
 
-from models.bundle import Calibration, Thresholds
+from models.bundle import NO_REJECT, Calibration, Thresholds
+from training.calibration.tail import fit_tail, rate_interval
 from training.errors import TrainingError
 
 # Fewer good parts than this say nothing of how good parts vary.
-LEAST = 5
+LEAST = 10
+# So many parts must lie beyond a threshold for it to be counted rather than estimated.
+COUNTED = 5
+CONFIDENCE = 0.9
+# Nothing is rejected without a person's look where the false-reject rate may be higher than this.
+TOO_MANY_REJECTED = 0.05
 
 
 @dataclass(frozen=True)
@@ -35,41 +42,85 @@ class Rates:
             )
 
 
-def calibrate(
-    scores: NDArray[Any], rates: Rates | None = None, defective: NDArray[Any] | None = None
-) -> tuple[Calibration, Thresholds]:
-    """Conformal thresholds for given rates, from the scores (N) of held-out good parts.
+@dataclass(frozen=True)
+class Threshold:
+    """A score, within which interval the share of good parts beyond it lies, and whether that was
+    counted among parts rather than estimated from their tail."""
 
-    A part is sent to review when its p-value (1 + #{calibration ≥ s}) / (n + 1) is at most
-    `rates.review`, and rejected at `rates.reject`. Fewer than 1/rate - 1 parts cannot vouch for a
-    rate: then the line is put beyond all that was seen, by the spread between the median and the
-    largest score. With scores of held-out `defective` parts, a part is rejected from where F1 is
-    highest among both, and sent to review from there at the latest.
+    score: float
+    interval: tuple[float, float]
+    counted: bool
+
+
+def calibrate(
+    scores: NDArray[Any],
+    rates: Rates | None = None,
+    defective: NDArray[Any] | None = None,
+    *,
+    groups: int | None = None,
+) -> tuple[Calibration, Thresholds]:
+    """Thresholds for given rates, from the scores (N) of good parts that were held out.
+
+    Where enough parts lie beyond, a threshold is the conformal one; below that it comes from a
+    model of the tail. Where the false-reject rate may still be several times too high, nothing is
+    rejected: every suspicious part goes to review. With scores of held-out `defective` parts, a
+    part is rejected from where F1 is highest among both, and sent to review from there at the
+    latest. `groups` is the number of independent groups among the parts, all by default.
     """
     rates = rates or Rates()
     values = np.asarray(scores, np.float64)
+    independent = min(groups or len(values), len(values))
+    review = threshold(values, rates.review, independent)
+    reject = threshold(values, rates.reject, independent)
+    automatic = reject.interval[1] <= TOO_MANY_REJECTED
     calibration = Calibration(
         count=len(values),
+        groups=independent,
         quantiles=tuple(float(q) for q in np.quantile(values, np.linspace(0, 1, 101))),
         false_review_rate=rates.review,
         false_reject_rate=rates.reject,
-        resolvable_false_reject=1 / (len(values) + 1),
+        review_interval=review.interval,
+        reject_interval=reject.interval,
+        counted=reject.counted,
+        automatic_reject=automatic,
+        resolvable_false_reject=1 / (independent + 1),
     )
-    review, ng = (conformal(values, rate) for rate in (rates.review, rates.reject))
-    beyond = float(2 * values.max() - np.median(values))
-    review_line = float(np.nextafter(values.max(), np.inf)) if review is None else review
     if defective is not None and len(defective):
         line, f1 = best_f1(values, np.asarray(defective, np.float64))
-        return calibration.model_copy(update={"f1": f1}), Thresholds(
-            review=min(review_line, line), ng=line
-        )
-    return calibration, Thresholds(
-        review=review_line, ng=max(beyond if ng is None else ng, review_line)
-    )
+        calibration = calibration.model_copy(update={"f1": f1, "automatic_reject": True})
+        return calibration, Thresholds(review=min(review.score, line), ng=line)
+    ng = max(reject.score, review.score) if automatic else max(NO_REJECT, review.score)
+    return calibration, Thresholds(review=review.score, ng=ng)
+
+
+def threshold(values: NDArray[np.float64], rate: float, independent: int) -> Threshold:
+    """The threshold that a share `rate` of good parts exceeds, from the scores (N) of some.
+
+    With a counted one, the mean over draws of parts is the rate. Its interval is that of a Beta
+    distribution (Vovk 2012, calibration-conditional): 39 parts and 5 % mean 0.9 to 11.6 %.
+    """
+    beyond = rate * (len(values) + 1)
+    if beyond >= COUNTED:
+        scale = (independent + 1) / (len(values) + 1)  # parts of a group say the same
+        found = beta(beyond * scale, (len(values) + 1 - beyond) * scale)
+        outside = (1 - CONFIDENCE) / 2
+        interval = (float(found.ppf(outside)), float(found.ppf(1 - outside)))
+        return Threshold(conformal(values, beyond), interval, counted=True)
+    score = fit_tail(values).quantile(rate)
+    return Threshold(score, rate_interval(values, rate, CONFIDENCE), counted=False)
+
+
+def conformal(values: NDArray[np.float64], beyond: float) -> float:
+    """The score that `beyond` of the parts reach, between two of them where it is no whole number:
+    a new part exceeds it in `beyond` of N + 1 cases."""
+    ordered = np.sort(values)[::-1]
+    whole = math.floor(beyond + 1e-9)
+    upper, lower = ordered[whole - 1], ordered[min(whole, len(ordered) - 1)]
+    return float(np.nextafter(upper + (lower - upper) * (beyond - whole), np.inf))
 
 
 def best_f1(good: NDArray[np.float64], defective: NDArray[np.float64]) -> tuple[float, float]:
-    """The line with the highest F1 for `defective`, halfway to the next lower score; and its F1."""
+    """The threshold of the highest F1 for `defective`, halfway to the next lower score; its F1."""
     levels = np.unique(np.concatenate([good, defective]))[::-1]
     found = (defective[:, None] >= levels).sum(0)
     refused = (good[:, None] >= levels).sum(0)
@@ -79,35 +130,28 @@ def best_f1(good: NDArray[np.float64], defective: NDArray[np.float64]) -> tuple[
     return float((levels[best] + below) / 2), float(f1[best])
 
 
-def conformal(values: NDArray[np.float64], rate: float) -> float | None:
-    """The smallest score whose p-value is at most `rate`; None when n cannot resolve it."""
-    allowed = math.floor(rate * (len(values) + 1) + 1e-9) - 1  # calibration scores ≥ the line
-    if allowed < 0:
-        return None
-    return float(np.nextafter(np.sort(values)[::-1][allowed], np.inf))
-
-
 def statement(calibration: Calibration) -> str:
-    """In words, what the calibration can vouch for."""
+    """What the calibration promises, in words."""
     if calibration.f1 is not None:
         return (
-            f"The reject line is where F1 is highest on held-out labels: {calibration.f1:.2f}. It "
-            "promises no false-reject rate, and suits as many defects as there were among them."
+            f"The reject threshold is where F1 is highest on held-out labels: {calibration.f1:.2f}."
+            " It promises no false-reject rate, and suits as many defects as there were among them."
         )
-    if calibration.resolvable_false_reject <= calibration.false_reject_rate:
-        return (
-            f"Thresholds for {_percent(calibration.false_review_rate)} false reviews and "
-            f"{_percent(calibration.false_reject_rate)} false rejects, from {calibration.count} "
-            "held-out good parts."
-        )
-    needed = math.ceil(1 / calibration.false_reject_rate) - 1
+    parts = f"{calibration.count} good parts"
+    if calibration.groups < calibration.count:
+        parts += f" in {calibration.groups} independent groups"
+    review = f"Review: {_range(calibration.review_interval)} of good parts, from {parts}."
+    if calibration.automatic_reject:
+        return f"{review} Reject: {_range(calibration.reject_interval)}."
+    needed = math.ceil(COUNTED / calibration.false_reject_rate) - 1
     return (
-        f"Too few held-out good parts ({calibration.count}) to vouch for "
-        f"{_percent(calibration.false_reject_rate)} false rejects, which takes {needed}; they "
-        f"resolve {calibration.resolvable_false_reject:.1%}. The reject line lies beyond all of "
-        "them."
+        f"{review} Nothing is rejected automatically, every suspicious part goes to review: up to "
+        f"{calibration.reject_interval[1]:.0%} of good parts might be rejected. More good parts "
+        f"narrow this down; {needed - calibration.count} more would settle "
+        f"{100 * calibration.false_reject_rate:.3g} %."
     )
 
 
-def _percent(rate: float) -> str:
-    return f"{100 * rate:.3g}%"
+def _range(interval: tuple[float, float]) -> str:
+    low, high = (100 * share for share in interval)
+    return f"between {low:.2g} and {high:.2g} %"

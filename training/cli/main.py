@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from models.backbone import DEFAULT, EMBEDDED, find_backbone
+from models.backbone import EMBEDDED, PROCEDURAL
 from models.bundle import MODEL, SIGNATURE, Bundle, Verdict, open_bundle
 from models.command import VersionOption, run
 from models.durable import write_file
@@ -16,6 +16,8 @@ from models.sample import open_snapshot
 from models.session import Device, open_session
 from models.signature import Signer
 from training import progress
+from training.backbones.wheels import DEFAULT as DEFAULT_BACKBONE
+from training.backbones.wheels import obtain_backbone
 from training.calibration.thresholds import Rates
 from training.cli.backbone import BackbonesOption, backbone_app
 from training.cli.benchmark import benchmark_command
@@ -26,9 +28,10 @@ from training.engine.distributed import leaving_at_once
 from training.errors import TrainingError
 from training.evaluation.repeatability import read_parts, repeatability
 from training.evaluation.scoring import evaluate, score_images
-from training.finetuning.retrain import RejectBy, RetrainSettings, feature_source, retrain
+from training.finetuning.retrain import RejectBy, RetrainSettings, champion_source, retrain
 from training.fitting.fit import fit
-from training.fitting.training import FitSettings, Places
+from training.fitting.settings import Directories, FitSettings, Size
+from training.methods.registry import DEFAULT as DEFAULT_PRESET
 from training.methods.registry import METHODS
 from training.methods.train_context import ScheduleName
 
@@ -46,6 +49,10 @@ def _whole(*, version: VersionOption = False) -> None:
 
 
 LEAST_SIDE = 32
+PROCEDURAL_COSTS = (
+    "Note: procedural has only seen drawn images. `kizu-train backbone score` compares it with "
+    "others on your parts."
+)
 
 StoreOption = Annotated[
     Path, typer.Option("--store", envvar="KIZU_STORE", help="Directory of bundles.")
@@ -85,16 +92,17 @@ def fit_command(
     recipe: Annotated[str, typer.Option(help="Name of the inspected view of one product.")],
     backbone: Annotated[
         str, typer.Option(help="Name of a backbone, see `backbone list`.")
-    ] = DEFAULT,
+    ] = DEFAULT_BACKBONE,
     store: StoreOption = Path("models/bundles"),
-    preset: Annotated[str, typer.Option(help=f"One of {', '.join(METHODS)}.")] = "best",
+    preset: Annotated[str, typer.Option(help=f"One of {', '.join(METHODS)}.")] = DEFAULT_PRESET,
     schedule: Annotated[
         ScheduleName, typer.Option(help="short: as long as each preset needs; paper: 500 epochs.")
     ] = "short",
     steps: Annotated[int | None, typer.Option(min=1, help="Another number of steps.")] = None,
     size: Annotated[
-        str, typer.Option(help="The network's input in pixels: a side, or WIDTHxHEIGHT.")
-    ] = "256",
+        str,
+        typer.Option(help="The input in pixels: a side, WIDTHxHEIGHT, or auto, by the images."),
+    ] = "auto",
     grid: Annotated[
         int | None,
         typer.Option(
@@ -158,17 +166,14 @@ def fit_command(
         device=device,
     )
     signer = Signer(signing_key) if signing_key else None
-    frozen = find_backbone(backbone, (EMBEDDED, backbones))
-    if backbone == DEFAULT:
-        reporter.say(
-            f"Note: {backbone} has only seen drawn images. `kizu-train backbone score` compares it "
-            "with others on labelled parts."
-        )
-    places = Places(store, cache, signer)
+    frozen = obtain_backbone(backbone, (EMBEDDED, backbones))
+    if backbone == PROCEDURAL:
+        reporter.say(PROCEDURAL_COSTS)
+    directories = Directories(store, cache, signer)
     try:
         products = [read_mvtec(folder) for folder in data]
         given = products[0] if len(products) == 1 else joined(products, data[0].parent)
-        fitted = fit(given, frozen, settings, places, resume=resume, reporter=reporter)
+        fitted = fit(given, frozen, settings, directories, resume=resume, reporter=reporter)
     except KeyboardInterrupt:
         reporter.say("Interrupted. The same command with --resume goes on from here.")
         raise typer.Exit(130) from None
@@ -199,16 +204,12 @@ def retrain_command(
     alpha_images: Annotated[
         float, typer.Option(help="Weight of the push where only the image is labelled.")
     ] = RetrainSettings.alpha_images,
-    mix: Annotated[
+    share: Annotated[
         float,
         typer.Option(
-            min=0.0, help="What knowing the labelled defects counts for, against all else."
+            min=0.0, help="Weight of what knows the labelled defects, against all other branches."
         ),
-    ] = RetrainSettings.mix,
-    choose: Annotated[
-        bool,
-        typer.Option("--choose", help="Choose alphas and mix on half of the labels: takes longer."),
-    ] = False,
+    ] = RetrainSettings.share,
     reject_by: Annotated[
         RejectBy, typer.Option(help="rate: the champion's false rejects; f1: the best on labels.")
     ] = "rate",
@@ -222,8 +223,7 @@ def retrain_command(
     settings = RetrainSettings(
         alpha_pixels=alpha_pixels,
         alpha_images=alpha_images,
-        mix=mix,
-        choose=choose,
+        share=share,
         steps=steps,
         seed=seed,
         reject_by=reject_by,
@@ -233,7 +233,7 @@ def retrain_command(
     result = retrain(
         open_snapshot(snapshot),
         open_bundle(champion),
-        Places(store or champion.resolve().parent.parent, cache, signer),
+        Directories(store or champion.resolve().parent.parent, cache, signer),
         settings,
         data=read_mvtec(data) if data else None,
         reporter=reporter,
@@ -298,7 +298,7 @@ def repeatability_command(
     found = read_parts(parts)
     session = open_session(opened.read(MODEL), device=device)
     files = [file for several in found.values() for file in several]
-    scored = score_images(session, feature_source(opened), files)
+    scored = score_images(session, champion_source(opened), files)
     result = repeatability([(f, score) for f, score, _ in scored], found, opened.manifest)
     figures = json.dumps(result.figures(), indent=2)
     if json_file:
@@ -332,7 +332,7 @@ def demo_data_command(
 
 
 def _evaluate(bundle: Bundle, dataset: Dataset, device: Device) -> dict[str, object]:
-    source = feature_source(bundle)
+    source = champion_source(bundle)
     session = open_session(bundle.read(MODEL), device=device)
     result = evaluate(score_images(session, source, dataset.test), source.size)
     verdicts: dict[Verdict, int] = {"ok": 0, "review": 0, "ng": 0}
@@ -341,11 +341,13 @@ def _evaluate(bundle: Bundle, dataset: Dataset, device: Device) -> dict[str, obj
     return {"images": len(result.files), "verdicts": verdicts, **result.metrics}
 
 
-def _sides(size: str) -> tuple[int, int]:
-    """Width and height of `256` or `1024x768`."""
+def _sides(size: str) -> Size:
+    """Width and height of `256` or `1024x768`; `auto` as it is."""
+    if size == "auto":
+        return "auto"
     found = re.fullmatch(r"([1-9]\d*)(?:x([1-9]\d*))?", size)
     if not found:
-        raise TrainingError(f"{size} is no size.", remedy="Name --size as 256 or as 1024x768.")
+        raise TrainingError(f"{size} is no size.", remedy="Name --size as auto, 256 or 1024x768.")
     width, height = (int(side) for side in (found[1], found[2] or found[1]))
     if min(width, height) < LEAST_SIDE:
         raise TrainingError(

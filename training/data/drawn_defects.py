@@ -99,7 +99,8 @@ def draw_anomalies(
 ) -> tuple[LabelledFile, ...]:
     """Draw `count` anomalies on good parts, with their masks, and put their features into `cache`.
 
-    Images and masks lie in `directory` to be looked at; what is there already is not drawn again.
+    Which part, which kind and where are drawn independently; `drawn_on` says on which part. Images
+    and masks lie in `directory` to be looked at; what is there already is not drawn again.
     Raises DatasetError for a kind that there is not.
     """
     unknown = set(kinds) - set(DRAWINGS)
@@ -111,11 +112,19 @@ def draw_anomalies(
     directory.mkdir(parents=True, exist_ok=True)
     drawn: list[LabelledFile] = []
     with (reporter or Reporter()).bar("Drawing anomalies", count) as advance:
-        for number in range(count):
-            file, kind = files[number % len(files)], kinds[number % len(kinds)]
-            drawn.append(_anomaly(file, cache, kind, directory, [seed, number]))
+        for number, part in enumerate(drawn_on(len(files), count, seed)):
+            kind = kinds[number % len(kinds)]
+            drawn.append(_anomaly(files[part], cache, kind, directory, [seed, number]))
             advance(number + 1, kind)
     return tuple(drawn)
+
+
+def drawn_on(parts: int, count: int, seed: int) -> list[int]:
+    """On which of so many parts each of `count` anomalies is drawn: each part in a random order,
+    and again where there are fewer parts."""
+    rng = np.random.default_rng([seed, parts])
+    rounds = [rng.permutation(parts) for _ in range(-(-count // parts))]
+    return [int(part) for part in np.concatenate(rounds)[:count]]
 
 
 def external_anomalies(directory: Path) -> tuple[LabelledFile, ...]:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -16,22 +16,30 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 
 @dataclass(frozen=True)
 class LabelledFile:
-    """One image file with what is known of it; `sha256` is of the image file's bytes."""
+    """One image file with what is known of it; `sha256` is of the image file's bytes.
+
+    `group` names the lot, part or day that it belongs to, where that is known.
+    """
 
     image: Path
     sha256: str
     verdict: Literal["ok", "ng"]
     defect_class: str | None = None
     mask: Path | None = None
+    group: str | None = None
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """`train` holds good parts only; `test` may hold both, or be empty."""
+    """`train` holds good parts only; `test` may hold both, or be empty. `validation` are good parts
+    of another day, where there are some. `notes` say what was found in the folder and not used, or
+    used in another way than its owner may think."""
 
     root: Path
     train: tuple[LabelledFile, ...]
     test: tuple[LabelledFile, ...]
+    validation: tuple[LabelledFile, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -41,25 +49,41 @@ class Dataset:
 
 
 def read_mvtec(root: Path) -> Dataset:
-    """Read `train/good`, and where present `test/<good or defect>` and `ground_truth/<defect>`.
+    """Read `train/good`, and where present `validation/good`, `test/<good or defect>` and
+    `ground_truth/<defect>`.
 
-    Masks are called `<image stem>_mask.png`. Raises DatasetError for a folder that is missing,
-    without good parts, or with masks that belong to no image.
+    A sub-folder of `train/good` names a group of parts that belong together: a lot, or a day. Masks
+    are called `<image stem>_mask` or `<image stem>`, of any image type. Raises DatasetError for a
+    folder that is missing or has no good parts.
     """
     if not root.is_dir():
         raise DatasetError(f"There is no folder {root}.", remedy="Name a folder of images.")
     good = root / "train" / "good"
-    train = tuple(_label(path, "good", root) for path in _images(good))
+    notes: list[str] = []
+    train = _good(good, notes)
     if not train:
         raise DatasetError(
             f"There are no good images in {good}.",
             remedy="Put images of good parts there (JPEG, PNG, BMP, TIFF or WebP).",
         )
-    test_root = root / "test"
-    kinds = sorted(path.name for path in test_root.iterdir()) if test_root.is_dir() else []
-    test = tuple(_label(path, kind, root) for kind in kinds for path in _images(test_root / kind))
-    _check_masks(root / "ground_truth", test)
-    return Dataset(root, _unique(train), test)
+    validation = _good(root / "validation" / "good", notes)
+    test_root, masks = root / "test", _Masks(root / "ground_truth")
+    test = tuple(
+        _label(path, kind.name, masks)
+        for kind in _folders(test_root, notes)
+        for path in _images(kind)
+    )
+    masks.note_unused(notes)
+    learned = {file.sha256 for file in train} | {file.sha256 for file in validation}
+    if both := [file for file in test if file.sha256 in learned]:
+        notes.append(
+            f"{len(both)} images are in test and in train or validation, the first is "
+            f"{both[0].image.relative_to(root)}: they are learned, and not tested."
+        )
+    return Dataset(
+        root, train, tuple(file for file in test if file.sha256 not in learned), validation,
+        tuple(notes),
+    )  # fmt: skip
 
 
 def joined(datasets: Iterable[Dataset], root: Path) -> Dataset:
@@ -69,12 +93,14 @@ def joined(datasets: Iterable[Dataset], root: Path) -> Dataset:
         root,
         _unique(tuple(file for data in several for file in data.train)),
         tuple(file for data in several for file in data.test),
+        _unique(tuple(file for data in several for file in data.validation)),
+        tuple(note for data in several for note in data.notes),
     )
 
 
 def read_images(folder: Path) -> tuple[LabelledFile, ...]:
     """All images of a folder, as good parts. Raises DatasetError for one that cannot be read."""
-    return tuple(_label(path, "good", folder) for path in _images(folder))
+    return tuple(_label(path, "good") for path in _images(folder))
 
 
 def read_snapshot(snapshot: Snapshot) -> tuple[LabelledFile, ...]:
@@ -121,17 +147,63 @@ def check_masks(files: Iterable[LabelledFile], pixels: PixelContract) -> None:
             )
 
 
-def hold_out(files: Iterable[LabelledFile], share: float, least: int) -> set[str]:
-    """The hashes of the `share` of files that come first by content hash, `least` at the least.
+def _good(folder: Path, notes: list[str]) -> tuple[LabelledFile, ...]:
+    """The images of a folder of good parts, and of its sub-folders, each of which is a group."""
+    files = [_label(path, "good") for path in _images(folder)]
+    groups = _folders(folder, notes)
+    for group in groups:
+        files += [replace(_label(path, "good"), group=group.name) for path in _images(group)]
+    if groups:
+        notes.append(
+            f"{folder.parent.name}/{folder.name} has {len(groups)} sub-folders: the parts of each "
+            "are held out together."
+        )
+    unique = _unique(tuple(files))
+    if len(unique) < len(files):
+        notes.append(
+            f"{len(files) - len(unique)} images in {folder.parent.name}/{folder.name} are copies "
+            "of others: each is learned once."
+        )
+    return unique
 
-    Chosen by content, so that a renamed or re-ordered folder holds out the same parts. Never
-    more than half.
-    """
-    ranked = sorted({file.sha256 for file in files})
-    return set(ranked[: min(max(least, round(len(ranked) * share)), len(ranked) // 2)])
+
+def _folders(folder: Path, notes: list[str]) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    found = sorted(path for path in folder.iterdir() if path.is_dir())
+    if hidden := [path.name for path in found if path.name.startswith(".")]:
+        notes.append(f"Hidden folders in {folder.name} are left out: {', '.join(hidden)}.")
+    return [path for path in found if not path.name.startswith(".")]
 
 
-def _label(path: Path, kind: str, root: Path) -> LabelledFile:
+class _Masks:
+    """The mask of each image, by its kind of defect and its stem."""
+
+    def __init__(self, root: Path) -> None:
+        self._files = {
+            (path.parent.name, path.stem.removesuffix("_mask")): path
+            for path in sorted(root.glob("*/*"))
+            if path.suffix.lower() in SUFFIXES and not path.parent.name.startswith(".")
+        }
+        self._used: set[Path] = set()
+
+    def of(self, kind: str, image: Path) -> Path | None:
+        mask = self._files.get((kind, image.stem))
+        if mask:
+            self._used.add(mask)
+        return mask
+
+    def note_unused(self, notes: list[str]) -> None:
+        unused = [path for path in self._files.values() if path not in self._used]
+        if unused:
+            notes.append(
+                f"{len(unused)} masks belong to no image and are not used, the first is "
+                f"{unused[0].parent.name}/{unused[0].name}: the mask of test/<defect>/<name>.* is "
+                "ground_truth/<defect>/<name>_mask.*"
+            )
+
+
+def _label(path: Path, kind: str, masks: _Masks | None = None) -> LabelledFile:
     try:
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
@@ -140,8 +212,7 @@ def _label(path: Path, kind: str, root: Path) -> LabelledFile:
         ) from error
     if kind == "good":
         return LabelledFile(path, sha256, "ok")
-    mask = root / "ground_truth" / kind / f"{path.stem}_mask.png"
-    return LabelledFile(path, sha256, "ng", kind, mask if mask.is_file() else None)
+    return LabelledFile(path, sha256, "ng", kind, masks.of(kind, path) if masks else None)
 
 
 def _images(folder: Path) -> list[Path]:
@@ -150,16 +221,6 @@ def _images(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
 
 
-def _check_masks(ground_truth: Path, test: tuple[LabelledFile, ...]) -> None:
-    used = {file.mask for file in test}
-    orphans = [path for path in sorted(ground_truth.glob("*/*.png")) if path not in used]
-    if orphans:
-        raise DatasetError(
-            f"{len(orphans)} masks belong to no image, the first is {orphans[0]}.",
-            remedy="Call the mask of test/<defect>/<name>.* ground_truth/<defect>/<name>_mask.png.",
-        )
-
-
 def _unique(files: tuple[LabelledFile, ...]) -> tuple[LabelledFile, ...]:
-    """Drop byte-identical copies: one must not be trained on while another calibrates."""
-    return tuple({file.sha256: file for file in files}.values())
+    """Drop byte-identical copies: one must not be learned while another calibrates."""
+    return tuple({file.sha256: file for file in reversed(files)}.values())[::-1]

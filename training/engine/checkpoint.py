@@ -11,10 +11,12 @@ from training.errors import TrainingError
 from training.networks.adtr import Adtr, AdtrConfig
 from training.networks.convolutional import ConvolutionalAutoencoder, ConvolutionalConfig
 from training.networks.discriminator import Discriminator, DiscriminatorConfig
+from training.networks.layout import FeatureLayout
 from training.networks.memory_bank import MemoryBank, MemoryBankConfig
 from training.networks.orientation import Orientation, OrientationConfig
-from training.networks.place_bank import PlaceBank, PlaceBankConfig
+from training.networks.positional_bank import PositionalBank, PositionalBankConfig
 from training.networks.scorer import (
+    BranchInput,
     HeatmapScore,
     Length,
     Reconstruction,
@@ -31,7 +33,7 @@ _MODULES: dict[str, tuple[type[nn.Module], type[Any]]] = {
     "adtr": (Adtr, AdtrConfig),
     "convolutional": (ConvolutionalAutoencoder, ConvolutionalConfig),
     "memory_bank": (MemoryBank, MemoryBankConfig),
-    "place_bank": (PlaceBank, PlaceBankConfig),
+    "positional_bank": (PositionalBank, PositionalBankConfig),
     "orientation": (Orientation, OrientationConfig),
     "discriminator": (Discriminator, DiscriminatorConfig),
 }
@@ -40,12 +42,12 @@ _MODULES: dict[str, tuple[type[nn.Module], type[Any]]] = {
 def dump_checkpoint(scorer: Scorer) -> bytes:
     """The scorer as safetensors, its settings in the header."""
     settings = {
-        "shape": scorer.shape,
+        "shapes": scorer.layout.shapes,
         "stride": scorer.score.stride,
         "score": dataclasses.asdict(scorer.score.settings),
         "whitenings": [dataclasses.asdict(whitening.config) for whitening in scorer.whitenings],
-        "parts": [_describe(part) for part in scorer.parts],
-        "sees": scorer.sees,
+        "branches": [_describe(branch) for branch in scorer.branches],
+        "inputs": [dataclasses.asdict(source) for source in scorer.inputs],
     }
     tensors = {name: value.contiguous() for name, value in scorer.state_dict().items()}
     return save(tensors, metadata={"kizu": json.dumps(settings)})
@@ -54,15 +56,15 @@ def dump_checkpoint(scorer: Scorer) -> bytes:
 def load_checkpoint(data: bytes) -> Scorer:
     """Rebuild a scorer from `dump_checkpoint`. Raises TrainingError for an earlier format."""
     settings = _metadata(data)
-    if "sees" not in settings:
+    if "inputs" not in settings:
         raise _outdated()
-    channels, height, width = settings["shape"]
+    layout = FeatureLayout(tuple((c, h, w) for c, h, w in settings["shapes"]))
     scorer = Scorer(
-        (channels, height, width),
-        Standardise.blank(channels),
+        layout,
+        [Standardise.blank(channels) for channels, _, _ in layout.shapes],
         [Whitening(_settings(WhiteningConfig, values)) for values in settings["whitenings"]],
-        [_rebuild(**part) for part in settings["parts"]],
-        settings["sees"],
+        [_rebuild(**branch) for branch in settings["branches"]],
+        [BranchInput(**source) for source in settings["inputs"]],
         HeatmapScore(settings["stride"], ScoreSettings(**settings["score"])),
     )
     try:
@@ -79,11 +81,11 @@ def _outdated() -> TrainingError:
     )
 
 
-def _describe(part: nn.Module) -> dict[str, Any]:
-    """The kind of a part, and its settings."""
-    if isinstance(part, Length):
+def _describe(branch: nn.Module) -> dict[str, Any]:
+    """The kind of a branch, and its settings."""
+    if isinstance(branch, Length):
         return {"kind": "length", "settings": {}}
-    module = part.network if isinstance(part, Reconstruction) else part
+    module = branch.network if isinstance(branch, Reconstruction) else branch
     (kind,) = (name for name, (of, _) in _MODULES.items() if type(module) is of)
     return {"kind": kind, "settings": dataclasses.asdict(module.config)}
 

@@ -5,7 +5,7 @@ import io
 import logging
 import subprocess
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from training.backbones import feature_graph as graph
 from training.backbones.features import Features, FeatureSource
 from training.engine.checkpoint import dump_checkpoint
 from training.errors import TrainingError
-from training.fitting.training import Places
+from training.fitting.settings import Directories
 from training.networks.scorer import Scorer
 
 
@@ -43,7 +43,7 @@ def export(
 
     Raises TrainingError when the graph and the trained network disagree.
     """
-    head = export_head(scorer, scorer.shape)
+    head = export_head(scorer, scorer.layout.size)
     model = graph.join(source.graph, head)
     golden = _golden(scorer, source, images, device)
     session = open_session(model, device=device)
@@ -57,11 +57,11 @@ def export(
     return Exported(model, golden)
 
 
-def export_head(scorer: nn.Module, shape: tuple[int, int, int]) -> onnx.ModelProto:
-    """A scorer, features (B, *shape) to score and heatmap, as ONNX with a dynamic batch."""
+def export_head(scorer: nn.Module, size: int) -> onnx.ModelProto:
+    """A scorer, features (B, size) to score and heatmap, as ONNX with a dynamic batch."""
     return export_onnx(
         scorer.eval(),
-        (torch.zeros(2, *shape),),
+        (torch.zeros(2, size),),
         ["features"],
         ["score", "heatmap"],
         ({0: torch.export.Dim.DYNAMIC},),
@@ -106,26 +106,38 @@ def golden_images(good: Sequence[Pixels]) -> Pixels:
 
 
 def save_bundle(
-    places: Places,
+    directories: Directories,
     manifest: Manifest,
     exported: Exported,
     scorer: Scorer,
-    trained_on: Sequence[str],
+    trained_on: Mapping[str, float | None],
     report: str,
 ) -> Path:
-    """Write everything as `<store>/<recipe>/<version>`, signed where there is a key; its path."""
+    """Write everything as `<store>/<recipe>/<version>`, signed where there is a key; its path.
+
+    `trained_on` names what was learned by its hash, with the score by models that did not learn it,
+    where there is one.
+    """
     return write_bundle(
-        places.store,
+        directories.store,
         manifest,
         {
             files.MODEL: exported.model,
             files.CHECKPOINT: dump_checkpoint(scorer),
             files.GOLDEN: exported.golden.to_bytes(),
-            files.TRAINED_ON: "".join(f"{sha256}\n" for sha256 in sorted(trained_on)).encode(),
+            files.TRAINED_ON: _listed(trained_on),
             files.REPORT: report.encode(),
         },
-        sign=places.signer.sign if places.signer else None,
+        sign=directories.signer.sign if directories.signer else None,
     )
+
+
+def _listed(trained_on: Mapping[str, float | None]) -> bytes:
+    lines = (
+        sha256 if score is None else f"{sha256} {score!r}"
+        for sha256, score in sorted(trained_on.items())
+    )
+    return "".join(f"{line}\n" for line in lines).encode()
 
 
 def next_version(store: Path, recipe: str) -> int:

@@ -5,25 +5,30 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from models.bundle import CHECKPOINT, MODEL, TRAINED_ON, Bundle, Manifest
+import numpy as np
+
+from models.bundle import CHECKPOINT, MODEL, Bundle, Calibration, Thresholds
 from models.durable import write_file
 from models.sample import Snapshot
 from models.session import Device
 from training.backbones.feature_graph import feature_part
 from training.backbones.features import FeatureCache, FeatureSource
-from training.calibration.thresholds import Rates, calibrate, statement
+from training.calibration.suspects import find_suspects
+from training.calibration.thresholds import LEAST, Rates, calibrate, statement
 from training.data.folders import Dataset, LabelledFile, read_snapshot
 from training.engine.checkpoint import load_checkpoint
 from training.engine.distributed import enlisted
-from training.engine.effort import look, measure
 from training.engine.export import export, git_commit, golden_images, next_version, save_bundle
 from training.errors import TrainingError
 from training.evaluation.comparison import Comparison
-from training.evaluation.scoring import Evaluation, evaluate, score_features
+from training.evaluation.scoring import Evaluation, evaluate
 from training.evaluation.sensitivity import find_spots
-from training.finetuning.candidate import Learning, split_labels, train_candidate
+from training.finetuning.candidate import Candidate, Labels, Learning, train_candidate
+from training.fitting.effort import look, measure
 from training.fitting.fit import GOLDEN
-from training.fitting.training import Places, gather_features
+from training.fitting.settings import Directories
+from training.fitting.training import gather_features
+from training.methods.registry import DEFECTS, Method, method
 from training.progress import Reporter
 from training.reporting.report import Report, render
 
@@ -33,7 +38,7 @@ RejectBy = Literal["rate", "f1"]
 @dataclass(frozen=True)
 class RetrainSettings(Learning):
     """How labels are learned, and where the backbone runs. `reject_by` says what sets the reject
-    line: the champion's false-reject rate, or the best F1 on held-out labels."""
+    threshold: the champion's false-reject rate, or the best F1 on labels."""
 
     reject_by: RejectBy = "rate"
     device: Device = "auto"
@@ -51,66 +56,110 @@ class Retrained:
 def retrain(
     snapshot: Snapshot,
     champion: Bundle,
-    places: Places,
+    directories: Directories,
     settings: RetrainSettings | None = None,
     *,
     data: Dataset | None = None,
     reporter: Reporter | None = None,
 ) -> Retrained:
-    """Train the champion's weights on the snapshot's labels and on the good parts of `data`.
+    """Learn the snapshot's labels and the good parts of `data`, from the champion on.
 
-    A candidate bundle is written only if it is not worse than the champion on labels that
-    neither trained on. Raises TrainingError, SnapshotError or BundleError.
+    Good parts are learned as those of a fit. A candidate bundle is written only if it is not worse
+    than the champion on labels that neither learned. Raises TrainingError, SnapshotError or
+    BundleError.
     """
     settings = settings or RetrainSettings()
     reporter = reporter or Reporter()
-    seen = frozenset(champion.read(TRAINED_ON).decode().split())
-    labels = split_labels(_gather(snapshot, champion, data), seen)
-    source = feature_source(champion)
-    cache = FeatureCache(places.cache, source, device=settings.device)
-    gather_features(cache, labels.good + labels.defective + labels.held_out, reporter)
+    labels = _gather(snapshot, champion, data)
+    source = champion_source(champion)
+    cache = FeatureCache(directories.cache, source, device=settings.device)
+    gather_features(cache, labels.good + labels.defective, reporter)
 
     before = load_checkpoint(champion.read(CHECKPOINT))
+    learned = champion.learned()
     with enlisted(settings.device) as worker:
-        candidate = train_candidate(before, cache, labels, settings, reporter, worker)
-    scorer, comparison, normals = candidate.scorer, candidate.comparison, labels.normals
-    after = comparison.candidate
-    calm = evaluate(score_features(scorer, cache, normals), source.size)
-    manifest = _manifest(champion, snapshot, places, after, settings.reject_by).model_copy(
+        candidate = train_candidate(
+            before, learned, champion_method(champion), cache, labels, settings, reporter, worker
+        )
+    scorer, comparison = candidate.scorer, candidate.comparison
+    calibrated, calibration, thresholds = _calibrate(candidate, champion, labels, settings)
+    reporter.say(statement(calibration))
+    manifest = champion.manifest.model_copy(
         update={
-            "appearance": look(source, normals + labels.good),
+            "version": next_version(directories.store, champion.manifest.recipe),
+            "created_at": datetime.now(UTC),
+            "origin": "retrain",
+            "parent_version": champion.manifest.version,
+            "branches": tuple(branch.name for branch in candidate.method.branches),
+            "calibration": calibration,
+            "thresholds": thresholds,
+            "snapshot": snapshot.digest,
+            "git_commit": git_commit(),
+            "metrics": comparison.candidate.metrics,
+            "appearance": look(source, labels.good),
             "effort": measure(cache, labels.good, candidate.seconds),
+            "sha256": {},
         }
     )
-    reporter.say(statement(manifest.calibration))
-    spots = find_spots(scorer, cache, normals, manifest.thresholds, reporter)
+    spots = find_spots(scorer, cache, labels.good, thresholds, reporter)
     report = render(
         Report(
-            manifest, candidate.curve, scorer, cache, calm, after, snapshot.digest,
-            asdict(candidate.learning),
-            spots, comparison,
+            manifest, candidate.curve, scorer, cache, calibrated, comparison.candidate,
+            snapshot.digest, asdict(settings), spots, comparison,
         )
     )  # fmt: skip
     if comparison.worse:
-        path = places.store / champion.manifest.recipe / ".training" / "refused.html"
+        path = directories.training(champion.manifest.recipe) / "refused.html"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_file(path, report.encode())
         return Retrained(None, path, comparison)
-    images = golden_images([source.read(file.image) for file in normals[:GOLDEN]])
+    images = golden_images([source.read(file.image) for file in labels.good[:GOLDEN]])
     exported = export(scorer, source, images, device=settings.device)
-    trained_on = seen.union(file.sha256 for file in labels.good + labels.defective)
-    path = save_bundle(places, manifest, exported, scorer, sorted(trained_on), report)
+    path = save_bundle(directories, manifest, exported, scorer, learned | candidate.scores, report)
     return Retrained(path, path / "report.html", comparison)
 
 
-def feature_source(bundle: Bundle) -> FeatureSource:
+def champion_source(bundle: Bundle) -> FeatureSource:
     """How a bundle's images become features: the front of its own graph, so that a retraining
     needs no backbone file."""
     manifest = bundle.manifest
-    return FeatureSource(feature_part(bundle.read(MODEL)), manifest.input, manifest.pixels)
+    layout = load_checkpoint(bundle.read(CHECKPOINT)).layout
+    graph = feature_part(bundle.read(MODEL))
+    return FeatureSource(graph, manifest.input, manifest.pixels, layout)
 
 
-def _gather(snapshot: Snapshot, champion: Bundle, data: Dataset | None) -> tuple[LabelledFile, ...]:
+def champion_method(bundle: Bundle) -> Method:
+    """The branches that a bundle's scorer has, but those that know labelled defects."""
+    names = [name for name in bundle.manifest.branches if not name.startswith(DEFECTS)]
+    return method(bundle.manifest.method).named(names)
+
+
+def _calibrate(
+    candidate: Candidate, champion: Bundle, labels: Labels, settings: RetrainSettings
+) -> tuple[Evaluation, Calibration, Thresholds]:
+    """Thresholds from good parts that were not chosen by their score."""
+    given = champion.manifest.calibration
+    rates = Rates(review=given.false_review_rate, reject=given.false_reject_rate)
+    scores = candidate.good.fused(candidate.scorer)
+    fair = np.array([file.sha256 in labels.representative for file in candidate.good.files])
+    if fair.sum() < LEAST:  # a biased choice of parts says more than too few
+        fair[:] = True
+    defective = candidate.defective.fused(candidate.scorer)
+    groups = max(1, round(candidate.groups * float(fair.mean())))
+    calibration, thresholds = calibrate(
+        scores[fair], rates, defective if settings.reject_by == "f1" else None, groups=groups
+    )
+    files = tuple(f for f, chosen in zip(candidate.good.files, fair, strict=True) if chosen)
+    calibration = calibration.model_copy(update={"suspects": find_suspects(files, scores[fair])})
+    good = evaluate(
+        (each for each in candidate.good.scored(candidate.scorer)
+         if each[0].sha256 in {file.sha256 for file in files}),
+        champion.manifest.input,
+    )  # fmt: skip
+    return good, calibration, thresholds
+
+
+def _gather(snapshot: Snapshot, champion: Bundle, data: Dataset | None) -> Labels:
     """Every labelled image once; a label from the line outweighs the folder that it was in."""
     recipe = champion.manifest.recipe
     others = {sample.recipe for sample in snapshot.samples} - {recipe}
@@ -120,30 +169,12 @@ def _gather(snapshot: Snapshot, champion: Bundle, data: Dataset | None) -> tuple
             f"{recipe}.",
             remedy=f"Make a snapshot with `kizu snapshot --recipe {recipe}`.",
         )
-    files = {file.sha256: file for file in (data.train if data else ())}
-    files |= {file.sha256: file for file in read_snapshot(snapshot)}
-    return tuple(files.values())
-
-
-def _manifest(
-    champion: Bundle, snapshot: Snapshot, places: Places, after: Evaluation, reject_by: RejectBy
-) -> Manifest:
-    given = champion.manifest.calibration
-    rates = Rates(review=given.false_review_rate, reject=given.false_reject_rate)
-    defective = after.scores[after.anomalous] if reject_by == "f1" else None
-    calibration, thresholds = calibrate(after.scores[~after.anomalous], rates, defective)
-    recipe = champion.manifest.recipe
-    return champion.manifest.model_copy(
-        update={
-            "version": next_version(places.store, recipe),
-            "created_at": datetime.now(UTC),
-            "origin": "retrain",
-            "parent_version": champion.manifest.version,
-            "calibration": calibration,
-            "thresholds": thresholds,
-            "snapshot": snapshot.digest,
-            "git_commit": git_commit(),
-            "metrics": after.metrics,
-            "sha256": {},
-        }
+    given = data.train + data.validation if data else ()
+    labelled = read_snapshot(snapshot)
+    files: dict[str, LabelledFile] = {file.sha256: file for file in given}
+    files |= {file.sha256: file for file in labelled}
+    return Labels(
+        good=tuple(file for file in files.values() if file.verdict == "ok"),
+        defective=tuple(file for file in files.values() if file.verdict == "ng"),
+        representative=frozenset(file.sha256 for file in given),
     )

@@ -7,13 +7,15 @@ from pathlib import Path
 
 from models.backbone import Backbone
 from models.bundle import BackboneReference, Manifest, check_recipe_name
+from training.calibration.suspects import suspects_line
 from training.calibration.thresholds import calibrate, statement
 from training.data.folders import Dataset
 from training.engine.distributed import Worker, enlisted
-from training.engine.effort import foresee, look
 from training.engine.export import export, git_commit, golden_images, next_version, save_bundle
 from training.evaluation.sensitivity import find_spots
-from training.fitting.training import FitSettings, Places, Trained, train_recipe
+from training.fitting.effort import foresee, look
+from training.fitting.settings import Directories, FitSettings
+from training.fitting.training import Trained, train_recipe
 from training.progress import Reporter
 from training.reporting.report import Report, render
 
@@ -34,33 +36,39 @@ def fit(
     data: Dataset,
     backbone: Backbone,
     settings: FitSettings,
-    places: Places,
+    directories: Directories,
     *,
     resume: bool = False,
     reporter: Reporter | None = None,
 ) -> Fitted:
     """Train on the good parts of `data` and write a bundle.
 
-    Held-out good parts set the thresholds; test images are reported on and decide nothing. Of
+    All good parts are learned, and set the thresholds by the scores of models that did not learn
+    them; test images are reported on and decide nothing. Of
     several processes, only the first returns. Raises DatasetError, BundleError or TrainingError.
     """
     started = time.monotonic()
     check_recipe_name(settings.recipe)
     with enlisted(settings.device) as worker:
         reporter = reporter if reporter and worker.rank == 0 else Reporter()
+        for note in data.notes:
+            reporter.say(f"Note: {note}")
         trained = train_recipe(
-            data, backbone, settings, places, resume=resume, reporter=reporter, worker=worker
+            data, backbone, settings, directories, resume=resume, reporter=reporter, worker=worker
         )
-    calibration, thresholds = calibrate(trained.held_out.scores, settings.rates)
+    calibration, thresholds = calibrate(trained.scores, settings.rates, groups=trained.groups)
+    calibration = calibration.model_copy(update={"suspects": trained.suspects})
     reporter.say(statement(calibration))
-    spots = find_spots(trained.scorer, trained.cache, trained.normals, thresholds, reporter)
+    if trained.suspects:
+        reporter.say(suspects_line(trained.suspects))
+    spots = find_spots(trained.scorer, trained.cache, trained.learned, thresholds, reporter)
     reporter.say(str(spots))
     source = trained.cache.source
-    images = golden_images([source.read(file.image) for file in trained.normals[:GOLDEN]])
+    images = golden_images([source.read(file.image) for file in trained.learned[:GOLDEN]])
     exported = export(trained.scorer, source, images, device=settings.device)
     manifest = Manifest(
         recipe=settings.recipe,
-        version=next_version(places.store, settings.recipe),
+        version=next_version(directories.store, settings.recipe),
         created_at=datetime.now(UTC),
         origin="fit",
         method=settings.preset,
@@ -75,22 +83,23 @@ def fit(
         ),
         git_commit=git_commit(),
         metrics=trained.test.metrics if trained.test else {},
-        appearance=look(source, trained.normals + trained.learned),
+        branches=trained.branches,
+        appearance=look(source, trained.learned),
         effort=foresee(
-            trained.scorer, trained.cache, trained.normals, Worker(device=worker.device)
+            trained.cache, trained.learned, trained.learning_seconds, Worker(device=worker.device)
         ),
         sha256={},
     )
     report = render(
         Report(
-            manifest, trained.curve, trained.scorer, trained.cache, trained.held_out, trained.test,
-            data.digest, asdict(settings), spots, weighed=trained.weighed,
+            manifest, trained.curve, trained.scorer, trained.cache, trained.good, trained.test,
+            data.digest, asdict(settings), spots, told=trained.told, notes=data.notes,
         )
     )  # fmt: skip
     path = save_bundle(
-        places, manifest, exported, trained.scorer,
-        [file.sha256 for file in trained.learned], report,
+        directories, manifest, exported, trained.scorer,
+        trained.scored_by_others, report,
     )  # fmt: skip
-    for checkpoint in places.training(settings.recipe).glob("checkpoint-*.pt"):
+    for checkpoint in directories.training(settings.recipe).glob("checkpoint-*.pt"):
         checkpoint.unlink()
     return Fitted(path, trained, time.monotonic() - started)

@@ -2,278 +2,214 @@
 
 import hashlib
 import json
-import math
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 
-from models.backbone import Backbone, Stage
-from models.image import InputSize, PixelContract
-from models.session import Device
-from models.signature import Signer
-from training.backbones.feature_graph import feature_graph, pixel_graph
-from training.backbones.features import FeatureCache, FeatureSource, channel_statistics
-from training.backbones.tiled_graph import Tiles
-from training.calibration.thresholds import LEAST, Rates
-from training.data.drawn_defects import draw_anomalies, external_anomalies
-from training.data.folders import Dataset, LabelledFile, check_masks, hold_out
+import numpy as np
+from numpy.typing import NDArray
+
+from models.backbone import Backbone
+from models.bundle import Suspect
+from training.backbones.features import FeatureCache
+from training.calibration.cross_fit import cross_fit
+from training.calibration.folds import split_folds
+from training.calibration.groups import group_parts
+from training.calibration.suspects import find_suspects
+from training.calibration.thresholds import LEAST
+from training.data.drawn_defects import DRAWINGS, draw_anomalies, drawn_on, external_anomalies
+from training.data.folders import Dataset, LabelledFile, check_masks
 from training.engine.distributed import Worker
 from training.engine.loop import Schedule, TrainingState
 from training.errors import TrainingError
+from training.evaluation.metrics import PixelCounts
 from training.evaluation.scoring import Evaluation, evaluate, score_features
-from training.finetuning.push_pull import PushPull, learn_labels
-from training.methods.fusion import balance, count_what_learned, weigh
-from training.methods.registry import Sight, method
-from training.methods.train_context import Lesson, ScheduleName
-from training.networks.scorer import Scorer, ScoreSettings
+from training.fitting.inputs import feature_source
+from training.fitting.settings import Directories, FitSettings
+from training.methods.fusion import choose_branches, fit_fusion, weigh_learned
+from training.methods.registry import Method, method
+from training.methods.train_context import TrainContext, evenly
+from training.networks.scorer import Scorer
 from training.progress import Reporter
 
-HOLD_OUT = 0.15
-# Drawn anomalies, whose features are computed once.
+# Anomalies drawn to learn from, whose features are computed once; and those to choose branches by.
 ANOMALIES = 600
-
-
-@dataclass(frozen=True)
-class FitSettings:
-    """How a recipe is fitted. `size` is in pixels, a side or (width, height); `grid` is the number
-    of cells along the shorter side. With a `tile`, in pixels, the backbone sees an image tile by
-    tile.
-
-    `anomalies` are kinds to draw on good parts, `external` is a folder of images of something else:
-    with either, what has learned to rebuild good parts then learns by `push_pull` not to rebuild
-    those.
-    """
-
-    recipe: str
-    preset: str = "best"
-    schedule: ScheduleName = "short"
-    size: int | tuple[int, int] = 256
-    grid: int | None = None
-    tile: int | None = None
-    stages: tuple[str, ...] = ()
-    pixels: PixelContract = field(default_factory=PixelContract)
-    seed: int = 0
-    steps: int | None = None
-    anomalies: tuple[str, ...] = ()
-    external: Path | None = None
-    push_pull: PushPull = field(default_factory=PushPull)
-    score: ScoreSettings | None = None
-    rates: Rates = field(default_factory=Rates)
-    device: Device = "auto"
-
-    @property
-    def sides(self) -> tuple[int, int]:
-        """Width and height of the input, in pixels."""
-        return self.size if isinstance(self.size, tuple) else (self.size, self.size)
-
-    @property
-    def cells(self) -> int:
-        """Cells along the shorter side: 16, of a tiled image one for 16 pixels."""
-        return self.grid or (min(self.sides) // 16 if self.tile else 16)
-
-    @property
-    def scored(self) -> ScoreSettings:
-        """How distances become a score: by a window of a sixteenth of the shorter side, if nothing
-        else is said. By a smaller one the finest cells of good parts would have their say, of which
-        there are many: on drawn caps at 1024 pixels image AUROC fell from 95.5 to 76.4."""
-        return self.score or ScoreSettings(pool=max(ScoreSettings.pool, min(self.sides) // 16))
-
-
-@dataclass(frozen=True)
-class Places:
-    """Directories: where bundles go, and where features and checkpoints are kept; and who signs
-    bundles."""
-
-    store: Path
-    cache: Path
-    signer: Signer | None = None
-
-    def training(self, recipe: str) -> Path:
-        """Where what a training keeps while it runs lies."""
-        return self.store / recipe / ".training"
+DRAWN = 120
+# Good parts that calibrate, at most: 999 resolve a false-reject rate of 0.1 %.
+CALIBRATED = 2000
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training leaves: `learned` and `normals` are the good parts, apart; `weighed` says
-    what the scorer's parts count for, where that was chosen."""
+    """What a training leaves. `learned` are the good parts, all of which the scorer knows;
+    `scores` (N) are those of `calibrated`, by models that did not learn them, in `groups`
+    independent groups. `branches` names the scorer's branches, `told` says how they were chosen."""
 
     scorer: Scorer
     cache: FeatureCache
     learned: tuple[LabelledFile, ...]
-    normals: tuple[LabelledFile, ...]
+    calibrated: tuple[LabelledFile, ...]
+    scores: NDArray[np.float32]
+    groups: int
+    suspects: tuple[Suspect, ...]
+    branches: tuple[str, ...]
     curve: list[float]
-    held_out: Evaluation
     test: Evaluation | None
     feature_seconds: float
     learning_seconds: float
-    weighed: str = ""
+    told: str = ""
+
+    @property
+    def good(self) -> Evaluation:
+        """The calibrated parts, by models that did not learn them; without pixels."""
+        return Evaluation(self.calibrated, self.scores, PixelCounts())
+
+    @property
+    def scored_by_others(self) -> dict[str, float | None]:
+        """By hash, the score of each learned part by models that did not learn it, where it
+        calibrated."""
+        scores = {
+            file.sha256: float(score)
+            for file, score in zip(self.calibrated, self.scores, strict=True)
+        }
+        return {file.sha256: scores.get(file.sha256) for file in self.learned}
 
 
 def train_recipe(
     data: Dataset,
     backbone: Backbone,
     settings: FitSettings,
-    places: Places,
+    directories: Directories,
     *,
     resume: bool = False,
     reporter: Reporter | None = None,
     worker: Worker | None = None,
 ) -> Trained:
-    """Hold out, learn, and score. Test images are reported on and decide nothing.
+    """Learn all good parts, and score each by models that did not learn it.
 
-    Of several processes, only the first returns. Raises DatasetError or TrainingError.
+    Test images are reported on and decide nothing. Of several processes, only the first returns.
+    Raises DatasetError or TrainingError.
     """
     reporter, worker = reporter or Reporter(), worker or Worker()
     chosen = method(settings.preset)
-    if (settings.anomalies or settings.external) and not chosen.learns_anomalies:
-        raise TrainingError(
-            f"{settings.preset} only remembers good parts; it cannot learn from anomalies.",
-            remedy="Choose --preset best, fast or paper, or leave the anomalies out.",
-        )
-    check_masks(data.test, settings.pixels)
-    held_out = hold_out(data.train, HOLD_OUT, LEAST)
-    if len(held_out) < LEAST:
-        raise TrainingError(
-            f"{len(data.train)} good images are not enough: {LEAST} are held out to set the "
-            "thresholds, and at least as many are learned.",
-            remedy=f"Give at least {2 * LEAST}; some 700 let 1 % false rejects be resolved.",
-        )
-    learned = tuple(file for file in data.train if file.sha256 not in held_out)
-    normals = tuple(file for file in data.train if file.sha256 in held_out)
-
-    source = _source(backbone, settings, chosen.sight)
+    _check(data, chosen, settings)
+    source = feature_source(backbone, chosen.views, data.train, settings)
     started = time.monotonic()
-    cache = FeatureCache(places.cache, source, device=settings.device)
-    gather_features(cache, worker.part(data.train + data.test), reporter)
+    cache = FeatureCache(directories.cache, source, device=settings.device)
+    every = data.train + data.validation + data.test
+    gather_features(cache, worker.part(every), reporter)
     worker.wait()
     gathered = time.monotonic()
-    lesson = Lesson(
-        learned, cache, channel_statistics(cache, learned),
-        settings.seed, settings.schedule, settings.steps, reporter,
-        _states(settings, data, cache, places, resume=resume), worker,
+    learned = data.train + data.validation
+    context = TrainContext(
+        learned, cache, settings.seed, schedule=settings.schedule, steps=settings.steps,
+        reporter=reporter, worker=worker,
+        state=_states(settings, data, cache, directories, resume=resume),
     )  # fmt: skip
-    scorer, curve = chosen.learn(lesson, settings.scored)
-    exposed = bool(settings.anomalies or settings.external)
-    if exposed:
-        curve += _learn_anomalies(scorer, lesson, settings, places)
-        count_what_learned(scorer, mix=0.0)
+    score = settings.scored(min(source.size.height, source.size.width))
+
+    def exposure(files: tuple[LabelledFile, ...]) -> tuple[LabelledFile, ...]:
+        return _anomalies(context.only(files), settings, directories)
+
+    if settings.exposed:
+        context = replace(context, defective=exposure(learned), push_pull=settings.push_pull)
+    scorer, curve = chosen.learn(context, score)
+
+    # By content, so that a renamed folder has the same folds.
+    calibrated = tuple(evenly(sorted(learned, key=lambda file: file.sha256), CALIBRATED))
+    groups = group_parts(calibrated, cache)
+    folds = split_folds(groups)
+    drawn, drawn_folds = (), np.zeros(0, np.int64)
+    if chosen.weighted and not settings.exposed:
+        drawn, drawn_folds = _draw(calibrated, folds, context, directories)
+    cross, cross_drawn = cross_fit(
+        chosen, context, calibrated, folds, score, defective=drawn, defective_folds=drawn_folds,
+        exposure=exposure if settings.exposed else None,
+    )  # fmt: skip
     worker.leave_to_the_first()
-    balance(scorer, cache, normals)
-    weighed = ""
-    # What has learned drawn defects must not be judged by them, nor what has learned other things
-    # by how it finds defects.
-    if chosen.weighed and not exposed:
-        scorer, weighed = weigh(
-            scorer, cache, normals, places.cache / "anomalies",
-            names=[part.name for part in chosen.parts],
-            seed=settings.seed, reporter=reporter,
-        )  # fmt: skip
+    fit_fusion(scorer, cross.branch_scores(scorer))
+    if settings.exposed:
+        weigh_learned(scorer, 0.0)
+    names, told = tuple(branch.name for branch in chosen.branches), ""
+    if drawn:
+        scorer, kept, told = choose_branches(scorer, cross.distances, cross_drawn.distances, names)
+        names, cross = tuple(names[number] for number in kept), cross.only(kept)
+        reporter.say(told)
+    scores = cross.fused(scorer)
     learned_at = time.monotonic()
-
-    def scored(files: tuple[LabelledFile, ...]) -> Evaluation:
-        return evaluate(score_features(scorer, cache, files), source.size)
-
+    test = evaluate(score_features(scorer, cache, data.test), source.size) if data.test else None
     return Trained(
-        scorer, cache, learned, normals, curve, scored(normals),
-        scored(data.test) if data.test else None,
-        feature_seconds=gathered - started, learning_seconds=learned_at - gathered, weighed=weighed,
+        scorer, cache, learned, calibrated, scores, len(np.unique(groups)),
+        find_suspects(calibrated, scores), names, curve, test,
+        feature_seconds=gathered - started, learning_seconds=learned_at - gathered, told=told,
     )  # fmt: skip
 
 
-def gather_features(
-    cache: FeatureCache, files: tuple[LabelledFile, ...], reporter: Reporter
-) -> None:
+def gather_features(cache: FeatureCache, files: Sequence[LabelledFile], reporter: Reporter) -> None:
     """Compute the missing features under a progress bar."""
     with reporter.bar("Features", len(files)) as advance:
         cache.add(files, lambda done, _: advance(done, ""))
 
 
-def _source(backbone: Backbone, settings: FitSettings, sight: Sight) -> FeatureSource:
-    width, height = settings.sides
-    if sight == "pixels":
-        if settings.tile:
-            raise TrainingError(
-                f"{settings.preset} sees pixels, and no backbone that could see tiles.",
-                remedy="Leave --tile out, or choose another --preset.",
-            )
-        return FeatureSource(pixel_graph(), InputSize(height=height, width=width), settings.pixels)
-    shorter = min(height, width)
-    cell = shorter // settings.cells
-    if shorter % settings.cells or height % cell or width % cell:
+def _check(data: Dataset, chosen: Method, settings: FitSettings) -> None:
+    if settings.exposed and not chosen.learns_anomalies:
         raise TrainingError(
-            f"A grid of {settings.cells} does not divide an input of {width}×{height} pixels.",
-            remedy="Choose --size as a multiple of --grid.",
+            f"{settings.preset} only remembers good parts; it cannot learn from anomalies.",
+            remedy="Choose --preset best or adtr, or leave the anomalies out.",
         )
-    stages = _stages(backbone, settings.stages)
-    if sight == "last":
-        stages = stages[-1:]
-    coarsest = max(stage.stride for stage in stages)
-    if height % coarsest or width % coarsest:
+    check_masks(data.test, settings.pixels)
+    if len(data.train) < LEAST:
         raise TrainingError(
-            f"An input of {width}×{height} pixels is no multiple of the coarsest stage's stride "
-            f"of {coarsest}.",
-            remedy="Choose another --size, or leave that stage out with --stages.",
+            f"{len(data.train)} good parts are too few: they do not show how good parts vary.",
+            remedy=f"Give {LEAST} images of different good parts at least; 100 are useful, 300 "
+            "are recommended.",
         )
-    tiles = None
-    if settings.tile:
-        stride = math.lcm(coarsest, cell)
-        if settings.tile % stride or height % settings.tile or width % settings.tile:
-            raise TrainingError(
-                f"Tiles of {settings.tile} pixels do not divide an input of {width}×{height}, or "
-                f"are no multiple of {stride}.",
-                remedy=f"Choose --tile and --size so, for instance --tile {16 * stride}.",
-            )
-        tiles = Tiles(height, width, settings.tile, stride)
-    return FeatureSource(
-        feature_graph(backbone, stages, cell, tiles),
-        InputSize(height=height, width=width, tile=settings.tile),
-        settings.pixels,
-    )
 
 
-def _stages(backbone: Backbone, names: tuple[str, ...]) -> tuple[Stage, ...]:
-    known = {stage.name: stage for stage in backbone.manifest.stages}
-    unknown = set(names) - set(known)
-    if unknown:
-        raise TrainingError(
-            f"The backbone has no stage {', '.join(sorted(unknown))}.",
-            remedy=f"Choose --stages among {', '.join(known)}.",
-        )
-    return tuple(known[name] for name in names or known)
+def _draw(
+    files: Sequence[LabelledFile],
+    folds: NDArray[np.int64],
+    context: TrainContext,
+    directories: Directories,
+) -> tuple[tuple[LabelledFile, ...], NDArray[np.int64]]:
+    """Defects drawn on good parts, and the fold of each one's part."""
+    drawn = draw_anomalies(
+        files, context.cache, tuple(DRAWINGS), DRAWN, directories.cache / "anomalies",
+        seed=context.seed, reporter=context.reporter,
+    )  # fmt: skip
+    return drawn, folds[drawn_on(len(files), DRAWN, context.seed)]
 
 
-def _learn_anomalies(
-    scorer: Scorer, lesson: Lesson, settings: FitSettings, places: Places
-) -> list[float]:
+def _anomalies(
+    context: TrainContext, settings: FitSettings, directories: Directories
+) -> tuple[LabelledFile, ...]:
+    """The anomalies to learn not to rebuild: drawn on the context's parts, or of other things."""
     anomalies: tuple[LabelledFile, ...] = ()
     if settings.anomalies:
-        directory = places.cache / "anomalies"
         anomalies = draw_anomalies(
-            lesson.files, lesson.cache, settings.anomalies, ANOMALIES, directory,
-            seed=settings.seed, reporter=lesson.reporter,
+            context.files, context.cache, settings.anomalies, ANOMALIES,
+            directories.cache / "anomalies", seed=settings.seed, reporter=context.reporter,
         )  # fmt: skip
     if settings.external:
         others = external_anomalies(settings.external)
-        gather_features(lesson.cache, others, lesson.reporter)
+        gather_features(context.cache, others, context.reporter)
         anomalies += others
-    how = replace(settings.push_pull, seed=settings.seed)
-    return learn_labels(
-        scorer, lesson.cache, lesson.files, anomalies, how, lesson.reporter, lesson.worker
-    )
+    return anomalies
 
 
 def _states(
-    settings: FitSettings, data: Dataset, cache: FeatureCache, places: Places, *, resume: bool
-) -> Callable[[int, Schedule], TrainingState]:
-    """Where each part's checkpoint is kept, tied to all that decides its result."""
+    settings: FitSettings, data: Dataset, cache: FeatureCache, directories: Directories,
+    *, resume: bool,
+) -> Callable[[int, Schedule], TrainingState]:  # fmt: skip
+    """Where each branch's checkpoint is kept, tied to all that decides its result."""
 
     def state(number: int, schedule: Schedule) -> TrainingState:
         facts = [settings.seed, settings.preset, data.digest, cache.source.digest, number]
         identity = hashlib.sha256(json.dumps([*facts, asdict(schedule)]).encode()).hexdigest()
         return TrainingState(
-            places.training(settings.recipe) / f"checkpoint-{number}.pt", identity, resume=resume
+            directories.training(settings.recipe) / f"checkpoint-{number}.pt",
+            identity,
+            resume=resume,
         )
 
     return state

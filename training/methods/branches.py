@@ -1,5 +1,6 @@
-"""What each kind of scorer learns from good parts: by descent, or by looking once."""
+"""How each kind of branch learns from good parts: by descent, or from statistics alone."""
 
+import copy
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,8 +11,9 @@ from torch import Tensor, nn
 
 from training.engine import losses
 from training.engine.loop import Schedule, epochs, train
-from training.methods.rotation import EPOCHS, TURNING, learn_turns, turn_parts
-from training.methods.train_context import Lesson
+from training.methods.push_pull import push_pull
+from training.methods.rotation import EPOCHS, ROTATION, learn_rotations, rotate_parts
+from training.methods.train_context import ViewContext, evenly
 from training.networks.adtr import Adtr
 from training.networks.memory_bank import (
     MemoryBank,
@@ -20,8 +22,8 @@ from training.networks.memory_bank import (
     neighbourhood_mean,
 )
 from training.networks.orientation import Orientation, OrientationConfig
-from training.networks.place_bank import PlaceBank, PlaceBankConfig
-from training.networks.places import by_place, places_of
+from training.networks.positional_bank import PositionalBank, PositionalBankConfig
+from training.networks.positions import MOST_PER_SIDE, by_position, positions_of
 from training.networks.scorer import Length, Reconstruction
 from training.networks.whitening import Moments, Whitening
 
@@ -32,38 +34,50 @@ PAPER_BATCH = 16
 SILENCE = 1e-3
 # The coreset is chosen among so many random vectors at most: its cost grows with their number.
 CANDIDATES = 50_000
+# Of the mean variance, added to covariances that are shrunk; chosen by nothing: between 0.01 and
+# 0.2 the tile's figures do not change.
+_RIDGE = 0.05
 
 
 @dataclass(frozen=True)
 class Whiten:
-    """A Gaussian for each place or for all, on at most `kept` directions: random channels (PaDiM),
-    or the principal components of good parts. `pooled`: of the mean of an image's cells."""
+    """A Gaussian for each position or for all, on at most `kept` directions: random channels
+    (PaDiM), or the principal components of good parts. `pooled`: of the mean of an image's cells.
+
+    `per_side` is the number of positions along each side. With `shrink`, covariances move towards
+    the mean of all positions, the more the fewer parts there are.
+    """
 
     kept: int
-    per_place: bool = True
+    positional: bool = True
     components: bool = False
     pooled: bool = False
+    per_side: int = MOST_PER_SIDE
+    shrink: bool = False
 
-    def __call__(self, lesson: Lesson) -> Whitening:
-        """What makes the features of good parts white."""
-        channels, height, width = lesson.shape
+    def __call__(self, context: ViewContext) -> Whitening:
+        """The whitening of the features of good parts."""
+        channels, height, width = context.shape
         if self.components:
-            variance, vectors = torch.linalg.eigh(lesson.covariance.double())  # ascending
-            loud = variance >= SILENCE * variance.mean()
-            directions = vectors[:, loud][:, -self.kept :].float()
+            variance, vectors = torch.linalg.eigh(context.covariance.double())  # ascending
+            varying = variance >= SILENCE * variance.mean()
+            directions = vectors[:, varying][:, -self.kept :].float()
         else:
-            rng = np.random.default_rng(lesson.seed)
+            rng = np.random.default_rng(context.context.seed)
             chosen = np.sort(rng.permutation(channels)[: self.kept])
             directions = torch.eye(channels)[:, torch.from_numpy(chosen)]
-        places = places_of(height, width) if self.per_place and not self.pooled else (1, 1)
-        moments = Moments(directions, places, pooled=self.pooled)
-        for features in lesson.batches():
+        one = not self.positional or self.pooled
+        positions = (1, 1) if one else positions_of(height, width, self.per_side)
+        moments = Moments(directions, positions, pooled=self.pooled)
+        for features in context.batches():
             moments.add(features)
+        if self.shrink:
+            return moments.whitening(shrink=True, ridge=_RIDGE)
         return moments.whitening()
 
 
 @dataclass(frozen=True)
-class Rebuild:
+class TrainReconstruction:
     """A network that learns to rebuild features, by descent on ADTR's normal-only loss.
 
     `network` makes one for features of a shape (C, H, W). `jitter` is UniAD's (arXiv 2206.03687):
@@ -74,36 +88,45 @@ class Rebuild:
     short: Schedule
     jitter: float = 0.0
 
-    def __call__(self, lesson: Lesson, number: int) -> tuple[nn.Module, list[float]]:
-        seed = lesson.seed + 1000 * number
+    def __call__(
+        self, context: ViewContext, number: int, start: nn.Module | None = None
+    ) -> tuple[nn.Module, list[float]]:
+        parts = context.context
+        if isinstance(start, Reconstruction):
+            branch = copy.deepcopy(start)
+            return branch, push_pull(branch, context) if parts.defective else []
+        seed = parts.seed + 1000 * number
         torch.manual_seed(seed)
-        network = self.network(lesson.shape)
+        network = self.network(context.shape)
         if isinstance(network, Adtr):
-            network.start_at_components(lesson.covariance)
-        schedule = self._schedule(lesson)
-        indices = epochs(len(lesson.files), schedule.batch, seed)
-        worker = lesson.worker
+            network.start_at_components(context.covariance)
+        schedule = self._schedule(context)
+        indices = epochs(len(parts.files), schedule.batch, seed)
+        worker = parts.worker
 
         def batch(step: int) -> Tensor:
-            return lesson.features(worker.share(indices(step))).to(worker.device)
+            return context.features(worker.share(indices(step))).to(worker.device)
 
         def loss(features: Tensor) -> Tensor:
             return losses.reconstruction(features, network(self._jittered(features)))
 
-        with lesson.reporter.bar("Training", schedule.steps) as advance:
+        with parts.reporter.bar("Training", schedule.steps) as advance:
             curve = train(
                 network, schedule, batch, loss, seed=seed, worker=worker, repeatable=True,
-                state=lesson.state(number, schedule) if lesson.state else None,
+                state=parts.state(number, schedule) if parts.state else None,
                 progress=lambda step, value: advance(step, f"loss {value:.1f}"),
             )  # fmt: skip
-        return Reconstruction(network), curve
+        branch = Reconstruction(network)
+        if parts.defective:
+            curve += push_pull(branch, context)
+        return branch, curve
 
-    def _schedule(self, lesson: Lesson) -> Schedule:
-        chosen = self.short
-        if lesson.schedule == "paper":
-            per_epoch = max(1, len(lesson.files) // PAPER_BATCH)
+    def _schedule(self, context: ViewContext) -> Schedule:
+        chosen, parts = self.short, context.context
+        if parts.schedule == "paper":
+            per_epoch = max(1, len(parts.files) // PAPER_BATCH)
             chosen = Schedule(PAPER_EPOCHS * per_epoch, PAPER_BATCH, 1e-4, kind="step")
-        return dataclasses.replace(chosen, steps=lesson.steps) if lesson.steps else chosen
+        return dataclasses.replace(chosen, steps=parts.steps) if parts.steps else chosen
 
     def _jittered(self, features: Tensor) -> Tensor:
         if not self.jitter:
@@ -113,63 +136,83 @@ class Rebuild:
 
 
 @dataclass(frozen=True)
-class Remember:
-    """A bank of `size` feature vectors: random ones, or a greedy coreset."""
+class PatchMemory:
+    """A memory bank of `size` patches from anywhere: random ones, or a greedy coreset."""
 
     size: int
     neighbourhood: int = 1
     coreset: bool = False
+    candidates: int = CANDIDATES
 
-    def __call__(self, lesson: Lesson, number: int) -> tuple[nn.Module, list[float]]:
-        rng = np.random.default_rng([lesson.seed, number])
-        wanted = max(self.size, CANDIDATES) if self.coreset else self.size
-        share = -(-wanted // len(lesson.files))
+    def __call__(
+        self, context: ViewContext, number: int, start: nn.Module | None = None
+    ) -> tuple[nn.Module, list[float]]:
+        seed = context.context.seed
+        rng = np.random.default_rng([seed, number])
+        wanted = max(self.size, self.candidates) if self.coreset else self.size
+        share = -(-wanted // len(context.context.files))
         drawn = []
-        for features in lesson.batches():
+        for features in context.batches():
             near = neighbourhood_mean(features, self.neighbourhood).flatten(2).transpose(1, 2)
             drawn += [part[torch.from_numpy(rng.permutation(len(part))[:share])] for part in near]
         vectors = torch.cat(drawn)
         vectors = vectors[torch.from_numpy(rng.permutation(len(vectors))[:wanted])]
         if self.coreset:
-            vectors = vectors[greedy_coreset(vectors, self.size, seed=lesson.seed)]
-        bank = MemoryBank(MemoryBankConfig(lesson.shape[0], len(vectors), self.neighbourhood))
+            vectors = vectors[greedy_coreset(vectors, self.size, seed=seed)]
+        if isinstance(start, MemoryBank):
+            vectors = torch.cat([start.bank_NC, vectors])
+            if len(vectors) > self.size:
+                vectors = vectors[greedy_coreset(vectors, self.size, seed=seed)]
+        bank = MemoryBank(MemoryBankConfig(context.shape[0], len(vectors), self.neighbourhood))
         bank.bank_NC.copy_(vectors)
         return bank.eval(), []
 
 
 @dataclass(frozen=True)
-class Recall:
-    """A bank of `size` vectors at most for each place: of all good parts, or of random ones."""
+class PositionalKnn:
+    """A bank of `size` vectors at most for each position: of all good parts, or of an even choice.
+
+    `per_side` is the number of positions along each side.
+    """
 
     size: int
+    per_side: int = MOST_PER_SIDE
 
-    def __call__(self, lesson: Lesson, number: int) -> tuple[nn.Module, list[float]]:
-        channels, height, width = lesson.shape
-        places = places_of(height, width)
-        rng = np.random.default_rng([lesson.seed, number])
-        chosen = np.sort(rng.permutation(len(lesson.files))[: self.size])
-        share = max(1, self.size // len(chosen))  # of a part's cells at each place
+    def __call__(
+        self, context: ViewContext, number: int, start: nn.Module | None = None
+    ) -> tuple[nn.Module, list[float]]:
+        channels, height, width = context.shape
+        positions = positions_of(height, width, self.per_side)
+        rng = np.random.default_rng([context.context.seed, number])
+        chosen = evenly(context.context.files, self.size)
+        share = max(1, self.size // len(chosen))  # of a part's cells at each position
         drawn = []
-        for index in chosen.tolist():
-            tokens_PNC = by_place(lesson.features([index]), places)
+        for file in chosen:
+            tokens_PNC = by_position(context.named([file.sha256]), positions)
             some = torch.from_numpy(rng.permutation(tokens_PNC.shape[1])[:share])
             drawn.append(tokens_PNC[:, some])
         bank_PMC = torch.cat(drawn, 1)
-        bank = PlaceBank(PlaceBankConfig(channels, places, bank_PMC.shape[1]))
+        if isinstance(
+            start, PositionalBank
+        ):  # the newest, and as many of the older as there is room
+            bank_PMC = torch.cat([start.bank_PMC, bank_PMC], 1)[:, -max(self.size, 1) :]
+        bank = PositionalBank(PositionalBankConfig(channels, positions, bank_PMC.shape[1]))
         bank.bank_PMC.copy_(bank_PMC)
         return bank.eval(), []
 
 
 @dataclass(frozen=True)
-class Measure:
-    """Nothing but the length of features."""
+class GaussianDistance:
+    """Nothing but the length of features: of whitened ones, the Mahalanobis distance."""
 
-    def __call__(self, lesson: Lesson, number: int) -> tuple[nn.Module, list[float]]:
+    def __call__(
+        self, context: ViewContext, number: int, start: nn.Module | None = None
+    ) -> tuple[nn.Module, list[float]]:
         return Length(), []
 
 
 @dataclass(frozen=True)
-class Orient:
+class TrainRotation:
     """How surely a part is seen to be upright, learned from good parts and these same parts turned
     by quarters.
 
@@ -177,17 +220,29 @@ class Orient:
     that look the same however they are turned teach it nothing.
     """
 
-    def __call__(self, lesson: Lesson, number: int) -> tuple[nn.Module, list[float]]:
-        seed = lesson.seed + 1000 * number
-        turned = turn_parts(lesson.cache, lesson.files, lesson.reporter, lesson.worker)
+    def __call__(
+        self, context: ViewContext, number: int, start: nn.Module | None = None
+    ) -> tuple[nn.Module, list[float]]:
+        parts = context.context
+        seed = parts.seed + 1000 * number
+        rotated = rotate_parts(parts.cache, parts.files, parts.reporter, parts.worker)
         torch.manual_seed(seed)
-        network = Orientation(OrientationConfig(*lesson.shape))
-        every_part = EPOCHS * len(lesson.files) // TURNING.batch
-        steps = lesson.steps or max(TURNING.steps, every_part)
-        schedule = dataclasses.replace(TURNING, steps=steps)
-        curve = learn_turns(
-            network, lesson.named, turned, (), schedule,
-            seed=seed, reporter=lesson.reporter, worker=lesson.worker,
-            state=lesson.state(number, schedule) if lesson.state else None,
+        network = Orientation(OrientationConfig(*context.shape))
+        if isinstance(start, Orientation):
+            network = copy.deepcopy(start)
+        every_part = EPOCHS * len(parts.files) // ROTATION.batch
+        steps = parts.steps or max(ROTATION.steps, every_part)
+        schedule = dataclasses.replace(ROTATION, steps=steps)
+        curve = learn_rotations(
+            network, context.named, rotated, (), schedule,
+            seed=seed, reporter=parts.reporter, worker=parts.worker,
+            state=parts.state(number, schedule) if parts.state else None,
         )  # fmt: skip
+        if parts.defective:
+            others = [file.sha256 for file in parts.defective]
+            curve += learn_rotations(
+                network, context.named, rotated, others,
+                dataclasses.replace(ROTATION, steps=parts.push_pull.steps),
+                seed=seed, reporter=parts.reporter, worker=parts.worker,
+            )  # fmt: skip
         return network, curve

@@ -5,24 +5,33 @@ and a heatmap in the same way; so they differ in nothing but what they are named
 """
 
 import math
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import nn
 
+from training.backbones.views import ViewName
 from training.engine.loop import Schedule
 from training.errors import TrainingError
-from training.methods.branches import Measure, Orient, Rebuild, Recall, Remember, Whiten
-from training.methods.train_context import Learner, Lesson
+from training.methods.branches import (
+    GaussianDistance,
+    PatchMemory,
+    PositionalKnn,
+    TrainReconstruction,
+    TrainRotation,
+    Whiten,
+)
+from training.methods.push_pull import LearnDefects
+from training.methods.train_context import Learner, TrainContext, ViewContext
 from training.networks.adtr import Adtr, AdtrConfig
 from training.networks.convolutional import ConvolutionalAutoencoder, ConvolutionalConfig
-from training.networks.places import even_part
-from training.networks.scorer import HeatmapScore, Scorer, ScoreSettings
+from training.networks.positions import even_part
+from training.networks.scorer import BranchInput, HeatmapScore, Scorer, ScoreSettings
+from training.networks.whitening import Whitening
 
 Shape = tuple[int, int, int]
-# What a method sees: the backbone's chosen stages, the last of them, or the pixels themselves.
-Sight = Literal["stages", "last", "pixels"]
 
 SLOW = Schedule(steps=800, batch=8, learning_rate=1e-3)
 QUICK = Schedule(steps=800, batch=8, learning_rate=2e-3)
@@ -30,54 +39,122 @@ BRIEF = Schedule(steps=400, batch=8, learning_rate=2e-3)
 
 
 @dataclass(frozen=True)
-class Part:
-    """What learns to measure distances, and how the features that it sees are whitened, if so.
+class Branch:
+    """One source of distances: a learner, the view that it sees, and its whitening, if any.
 
-    `name` is what it is called where there are several, `counts` what it counts for there.
+    `weight` is its share where there are several, relative to the others'.
     """
 
+    name: str
     learn: Learner
+    view: ViewName = "all"
     whiten: Whiten | None = None
-    name: str = ""
-    counts: float = 1.0
+    weight: float = 1.0
+
+    @property
+    def trains(self) -> bool:
+        """Whether it has a network, trained by descent in minutes rather than seconds."""
+        return isinstance(self.learn, TrainReconstruction | TrainRotation)
 
 
 @dataclass(frozen=True)
 class Method:
-    """Parts that are learned one after the other, and whose distances are joined. With `weighed`,
-    what they count for is chosen by defects drawn on good parts, unless they have learned such."""
+    """Branches that are learned one after the other, and whose distances are fused.
+
+    With `weighted`, branches that do not help to find defects drawn on good parts are left out.
+    """
 
     about: str
-    parts: tuple[Part, ...]
-    sight: Sight = "stages"
-    weighed: bool = False
+    branches: tuple[Branch, ...]
+    weighted: bool = False
+    sees: tuple[ViewName, ...] = ()
+    places: tuple[int, ...] = ()  # of its branches among those of the method that it is a part of
+
+    @property
+    def views(self) -> tuple[ViewName, ...]:
+        """The views that its branches see, each once; of a part of a method, the whole one's."""
+        return self.sees or tuple(dict.fromkeys(branch.view for branch in self.branches))
 
     @property
     def learns_anomalies(self) -> bool:
-        """Whether a part has a network: what remembers alone has nothing to learn with."""
-        return any(isinstance(part.learn, Rebuild | Orient) for part in self.parts)
+        """Whether a branch has a network: a memory alone has nothing to learn with."""
+        return any(branch.trains for branch in self.branches)
+
+    def only(self, kept: Sequence[int]) -> "Method":
+        """The method of some of its branches, by number, with the views of all."""
+        places = self.places or tuple(range(len(self.branches)))
+        return replace(
+            self,
+            branches=tuple(self.branches[n] for n in kept),
+            sees=self.views,
+            places=tuple(places[n] for n in kept),
+        )
+
+    def named(self, names: Sequence[str]) -> "Method":
+        """The method of the branches with these names, as if it had no others."""
+        known = {branch.name: branch for branch in self.branches}
+        return replace(self, branches=tuple(known[name] for name in names), sees=self.views)
 
     def learn(
-        self, lesson: Lesson, settings: ScoreSettings | None = None
+        self, context: TrainContext, settings: ScoreSettings | None = None
     ) -> tuple[Scorer, list[float]]:
-        """A scorer that has learned, and the loss of every step of all its parts.
+        """A scorer that has learned, and the loss of every step of all its branches.
 
-        Where there are several parts, they are yet to be balanced. Raises TrainingError.
+        Where there are several branches, their fusion is yet to be fitted. Raises TrainingError.
         """
-        views: dict[Whiten | None, Lesson] = {None: lesson}
-        learned, curve = [], []
-        for number, part in enumerate(self.parts):
-            if part.whiten and part.whiten not in views:
-                views[part.whiten] = lesson.whitened(part.whiten(lesson))
-            module, losses = part.learn(views[part.whiten], number)
+        views = {name: context.view(number) for number, name in enumerate(self.views)}
+        whitenings: dict[tuple[ViewName, Whiten], int] = {}
+        modules, learned, inputs, curve = [], [], [], []
+        for number, branch in enumerate(self.branches):
+            view = views[branch.view]
+            source = BranchInput(view.number)
+            if branch.whiten:
+                key = (branch.view, branch.whiten)
+                if key not in whitenings:
+                    whitenings[key] = len(modules)
+                    modules.append(self._whitening(branch, number, context, view))
+                source = BranchInput(view.number, whitenings[key])
+                view = view.whitened(modules[whitenings[key]])
+            module, losses = branch.learn(view, number, self._start(number, context))
             learned.append(module)
+            inputs.append(source)
             curve += losses
-        whitenings = [view.whitening for view in views.values() if view.whitening]
-        sees = [list(views).index(part.whiten) for part in self.parts]
-        score = HeatmapScore(lesson.cache.source.size.height // lesson.shape[1], settings)
-        scorer = Scorer(lesson.raw_shape, lesson.standardise, whitenings, learned, sees, score)
-        scorer.weight_P.copy_(torch.tensor([part.counts for part in self.parts]))
+        layout = context.cache.layout
+        size = context.cache.source.size
+        score = HeatmapScore(size.height // layout.grid[0], settings)
+        standardise = [view.standardise for view in views.values()]
+        scorer = Scorer(layout, standardise, modules, learned, inputs, score)
+        weights = torch.tensor([branch.weight for branch in self.branches])
+        scorer.fusion.weight_P.copy_(weights / weights.sum())
         return scorer.eval(), curve
+
+    def with_defects(self) -> "Method":
+        """The method with a discriminator of labelled defects in each of its coarser views."""
+        names = {"fine"} if len(self.views) > 1 else set()
+        known = tuple(
+            Branch(f"{DEFECTS}/{view}", LearnDefects(), view)
+            for view in self.views
+            if view not in names
+        )
+        return replace(self, branches=(*self.branches, *known), sees=self.views)
+
+    def _start(self, number: int, context: TrainContext) -> nn.Module | None:
+        """The branch that a branch goes on from, where there is one."""
+        start, place = context.start, self.places[number] if self.places else number
+        return start.branches[place] if start and place < len(start.branches) else None
+
+    def _whitening(
+        self, branch: Branch, number: int, context: TrainContext, view: ViewContext
+    ) -> Whitening:
+        assert branch.whiten
+        place = self.places[number] if self.places else number
+        if context.start and place < len(context.start.inputs):
+            source = context.start.inputs[place].whitening
+            if source is not None:
+                kept = context.start.whitenings[source]
+                assert isinstance(kept, Whitening)
+                return kept
+        return branch.whiten(view)
 
 
 def method(name: str) -> Method:
@@ -91,7 +168,7 @@ def method(name: str) -> Method:
 
 def _adtr(
     short: Schedule, *, jitter: float = 0.0, windows: bool = False, **settings: Any
-) -> Rebuild:
+) -> TrainReconstruction:
     def network(shape: Shape) -> nn.Module:
         _, height, width = shape
         window = even_part(math.gcd(height, width)) if windows else 0
@@ -104,77 +181,103 @@ def _adtr(
             )
         return Adtr(config)
 
-    return Rebuild(network, short, jitter)
+    return TrainReconstruction(network, short, jitter)
 
 
-def _convolutional(*widths: int) -> Rebuild:
+def _convolutional(*widths: int) -> TrainReconstruction:
     def network(shape: Shape) -> nn.Module:
         return ConvolutionalAutoencoder(ConvolutionalConfig(shape[0], widths))
 
-    return Rebuild(network, SLOW)
+    return TrainReconstruction(network, SLOW)
 
+
+# What branches that know labelled defects are called.
+DEFECTS = "known-defects"
 
 _SMALL = {"layers": 2, "dimension": 128, "feedforward": 512}
 _ALL = 1_000_000  # channels
 
-# The 100 directions in which good parts vary most, whitened at each place, or alike everywhere.
-COMPONENTS = Whiten(100, components=True)
-EVERYWHERE = Whiten(100, per_place=False, components=True)
+# The 100 directions in which good parts vary most, whitened at each position, or alike everywhere.
+POSITIONAL = Whiten(100, components=True)
+EVERYWHERE = Whiten(100, positional=False, components=True)
+# The same for the default's views, with covariances shrunk so that few parts do.
+SHRUNK = Whiten(64, components=True, per_side=32, shrink=True)
 # Chosen on CIFAR-10's training images, those of other classes as anomalies.
-TURNS_COUNT = 0.5
-# Good parts that a bank holds at most: on a grid of 16, 0.1 MB each.
+ROTATION_WEIGHT = 0.5
+# Good parts that a positional bank holds at most.
 REFERENCES = 500
 
-_FAST = Part(_adtr(BRIEF, windows=True, **_SMALL), COMPONENTS, "fast")
-_PLACES = Part(Recall(REFERENCES), COMPONENTS, "places")
-_ANYWHERE = Part(Remember(8000, coreset=True), EVERYWHERE, "anywhere")
+_ADTR_WHITENED = _adtr(BRIEF, windows=True, **_SMALL)
 
 
-def _alone(about: str, learn: Learner, whiten: Whiten | None = None, **more: Any) -> Method:
-    return Method(about, (Part(learn, whiten),), **more)
+def _one(about: str, learn: Learner, whiten: Whiten | None = None, **more: Any) -> Method:
+    return Method(about, (Branch("", learn, whiten=whiten, **more),))
 
+
+_QUICK = (
+    Branch("positional-knn/fine", PositionalKnn(REFERENCES, 32), "fine", SHRUNK),
+    Branch("positional-knn/middle", PositionalKnn(REFERENCES, 32), "middle", SHRUNK),
+    Branch("positional-knn/deep", PositionalKnn(REFERENCES, 32), "deep", SHRUNK),
+    Branch("patch-memory/deep", PatchMemory(4000), "deep", EVERYWHERE),
+)
 
 METHODS: dict[str, Method] = {
-    "paper": _alone("ADTR as in the paper: 4+4 layers, 256 wide", _adtr(SLOW)),
+    "quick": Method(
+        "nearest good parts at each position in three views, and patches from anywhere: no "
+        "training",
+        _QUICK,
+        weighted=True,
+    ),
     "best": Method(
-        "`fast`, `places` and `anywhere`, weighed by drawn defects",
-        (_FAST, _PLACES, _ANYWHERE),
-        weighed=True,
+        "`quick` with ADTR on the whitened deepest view",
+        (*_QUICK, Branch("adtr-whitened/deep", _ADTR_WHITENED, "deep", SHRUNK)),
+        weighted=True,
     ),
-    "fast": Method("small ADTR (2+2 layers, 128 wide) on whitened features", (_FAST,)),
-    "places": Method("the nearest good part at each place, of whitened features", (_PLACES,)),
-    "anywhere": Method(
-        "the nearest cell of good parts, of features whitened alike everywhere", (_ANYWHERE,)
-    ),
-    # The paper's figure 1 and its tables, on the small network.
-    "small": _alone("small ADTR on plain features", _adtr(QUICK, **_SMALL)),
-    "no-query": _alone("`small` without its query", _adtr(QUICK, query="none", **_SMALL)),
-    "no-attention": _alone(
-        "`small`, whose tokens see themselves alone",
+    "adtr": _one("ADTR with the paper's size, 4+4 layers, 256 wide, and a start of our own",
+                 _adtr(SLOW)),
+    "adtr-whitened": _one("small ADTR (2+2 layers, 128 wide) on whitened features",
+                          _ADTR_WHITENED, POSITIONAL),
+    "positional-knn": _one("the nearest good part at each position, of whitened features",
+                           PositionalKnn(REFERENCES), POSITIONAL),
+    "patch-memory": _one("the nearest patch of good parts, of features whitened alike everywhere",
+                         PatchMemory(8000, coreset=True), EVERYWHERE),
+    # The paper's figure 1 and its tables, on a small network.
+    "adtr-small": _one("small ADTR on plain features", _adtr(QUICK, **_SMALL)),
+    "no-query": _one("`adtr-small` without its query", _adtr(QUICK, query="none", **_SMALL)),
+    "no-attention": _one(
+        "`adtr-small`, whose tokens see themselves alone",
         _adtr(QUICK, attention=False, query="target", **_SMALL),
     ),
-    "last-stage": _alone(
-        "`small` on the backbone's last stage", _adtr(QUICK, **_SMALL), sight="last"
+    "last-stage": _one(
+        "`adtr-small` on the backbone's last stage", _adtr(QUICK, **_SMALL), view="last"
     ),
-    "cnn": _alone("convolutional autoencoder of features", _convolutional(256, 64)),
-    "pixel-cnn": _alone(
-        "convolutional autoencoder of pixels", _convolutional(32, 64, 128, 128), sight="pixels"
+    "cnn": _one("convolutional autoencoder of features", _convolutional(256, 64)),
+    "pixel-cnn": _one(
+        "convolutional autoencoder of pixels", _convolutional(32, 64, 128, 128), view="pixels"
     ),
-    "uniad": _alone(
-        "`small` with UniAD's neighbour mask and jitter",
+    "uniad": _one(
+        "`adtr-small` with UniAD's neighbour mask and jitter",
         _adtr(QUICK, jitter=20, masked=7, **_SMALL),
     ),
     # What users would pick instead.
-    "knn": _alone("k-NN on 8,000 random vectors", Remember(8000)),
-    "patchcore": _alone(
-        "PatchCore: neighbourhoods, coreset", Remember(8000, neighbourhood=3, coreset=True)
+    "knn": _one("k-NN on 8,000 random vectors", PatchMemory(8000)),
+    "patchcore": _one(
+        "PatchCore: neighbourhoods, coreset", PatchMemory(8000, neighbourhood=3, coreset=True)
     ),
-    "turned": Method(
-        "`pooled-gaussian`, joined with how surely a part is seen to be upright",
-        (Part(Measure(), Whiten(_ALL, pooled=True)), Part(Orient(), counts=TURNS_COUNT)),
+    "rotation": Method(
+        "`pooled-gaussian`, fused with how surely a part is seen to be upright",
+        (
+            Branch("pooled-gaussian", GaussianDistance(), whiten=Whiten(_ALL, pooled=True)),
+            Branch("rotation", TrainRotation(), weight=ROTATION_WEIGHT),
+        ),
     ),
-    "padim": _alone("PaDiM: a Gaussian for each place", Measure(), Whiten(100)),
-    "components": _alone("a Gaussian for each place, along components", Measure(), COMPONENTS),
-    "gaussian": _alone("one Gaussian for all places", Measure(), Whiten(_ALL, per_place=False)),
-    "pooled-gaussian": _alone("one Gaussian of whole images", Measure(), Whiten(_ALL, pooled=True)),
-}
+    "padim": _one("PaDiM: a Gaussian for each position", GaussianDistance(), Whiten(100)),
+    "positional-gaussian": _one(
+        "a Gaussian for each position, along principal components", GaussianDistance(), POSITIONAL
+    ),
+    "gaussian": _one("one Gaussian for all positions", GaussianDistance(),
+                     Whiten(_ALL, positional=False)),
+    "pooled-gaussian": _one("one Gaussian of whole images", GaussianDistance(),
+                            Whiten(_ALL, pooled=True)),
+}  # fmt: skip
+DEFAULT = "quick"

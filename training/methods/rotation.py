@@ -22,12 +22,12 @@ from training.progress import Reporter
 # Names in a cache to features (B, K, H, W).
 See = Callable[[Sequence[str]], Tensor]
 # Many parts deserve more steps, so many that each is seen `EPOCHS` times.
-TURNING = Schedule(steps=800, batch=16, learning_rate=1e-3, weight_decay=0.1)
+ROTATION = Schedule(steps=800, batch=16, learning_rate=1e-3, weight_decay=0.1)
 EPOCHS = 8
 _SMOOTHING = 0.05
 
 
-def turn_parts(
+def rotate_parts(
     cache: FeatureCache, files: Sequence[LabelledFile], reporter: Reporter, worker: Worker
 ) -> list[list[str]]:
     """For every turn, the names of all parts' features, computed where they are missing."""
@@ -43,7 +43,7 @@ def turn_parts(
     return [[_turned(file, turn) for file in files] for turn in range(TURNS)]
 
 
-def learn_turns(
+def learn_rotations(
     network: Orientation,
     see: See,
     turned: Sequence[Sequence[str]],

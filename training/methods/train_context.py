@@ -1,4 +1,4 @@
-"""What is learned from: good parts, their features, and how long and where to learn."""
+"""What a branch learns from: good parts, their features as it sees them, and for how long."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
@@ -10,48 +10,107 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from training.backbones.features import ChannelStatistics, FeatureCache
+from training.backbones.features import FeatureCache
 from training.data.folders import LabelledFile
 from training.engine.distributed import Worker
 from training.engine.loop import Schedule, TrainingState
-from training.networks.scorer import Standardise
+from training.networks.scorer import Scorer, Standardise
 from training.networks.whitening import Whitening
 from training.progress import Reporter
 
 ScheduleName = Literal["short", "paper"]
 
 BATCH = 8
+# Parts that channel statistics and principal directions are estimated from, at most.
+STATISTICS_PARTS = 1000
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """Good parts, whose features are in `cache` and vary by `statistics`, and how to learn them.
+class PushPull:
+    """How labelled defects are learned. `alpha_*` weigh the push against the pull; the `k` largest
+    cells stand for an image."""
 
-    `steps` overrides every schedule's length. `state` gives the checkpoint of a part, by the
-    part's number and its schedule, where a training is to be kept. `worker` is this process among
-    those that learn it together. With a `whitening`, what is learned is whitened features.
+    alpha_pixels: float = 0.3
+    alpha_images: float = 0.03
+    k: int = 10
+    steps: int = 300
+    learning_rate: float = 5e-4
+
+
+@dataclass(frozen=True)
+class TrainContext:
+    """Good parts and labelled defects whose features are in `cache`, and how to learn them.
+
+    `start` is a scorer to go on from, where the good parts that it learned are not among these: its
+    statistics are kept, its memory grows, its networks are trained further. `steps` overrides every
+    schedule's length. `state` gives the checkpoint of a branch, by the branch's number and its
+    schedule, where a training is to be kept. `worker` is this process among those that learn
+    together.
     """
 
     files: Sequence[LabelledFile]
     cache: FeatureCache
-    statistics: ChannelStatistics
     seed: int = 0
+    defective: Sequence[LabelledFile] = ()
+    push_pull: PushPull = dataclasses.field(default_factory=PushPull)
+    start: Scorer | None = None
     schedule: ScheduleName = "short"
     steps: int | None = None
     reporter: Reporter = dataclasses.field(default_factory=Reporter)
     state: Callable[[int, Schedule], TrainingState] | None = None
     worker: Worker = dataclasses.field(default_factory=Worker)
+
+    def view(self, number: int) -> "ViewContext":
+        """The same, of the map with this number in the features' layout."""
+        return ViewContext(self, number)
+
+    def only(
+        self, files: Sequence[LabelledFile], defective: Sequence[LabelledFile] = ()
+    ) -> "TrainContext":
+        """The same of other parts, without checkpoints or progress: a fold's."""
+        return dataclasses.replace(
+            self, files=files, defective=defective, state=None, reporter=Reporter()
+        )
+
+
+@dataclass(frozen=True)
+class ViewContext:
+    """What a branch sees of the parts of `context`: one map of their features, standardised, and
+    whitened where there is a `whitening`."""
+
+    context: TrainContext
+    number: int
     whitening: Whitening | None = None
 
-    def whitened(self, whitening: Whitening) -> "Lesson":
-        """The same lesson, of features that are whitened."""
+    def whitened(self, whitening: Whitening) -> "ViewContext":
+        """The same of whitened features."""
         return dataclasses.replace(self, whitening=whitening)
 
     @cached_property
+    def _moments(self) -> tuple[Tensor, Tensor]:
+        """Mean (C) and covariance (C, C) of raw features over all cells of an even choice of the
+        parts."""
+        files = evenly(self.context.files, STATISTICS_PARTS)
+        total, products, cells = 0.0, 0.0, 0
+        for file in files:
+            tokens_LC = self._raw([file.sha256])[0].flatten(1).T.double()
+            total = total + tokens_LC.sum(0)
+            products = products + tokens_LC.T @ tokens_LC
+            cells += len(tokens_LC)
+        assert isinstance(total, Tensor)
+        assert isinstance(products, Tensor)
+        mean = total / cells
+        return mean.float(), (products / cells - torch.outer(mean, mean)).float()
+
+    @cached_property
     def standardise(self) -> Standardise:
-        """To zero mean and unit deviation of these parts."""
-        mean, std = self.statistics.mean, self.statistics.std
-        return Standardise(torch.from_numpy(mean), torch.from_numpy(std))
+        """To zero mean and unit deviation over these parts."""
+        if self.context.start:
+            kept = self.context.start.standardise[self.number]
+            assert isinstance(kept, Standardise)
+            return kept
+        mean_C, covariance_CC = self._moments
+        return Standardise(mean_C, covariance_CC.diagonal().clamp_min(0).sqrt())
 
     @cached_property
     def covariance(self) -> Tensor:
@@ -59,40 +118,53 @@ class Lesson:
         if self.whitening:
             return torch.eye(self.whitening.config.kept)
         deviation = self.standardise.std.flatten()
-        return torch.from_numpy(self.statistics.covariance) / torch.outer(deviation, deviation)
+        return self._moments[1] / torch.outer(deviation, deviation)
 
-    @cached_property
+    @property
     def raw_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of the backbone's features of one part."""
-        channels, height, width = self.cache[self.files[0].sha256].shape
-        return channels, height, width
+        return self.context.cache.layout.shapes[self.number]
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """(K, H, W) of the features of one part as they are learned."""
         channels, *grid = self.raw_shape
-        return (self.whitening.config.kept if self.whitening else channels, *grid)
+        return (self.whitening.config.kept if self.whitening else channels, grid[0], grid[1])
 
     def features(self, indices: Sequence[int]) -> Tensor:
-        """Standardised features (B, K, H, W) of the files with these indices, or whitened ones."""
-        return self.named([self.files[i].sha256 for i in indices])
+        """Features (B, K, H, W) of the parts with these indices."""
+        return self.named([self.context.files[i].sha256 for i in indices])
 
     def named(self, names: Sequence[str]) -> Tensor:
-        """The same by name in the cache, of images made from the files', too."""
-        raw = np.stack([self.cache[name] for name in names])
-        standard: Tensor = self.standardise(torch.from_numpy(raw))
+        """The same by name in the cache, of images made from the parts', too."""
+        standard: Tensor = self.standardise(self._raw(names))
         return self.whitening(standard) if self.whitening else standard
 
     def batches(self) -> Iterator[Tensor]:
-        """The features of all files, one batch after the other."""
-        for start in range(0, len(self.files), BATCH):
-            yield self.features(range(start, min(start + BATCH, len(self.files))))
+        """The features of all parts, one batch after the other."""
+        count = len(self.context.files)
+        for start in range(0, count, BATCH):
+            yield self.features(range(start, min(start + BATCH, count)))
+
+    def _raw(self, names: Sequence[str]) -> Tensor:
+        cache = self.context.cache
+        return cache.layout.map(cache.batch(names), self.number)
 
 
 class Learner(Protocol):
-    """Learns one part of a scorer; the second value is the loss of every step, if there were any.
+    """Learns one branch of a scorer; the second value is the loss of every step, if there were any.
 
-    `number` is the part's place in the scorer: two alike parts differ by what follows from it.
+    `number` is the branch's place in the scorer: two alike differ by what follows from it. `start`
+    is the branch of the scorer to go on from, if there is one.
     """
 
-    def __call__(self, lesson: Lesson, number: int) -> tuple[nn.Module, list[float]]: ...
+    def __call__(
+        self, context: ViewContext, number: int, start: nn.Module | None = None
+    ) -> tuple[nn.Module, list[float]]: ...
+
+
+def evenly(files: Sequence[LabelledFile], most: int) -> Sequence[LabelledFile]:
+    """`most` of the files at most, evenly over their order."""
+    if len(files) <= most:
+        return files
+    return [files[i] for i in np.linspace(0, len(files) - 1, most).round().astype(int)]

@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from training.networks.places import by_cell, by_place
+from training.networks.positions import by_cell, by_position
 
 _VARIANCE_FLOOR = 0.01  # of the mean over all channels
 # A post-norm network this deep learns little at first. With sharp attention alone, held-out
@@ -71,7 +71,7 @@ class Adtr(nn.Module):
         batch, _, *grid = features_BCHW.shape
         windows = self._windows(grid)
         # Each window is a sequence of its own: from here on, B counts all windows of all images.
-        tokens_BLC = by_place(features_BCHW, windows).unflatten(1, (batch, -1)).flatten(0, 1)
+        tokens_BLC = by_position(features_BCHW, windows).unflatten(1, (batch, -1)).flatten(0, 1)
         memory_BLD = self.project_in(tokens_BLC)
         position_BLD = self._cut(self.position_LD, grid, memory_BLD)
         for layer in self.encoder:
@@ -114,7 +114,7 @@ class Adtr(nn.Module):
     def _cut(self, own_LD: Tensor, grid: Sequence[int], like_BLD: Tensor) -> Tensor:
         """What each cell owns, for every window of every image."""
         own_1DHW = own_LD.T.unflatten(1, grid).unsqueeze(0)
-        own_PLD = by_place(own_1DHW, self._windows(grid))
+        own_PLD = by_position(own_1DHW, self._windows(grid))
         each = like_BLD.shape[0] // own_PLD.shape[0]
         return own_PLD.unsqueeze(1).expand(-1, each, -1, -1).flatten(0, 1)
 

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 _DROPOUT = 0.2
 
@@ -17,7 +16,10 @@ class DiscriminatorConfig:
 
 
 class Discriminator(nn.Module):
-    """Features (B, C, H, W) to how surely each cell shows a known defect (B, H, W); 0 is not."""
+    """Features (B, C, H, W) to the evidence for a known defect in each cell (B, H, W): logits, of
+    which those below 0 speak against it."""
+
+    signed = True
 
     def __init__(self, config: DiscriminatorConfig) -> None:
         super().__init__()
@@ -29,10 +31,6 @@ class Discriminator(nn.Module):
             width = config.hidden
         self.body = nn.Sequential(*layers, nn.Dropout(_DROPOUT), nn.Conv2d(width, 1, 1))
 
-    def logits(self, features_BCHW: Tensor) -> Tensor:
-        """What speaks for a known defect (B, H, W); below 0 more speaks against it."""
+    def forward(self, features_BCHW: Tensor) -> Tensor:
         logits_B1HW: Tensor = self.body(features_BCHW)
         return logits_B1HW.squeeze(1)
-
-    def forward(self, features_BCHW: Tensor) -> Tensor:
-        return F.softplus(self.logits(features_BCHW))

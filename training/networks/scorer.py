@@ -1,4 +1,4 @@
-"""From features to distances on the grid, to a heatmap at the image's size, and to a score."""
+"""From features to distances, to one fused map, to a heatmap of the image's size and a score."""
 
 import math
 from collections.abc import Sequence
@@ -8,9 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from training.networks.layout import FeatureLayout
 from training.networks.whitening import Whitening
 
 STD_FLOOR = 0.1  # of the mean deviation over all channels
+_SMALLEST = 1e-6  # of a distance, before its logarithm is taken
 
 
 @dataclass(frozen=True)
@@ -24,9 +26,9 @@ class ScoreSettings:
 
 
 class HeatmapScore(nn.Module):
-    """Distances (B, H, W) to score (B) and heatmap (B, h, w), both from the upsampled map.
+    """A map (B, H, W) to score (B) and heatmap (B, h, w), both from the upsampled map.
 
-    The heatmap is smoothed, the score is not: a small defect does not bear it twice.
+    The heatmap is smoothed, the score is not: a small defect is not smoothed twice.
     """
 
     def __init__(self, stride: int, settings: ScoreSettings | None = None) -> None:
@@ -56,7 +58,14 @@ class HeatmapScore(nn.Module):
         return F.interpolate(coarse, scale_factor=self.stride, mode="bilinear", align_corners=False)
 
     def _largest(self, fine_B1hw: Tensor) -> Tensor:
-        return F.avg_pool2d(fine_B1hw, self.pool, stride=self.pool // 4).amax(dim=(1, 2, 3))
+        step = max(1, self.pool // 4)
+        # Windows start at every step from the top left. Those that end at the bottom and the right
+        # are added where the steps do not reach them: no strip of the image is left out.
+        height, width = fine_B1hw.shape[2:]
+        down, across = -(height - self.pool) % step, -(width - self.pool) % step
+        # The image is continued by its own last rows and columns, which no window counts alone.
+        padded = F.pad(fine_B1hw, (0, across, 0, down), mode="replicate")
+        return F.avg_pool2d(padded, self.pool, stride=step).amax(dim=(1, 2, 3))
 
 
 class Standardise(nn.Module):
@@ -65,7 +74,7 @@ class Standardise(nn.Module):
     def __init__(self, mean_C: Tensor, std_C: Tensor) -> None:
         super().__init__()
         self.register_buffer("mean", mean_C.view(1, -1, 1, 1))
-        # A channel that hardly varies on good parts must not outshout all others when it does.
+        # A channel that hardly varies on good parts must not drown all others when it does.
         floor = STD_FLOOR * std_C.mean() + 1e-6
         self.register_buffer("std", std_C.clamp_min(floor).view(1, -1, 1, 1))
         self.mean: Tensor
@@ -99,51 +108,114 @@ class Length(nn.Module):
         return torch.linalg.vector_norm(features_BCHW, dim=1)
 
 
-class Scorer(nn.Module):
-    """Raw features (B, C, H, W) to score (B) and heatmap (B, h, w): what a bundle holds.
+class Fusion(nn.Module):
+    """The maps of several branches (P, B, H, W) joined into one (B, H, W).
 
-    Features are standardised. Each part turns them, or what the whitening with the number in
-    `sees` makes of them, into distances (B, H, W); 0 is none. These are added, each divided
-    by its `scale`, which takes its unit away, and multiplied by its `weight`.
+    Each branch's map becomes a number of robust deviations: its logarithm, less the median of the
+    logarithms of good parts' scores, divided by their deviation. The joined map is the logarithm of
+    1 and the weighted sum of their exponentials: what one branch is sure of counts, however quiet
+    the others are, what several suspect adds up, and what none suspects is near 0. A branch that is
+    `signed` is evidence already, above or below 0, and no logarithm is taken of it.
+
+    One branch alone passes as it is, in the units of its distance.
+    """
+
+    def __init__(self, signed: Sequence[bool]) -> None:
+        super().__init__()
+        count = len(signed)
+        self.register_buffer("signed_P", torch.tensor(list(signed), dtype=torch.bool))
+        self.register_buffer("centre_P", torch.zeros(count))
+        self.register_buffer("scale_P", torch.ones(count))
+        self.register_buffer("weight_P", torch.full((count,), 1 / count))
+        self.signed_P: Tensor
+        self.centre_P: Tensor
+        self.scale_P: Tensor
+        self.weight_P: Tensor
+
+    def forward(self, distance_PBHW: Tensor) -> Tensor:
+        if len(self.signed_P) == 1:
+            return distance_PBHW[0]
+        evidence = self.evidence(distance_PBHW)
+        deviations = (evidence - self.centre_P.view(-1, 1, 1, 1)) / self.scale_P.view(-1, 1, 1, 1)
+        weighted = deviations + self.weight_P.log().view(-1, 1, 1, 1)
+        return F.softplus(weighted.logsumexp(0))
+
+    def evidence(self, distance_P: Tensor) -> Tensor:
+        """Maps or scores (P, …) on the scale that deviations are counted on."""
+        signed = self.signed_P.view(-1, *[1] * (distance_P.dim() - 1))
+        return torch.where(signed, distance_P, distance_P.clamp_min(_SMALLEST).log())
+
+
+@dataclass(frozen=True)
+class BranchInput:
+    """What a branch sees: the map with this number, as the whitening with this number turns it."""
+
+    view: int
+    whitening: int | None = None
+
+
+class Scorer(nn.Module):
+    """Flat features (B, D) to score (B) and heatmap (B, h, w): what a bundle holds.
+
+    Each map of the features is standardised. A branch turns it, or its whitening, into distances
+    (B, H, W). All are brought to the finest grid and fused.
     """
 
     def __init__(
         self,
-        shape: tuple[int, int, int],
-        standardise: Standardise,
+        layout: FeatureLayout,
+        standardise: Sequence[Standardise],
         whitenings: Sequence[Whitening],
-        parts: Sequence[nn.Module],
-        sees: Sequence[int],
+        branches: Sequence[nn.Module],
+        inputs: Sequence[BranchInput],
         score: HeatmapScore,
     ) -> None:
         super().__init__()
-        self.shape = shape  # (C, H, W)
-        self.standardise = standardise
+        self.layout = layout
+        self.standardise = nn.ModuleList(standardise)
         self.whitenings = nn.ModuleList(whitenings)
-        self.parts = nn.ModuleList(parts)
-        self.sees = tuple(sees)
-        self.register_buffer("scale_P", torch.ones(len(parts)))
-        self.register_buffer("weight_P", torch.ones(len(parts)))
-        self.scale_P: Tensor
-        self.weight_P: Tensor
+        self.branches = nn.ModuleList(branches)
+        self.inputs = tuple(inputs)
+        self.fusion = Fusion([getattr(branch, "signed", False) for branch in branches])
         self.score = score
 
-    def seen(self, features_BCHW: Tensor, part: int) -> Tensor:
-        """Raw features (B, C, H, W) as the part with this number sees them, (B, K, H, W)."""
-        standard_BCHW: Tensor = self.standardise(features_BCHW)
-        view = self.sees[part]
-        return self.whitenings[view - 1](standard_BCHW) if view else standard_BCHW
+    def seen(self, features_BD: Tensor, branch: int) -> Tensor:
+        """Flat features as the branch with this number sees them, (B, K, H, W)."""
+        source = self.inputs[branch]
+        standard_BCHW: Tensor = self.standardise[source.view](
+            self.layout.map(features_BD, source.view)
+        )
+        if source.whitening is None:
+            return standard_BCHW
+        white_BKHW: Tensor = self.whitenings[source.whitening](standard_BCHW)
+        return white_BKHW
 
-    def distances(self, features_BCHW: Tensor) -> Tensor:
-        """Each part's distances of raw features, (P, B, H, W), neither scaled nor weighed."""
-        standard_BCHW = self.standardise(features_BCHW)
-        seen = [standard_BCHW, *(whitening(standard_BCHW) for whitening in self.whitenings)]
-        return torch.stack([part(seen[i]) for part, i in zip(self.parts, self.sees, strict=True)])
+    def distances(self, features_BD: Tensor) -> Tensor:
+        """Each branch's distances on the finest grid, (P, B, H, W), before they are fused."""
+        maps = self.layout.split(features_BD)
+        standard = [
+            standardise(each) for standardise, each in zip(self.standardise, maps, strict=True)
+        ]
+        white: dict[int, Tensor] = {}
+        found = []
+        for branch, source in zip(self.branches, self.inputs, strict=True):
+            seen = standard[source.view]
+            if source.whitening is not None:
+                if source.whitening not in white:
+                    white[source.whitening] = self.whitenings[source.whitening](seen)
+                seen = white[source.whitening]
+            found.append(self._at_finest(branch(seen)))
+        return torch.stack(found)
 
-    def join(self, distance_PBHW: Tensor) -> Tensor:
-        """All parts' distances, scaled, weighed and added, (B, H, W)."""
-        factor_P = self.weight_P / self.scale_P
-        return (distance_PBHW * factor_P.view(-1, 1, 1, 1)).sum(0)
+    def forward(self, features_BD: Tensor) -> tuple[Tensor, Tensor]:
+        return self.score(self.fusion(self.distances(features_BD)))
 
-    def forward(self, features_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-        return self.score(self.join(self.distances(features_BCHW)))
+    def _at_finest(self, distance_BHW: Tensor) -> Tensor:
+        grid = self.layout.grid
+        if tuple(distance_BHW.shape[1:]) == grid:
+            return distance_BHW
+        factors = (grid[0] / distance_BHW.shape[1], grid[1] / distance_BHW.shape[2])
+        finer = F.interpolate(
+            distance_BHW.unsqueeze(1), scale_factor=factors, mode="bilinear", align_corners=False
+        )
+        return finer.squeeze(1)

@@ -1,8 +1,8 @@
 """Features as deviations from a Gaussian of good parts: each counts by how rare it is.
 
-One Gaussian for each place on random channels is PaDiM (Defard et al., arXiv 2011.08785); one for
-all places together suits parts that are not aligned (Rippel et al., arXiv 2005.14140). Instead of
-channels, the directions in which good parts vary most can be kept.
+One Gaussian for each position on random channels is PaDiM (Defard et al., arXiv 2011.08785); one
+for all positions together suits parts that are not aligned (Rippel et al., arXiv 2005.14140).
+Instead of channels, the directions in which good parts vary most can be kept.
 """
 
 from dataclasses import dataclass
@@ -10,23 +10,23 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from training.networks.places import by_cell, by_place
+from training.networks.positions import by_cell, by_position
 
-_SHRINKAGE = 0.01  # of a direction's mean variance, added to the diagonal, as in PaDiM
 _SILENCE = 1e-3  # of what directions vary in the mean; where a channel is dead, none is left
+_MOST_SHRUNK = 0.95
 
 
 @dataclass(frozen=True)
 class WhiteningConfig:
-    """`kept` directions of `channels`, and a Gaussian for each of `places` (rows, columns).
+    """`kept` directions of `channels`, and a Gaussian for each of `positions` (rows, columns).
 
-    Of a finer grid, the cells of a block are one place; (1, 1) is one Gaussian for all. `pooled`
+    Of a finer grid, the cells of a block are one position; (1, 1) is one Gaussian for all. `pooled`
     takes the mean of all cells first: an image is one vector, which all its cells show.
     """
 
     channels: int
     kept: int
-    places: tuple[int, int]
+    positions: tuple[int, int]
     pooled: bool = False
 
 
@@ -37,56 +37,72 @@ class Whitening(nn.Module):
         super().__init__()
         self.config = config
         self.register_buffer("direction_CK", torch.zeros(config.channels, config.kept))
-        places = config.places[0] * config.places[1]
-        self.register_buffer("mean_PK", torch.zeros(places, config.kept))
-        self.register_buffer("whitening_PKK", torch.zeros(places, config.kept, config.kept))
+        positions = config.positions[0] * config.positions[1]
+        self.register_buffer("mean_PK", torch.zeros(positions, config.kept))
+        self.register_buffer("whitening_PKK", torch.zeros(positions, config.kept, config.kept))
         self.direction_CK: Tensor
         self.mean_PK: Tensor
         self.whitening_PKK: Tensor
 
     def forward(self, features_BCHW: Tensor) -> Tensor:
         along_BKHW = along(features_BCHW, self.direction_CK, pooled=self.config.pooled)
-        tokens_PNK = by_place(along_BKHW, self.config.places)
+        tokens_PNK = by_position(along_BKHW, self.config.positions)
         white_PNK = (tokens_PNK - self.mean_PK.unsqueeze(1)) @ self.whitening_PKK
-        white_BKHW = by_cell(white_PNK, self.config.places, along_BKHW.shape[2:])
+        white_BKHW = by_cell(white_PNK, self.config.positions, along_BKHW.shape[2:])
         return white_BKHW.expand(-1, -1, *features_BCHW.shape[2:])
 
 
 class Moments:
-    """Mean and covariance per place, gathered batch by batch."""
+    """Mean and covariance for each position, gathered batch by batch."""
 
     def __init__(
-        self, direction_CK: Tensor, places: tuple[int, int], *, pooled: bool = False
+        self, direction_CK: Tensor, positions: tuple[int, int], *, pooled: bool = False
     ) -> None:
         self._direction_CK = direction_CK
-        self._config = WhiteningConfig(*direction_CK.shape, places, pooled)
+        self._config = WhiteningConfig(*direction_CK.shape, positions, pooled)
         kept = self._config.kept
         self._count = 0
-        self._sum_PK = torch.zeros(places[0] * places[1], kept, dtype=torch.float64)
-        self._square_PKK = torch.zeros(places[0] * places[1], kept, kept, dtype=torch.float64)
+        self._sum_PK = torch.zeros(positions[0] * positions[1], kept, dtype=torch.float64)
+        self._square_PKK = torch.zeros(positions[0] * positions[1], kept, kept)
+        self._origin_PK: Tensor | None = None
 
     def add(self, features_BCHW: Tensor) -> None:
         """Take in standardised features."""
         along_BKHW = along(features_BCHW, self._direction_CK, pooled=self._config.pooled)
-        tokens_PNK = by_place(along_BKHW, self._config.places)
+        tokens_PNK = by_position(along_BKHW, self._config.positions)
+        if self._origin_PK is None:  # squares around it stay small enough for float32
+            self._origin_PK = tokens_PNK.mean(1)
+        tokens_PNK = tokens_PNK - self._origin_PK.unsqueeze(1)
         self._count += tokens_PNK.shape[1]
         self._sum_PK += tokens_PNK.double().sum(1)
-        self._square_PKK += (tokens_PNK.transpose(1, 2) @ tokens_PNK).double()
+        self._square_PKK += tokens_PNK.transpose(1, 2) @ tokens_PNK
 
-    def whitening(self) -> Whitening:
-        """What makes all that was taken in white."""
+    def whitening(self, *, shrink: bool = False, ridge: float = 0.01) -> Whitening:
+        """The whitening by all that was taken in.
+
+        With `shrink`, each position's covariance moves towards the mean of all positions, by
+        K / (K + N) for K directions and N cells: few parts cannot estimate many directions. To the
+        diagonal is added `ridge` times the mean variance, as in PaDiM.
+        """
+        assert self._origin_PK is not None
         module = Whitening(self._config)
         mean_PK = self._sum_PK / self._count
         outer_PKK = mean_PK.unsqueeze(2) * mean_PK.unsqueeze(1)
-        covariance_PKK = self._square_PKK / self._count - outer_PKK
+        covariance_PKK = self._square_PKK.double() / self._count - outer_PKK
+        kept = self._config.kept
+        if shrink:
+            weight = min(kept / (kept + self._count), _MOST_SHRUNK)
+            covariance_PKK = torch.lerp(covariance_PKK, covariance_PKK.mean(0), weight)
         variance_K = covariance_PKK.diagonal(dim1=1, dim2=2).mean(0)
-        ridge_K = _SHRINKAGE * variance_K.clamp_min(_SILENCE * variance_K.mean())
-        identity_KK = torch.eye(self._config.kept, dtype=torch.float64)
+        ridge_K = ridge * variance_K.clamp_min(_SILENCE * variance_K.mean())
+        if shrink:
+            ridge_K = ridge * variance_K.mean().expand(kept)
+        identity_KK = torch.eye(kept, dtype=torch.float64)
         factor_PKK = torch.linalg.cholesky(covariance_PKK + ridge_K * identity_KK)
         # Not `inv`: MKL's, of many matrices of 200 × 200 at once, fails.
         inverse_PKK = torch.linalg.solve_triangular(factor_PKK, identity_KK, upper=False)
         module.direction_CK.copy_(self._direction_CK)
-        module.mean_PK.copy_(mean_PK)
+        module.mean_PK.copy_(mean_PK + self._origin_PK)
         module.whitening_PKK.copy_(inverse_PKK.transpose(1, 2))
         return module.eval()
 

@@ -27,21 +27,23 @@ EXAMPLES = 6
 
 @dataclass(frozen=True)
 class Report:
-    """What a report shows. `held_out` are the good parts that set the thresholds, `test` is what
-    was tried, `comparison` how the champion did on it; `data` names the images by a digest,
-    `weighed` says what the scorer's parts count for."""
+    """What a report shows. `good` are the good parts that set the thresholds, scored by models that
+    did not learn them, `test` is what was tried, `comparison` how the champion did on it; `data`
+    names the images by a digest, `told` says which branches the scorer has and why, `notes` what
+    was found in the folder."""
 
     manifest: Manifest
     curve: list[float]
     scorer: Scorer
     cache: FeatureCache
-    held_out: Evaluation
+    good: Evaluation
     test: Evaluation | None
     data: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
     spots: Sensitivity | None = None
     comparison: Comparison | None = None
-    weighed: str = ""
+    told: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def page(template: str, **values: object) -> str:
@@ -86,7 +88,7 @@ def _metrics(report: Report) -> list[tuple[str, str, str]]:
 
 def _consequences(report: Report) -> list[tuple[str, int, int, int, int]]:
     """Per group of parts: its name, how many, and how many would be ok, review and ng."""
-    groups = [("Held-out good parts", report.held_out.scores)]
+    groups = [("Good parts, each by models that did not learn it", report.good.scores)]
     if report.test is not None:
         test = report.test
         kinds = np.array([file.defect_class or "" for file in test.files])
@@ -105,7 +107,7 @@ def _consequences(report: Report) -> list[tuple[str, int, int, int, int]]:
 
 
 def _histogram(report: Report) -> str:
-    groups = {"held-out good parts": (report.held_out.scores, plots.GOOD)}
+    groups = {"good parts, not learned": (report.good.scores, plots.GOOD)}
     if report.test is not None:
         test = report.test
         if not report.comparison:
@@ -137,9 +139,9 @@ def _examples(report: Report) -> list[tuple[str, list[tuple[str, str]]]]:
     rows: dict[str, Sequence[LabelledFile]] = {}
     if report.test is not None and report.test.anomalous.any():
         rows |= telling(report.test, EXAMPLES)
-    order = np.argsort(report.held_out.scores, kind="stable")[::-1]
-    hardest = [report.held_out.files[i] for i in order[:EXAMPLES]]
-    rows["Held-out good parts with the highest scores: the hardest of their kind"] = hardest
+    order = np.argsort(report.good.scores, kind="stable")[::-1]
+    hardest = [report.good.files[i] for i in order[:EXAMPLES]]
+    rows["Good parts with the highest scores: the hardest of their kind"] = hardest
     quantiles = report.manifest.calibration.quantiles
     low, high = quantiles[0] * 0.5, quantiles[-1] * 1.3
     lines = report.manifest.thresholds

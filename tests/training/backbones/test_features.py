@@ -1,31 +1,39 @@
 import dataclasses
+import os
 import shutil
 
 import numpy as np
 import onnx
 import pytest
+import torch
 
 from models.image import InputSize, PixelContract
 from models.session import open_session
 from training.backbones.feature_graph import feature_graph, fold_normalisation
-from training.backbones.features import FeatureCache, FeatureSource, channel_statistics
+from training.backbones.features import FeatureCache, FeatureSource
+from training.backbones.views import FeatureView
 from training.data.folders import read_mvtec
-from training.errors import DatasetError, TrainingError
-from training.finetuning.retrain import feature_source
+from training.errors import DatasetError
+from training.finetuning.retrain import champion_source
+from training.methods.train_context import TrainContext
+from training.networks.layout import FeatureLayout
 
 
-def source(backbone, stride=16):
+def source(backbone, cell=16):
+    view = FeatureView("all", backbone.manifest.stages, cell)
     return FeatureSource(
-        feature_graph(backbone, backbone.manifest.stages, stride),
+        feature_graph(backbone, [view]),
         InputSize(height=64, width=64),
         PixelContract(),
+        FeatureLayout(((view.channels, 64 // cell, 64 // cell),)),
     )
 
 
 def test_stages_are_averaged_or_interpolated_onto_one_grid(backbone):
-    graph = source(backbone, stride=8)
+    given = source(backbone, cell=8)
     image = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
-    features = open_session(graph.graph).run(None, {"image": image})[0]
+    flat = open_session(given.graph).run(None, {"image": image})[0]
+    features = given.layout.map(torch.from_numpy(flat), 0).numpy()
     raw = open_session(backbone.model).run(
         None, {"pixels": (image / np.float32(255)).transpose(0, 3, 1, 2)}
     )
@@ -41,9 +49,20 @@ def test_stages_are_averaged_or_interpolated_onto_one_grid(backbone):
     assert features[:, fine + even :, 3, 3] == pytest.approx(between, abs=1e-5)
 
 
-def test_a_stage_that_does_not_fit_the_grid_is_refused(backbone):
-    with pytest.raises(TrainingError, match="does not fit"):
-        feature_graph(backbone, backbone.manifest.stages, 6)
+def test_views_lie_one_after_the_other_each_on_its_own_grid(backbone):
+    fine, middle = (
+        FeatureView("fine", backbone.manifest.stages[:2], 8, smooth=3),
+        FeatureView("deep", backbone.manifest.stages[2:], 16),
+    )
+    layout = FeatureLayout(((fine.channels, 8, 8), (middle.channels, 4, 4)))
+    image = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
+    both = open_session(feature_graph(backbone, [fine, middle])).run(None, {"image": image})[0]
+    assert both.shape == (2, layout.size)
+    maps = layout.split(torch.from_numpy(both))
+    for view, each in zip((fine, middle), maps, strict=True):
+        alone = open_session(feature_graph(backbone, [view])).run(None, {"image": image})[0]
+        np.testing.assert_allclose(each.flatten(1).numpy(), alone, atol=1e-5)
+    torch.testing.assert_close(layout.join(maps), torch.from_numpy(both))
 
 
 def test_normalisation_is_folded_in(backbone):
@@ -91,13 +110,29 @@ def test_one_broken_file_among_many_costs_one_message(backbone, product, tmp_pat
 def test_statistics_are_those_of_all_cells(backbone, dataset, tmp_path):
     cache = FeatureCache(tmp_path, source(backbone))
     cache.add(dataset.train)
-    statistics = channel_statistics(cache, dataset.train)
-    everything = np.stack([cache[file.sha256] for file in dataset.train])
+    view = TrainContext(dataset.train, cache).view(0)
+    everything = cache.layout.map(cache.batch([file.sha256 for file in dataset.train]), 0).numpy()
     cells = everything.transpose(1, 0, 2, 3).reshape(everything.shape[1], -1)
-    assert statistics.mean == pytest.approx(cells.mean(axis=1), abs=1e-4)
-    assert statistics.std == pytest.approx(cells.std(axis=1), abs=1e-3)
-    assert statistics.covariance == pytest.approx(np.cov(cells, bias=True), abs=1e-3)
+    std = cells.std(axis=1)
+    assert view.standardise.mean.flatten().numpy() == pytest.approx(cells.mean(axis=1), abs=1e-4)
+    floor = 0.1 * std.mean() + 1e-6
+    assert view.standardise.std.flatten().numpy() == pytest.approx(np.maximum(std, floor), abs=1e-3)
+    deviation = np.maximum(std, floor)
+    correlation = np.cov(cells, bias=True) / np.outer(deviation, deviation)
+    assert view.covariance.numpy() == pytest.approx(correlation, abs=1e-2)
+
+
+def test_a_full_cache_forgets_what_was_read_longest_ago(backbone, dataset, tmp_path):
+    first, others = dataset.train[0], dataset.train[1:4]
+    one = FeatureCache(tmp_path, source(backbone))
+    one.add([first])
+    (kept,) = tmp_path.glob("*/*.npy")
+    os.utime(kept, (0, 0))
+    small = FeatureCache(tmp_path, source(backbone), quota=3 * kept.stat().st_size)
+    small.add(others)
+    assert first.sha256 not in small
+    assert all(file.sha256 in small for file in others)
 
 
 def test_a_bundle_gives_its_feature_graph_back_to_the_byte(trained, bundle):
-    assert feature_source(bundle).digest == trained.cache.source.digest
+    assert champion_source(bundle).digest == trained.cache.source.digest

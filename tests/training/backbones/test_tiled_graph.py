@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from models.bundle import CHECKPOINT, GOLDEN, open_bundle
@@ -10,17 +11,27 @@ from service.settings import Settings
 from training.backbones import tiled_graph
 from training.backbones.feature_graph import feature_graph
 from training.backbones.tiled_graph import Tiles
+from training.backbones.views import FeatureView
 from training.cli.main import app
 from training.engine.checkpoint import load_checkpoint
 from training.errors import TrainingError
-from training.finetuning.retrain import feature_source
+from training.finetuning.retrain import champion_source
 from training.fitting.fit import fit
-from training.fitting.training import FitSettings, Places
+from training.fitting.settings import Directories, FitSettings
+from training.networks.layout import FeatureLayout
 
 
 def features(backbone, images, tiles=None):
-    graph = feature_graph(backbone, backbone.manifest.stages, 16, tiles)
-    return open_session(graph, device="cpu").run(None, {"image": images})[0]
+    """Of two views, whose maps lie one after the other, the one on a grid of 16 pixels."""
+    all_on_one = FeatureView("all", backbone.manifest.stages, 16)
+    fine = FeatureView("fine", backbone.manifest.stages[:1], 8)
+    graph = feature_graph(backbone, [fine, all_on_one], tiles)
+    flat = open_session(graph, device="cpu").run(None, {"image": images})[0]
+    height, width = images.shape[1:3]
+    layout = FeatureLayout(
+        ((fine.channels, height // 8, width // 8), (all_on_one.channels, height // 16, width // 16))
+    )
+    return layout.map(torch.from_numpy(flat), 1).numpy()
 
 
 def photographs(height, width, count=2):
@@ -57,14 +68,14 @@ def test_features_hardly_know_where_tiles_meet(backbone, monkeypatch):
 
 
 def test_a_tiled_recipe_is_fitted_exported_and_scored_as_any_other(dataset, backbone, tmp_path):
-    settings = FitSettings("cap", "fast", size=(192, 128), tile=64, steps=3)
-    places = Places(tmp_path / "store", tmp_path / "cache")
+    settings = FitSettings("cap", "adtr-whitened", size=(192, 128), tile=64, steps=3)
+    places = Directories(tmp_path / "store", tmp_path / "cache")
     fitted = fit(dataset, backbone, settings, places)
     bundle = open_bundle(fitted.path)
     size = bundle.manifest.input
     assert (size.width, size.height, size.tile) == (192, 128, 64)
-    assert load_checkpoint(bundle.read(CHECKPOINT)).shape[1:] == (8, 12)
-    source = feature_source(bundle)
+    assert load_checkpoint(bundle.read(CHECKPOINT)).layout.grid == (8, 12)
+    source = champion_source(bundle)
     assert source.graph == fitted.trained.cache.source.graph
     golden = Golden.from_bytes(bundle.read(GOLDEN))
     assert golden.heatmaps.shape[1:] == (128, 192)
@@ -78,16 +89,16 @@ def test_a_tiled_recipe_is_fitted_exported_and_scored_as_any_other(dataset, back
     ("changes", "says"),
     [
         ({"size": 256, "tile": 96}, "Tiles of 96 pixels do not divide an input of 256×256"),
-        ({"size": 240, "tile": 40}, "are no multiple of 16"),
-        ({"size": (200, 128)}, "no multiple of the coarsest"),
+        ({"size": 240, "tile": 40, "grid": 15}, "are no multiple of 16"),
+        ({"size": (200, 128)}, "no multiple of a stage"),
         ({"size": (260, 250)}, "A grid of 16 does not divide an input of 260×250"),
         ({"size": 256, "tile": 64, "preset": "pixel-cnn"}, "no backbone that could see tiles"),
     ],
 )
 def test_what_cannot_be_cut_is_refused(dataset, backbone, tmp_path, changes, says):
-    settings = FitSettings(**{"recipe": "cap", "preset": "fast", **changes})
+    settings = FitSettings(**{"recipe": "cap", "preset": "adtr-whitened", **changes})
     with pytest.raises(TrainingError, match=says):
-        fit(dataset, backbone, settings, Places(tmp_path / "store", tmp_path / "cache"))
+        fit(dataset, backbone, settings, Directories(tmp_path / "store", tmp_path / "cache"))
 
 
 @pytest.mark.parametrize("size", ["256x", "x", "-1", "1024X768", "16"])

@@ -2,28 +2,75 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from training.calibration.thresholds import Rates, best_f1, calibrate, conformal, statement
+from models.bundle import NO_REJECT
+from training.calibration.tail import fit_tail, rate_interval
+from training.calibration.thresholds import Rates, best_f1, calibrate, statement, threshold
 from training.errors import TrainingError
 
 
-@pytest.mark.parametrize("rate", [0.01, 0.05])
-def test_good_parts_are_refused_at_the_promised_rate(rate):
-    rng = np.random.default_rng(0)
-    refused = []
-    for _ in range(400):
-        line = conformal(rng.normal(size=199), rate)
-        refused.append((rng.normal(size=200) >= line).mean())
-    assert np.mean(refused) == pytest.approx(rate, rel=0.15)
-    assert np.mean(refused) <= rate * 1.05
+def gumbel(count, seed):
+    """Scores like those of good parts: the largest of many distances, skewed to the right."""
+    return np.random.default_rng(seed).gumbel(3.0, 0.5, count)
 
 
-def test_lines_follow_the_rates_that_are_asked_for():
-    scores = np.arange(999.0)
-    calibration, lines = calibrate(scores, Rates(review=0.02, reject=0.001))
-    assert (scores >= lines.review).sum() == 19
-    assert lines.ng > 998
-    assert "2% false reviews and 0.1% false rejects" in statement(calibration)
-    assert "which takes 1999" in statement(calibrate(scores, Rates(reject=0.0005))[0])
+@pytest.mark.parametrize("count", [20, 50, 200, 600])
+@pytest.mark.parametrize("rate", [0.05, 0.01])
+def test_mean_rate_over_draws_of_parts_is_the_nominal_one(count, rate):
+    beyond = []
+    for seed in range(60):
+        score = threshold(gumbel(count, seed), rate, count).score
+        beyond.append((gumbel(4000, 1000 + seed) >= score).mean())
+    assert 0.5 * rate <= np.mean(beyond) <= 1.5 * rate
+
+
+@pytest.mark.parametrize(("count", "rate", "counted"), [(200, 0.05, True), (50, 0.01, False)])
+def test_interval_holds_the_true_rate_as_often_as_it_says(count, rate, counted):
+    held = []
+    for seed in range(40):
+        found = threshold(gumbel(count, seed), rate, count)
+        assert found.counted == counted
+        true = (gumbel(20_000, 1000 + seed) >= found.score).mean()
+        held.append(found.interval[0] <= true <= found.interval[1])
+    assert np.mean(held) > 0.7
+
+
+def test_parts_of_a_group_widen_the_interval():
+    scores = gumbel(200, 0)
+    alone, grouped = (threshold(scores, 0.05, groups).interval for groups in (200, 20))
+    assert grouped[1] - grouped[0] > 1.5 * (alone[1] - alone[0])
+
+
+def test_a_defective_part_among_good_ones_hardly_moves_the_tail():
+    scores = gumbel(31, 3)
+    clean = fit_tail(scores).quantile(0.05)
+    spoiled = fit_tail(np.append(scores, scores.max() + 50)).quantile(0.05)
+    spread = np.quantile(scores, 0.9) - np.median(scores)
+    assert spoiled - clean < spread
+
+
+def test_parts_that_all_score_the_same_have_a_threshold():
+    scores = np.full(30, 2.0)
+    assert 2.0 <= fit_tail(scores).quantile(0.05) < 2.001
+    low, high = rate_interval(scores, 0.05, 0.9)
+    assert 0 <= low <= high <= 1
+
+
+def test_too_few_parts_reject_nothing_and_say_how_many_are_missing():
+    calibration, lines = calibrate(gumbel(12, 0))
+    assert not calibration.automatic_reject
+    assert lines.ng == NO_REJECT
+    assert lines.verdict(100.0) == "review"
+    assert "Nothing is rejected automatically" in statement(calibration)
+    assert "487 more" in statement(calibration)
+
+
+def test_enough_parts_reject_and_state_both_ranges():
+    calibration, lines = calibrate(gumbel(999, 0), Rates(review=0.02, reject=0.005))
+    assert calibration.automatic_reject
+    assert calibration.counted
+    assert calibration.review_interval[0] < 0.02 < calibration.review_interval[1]
+    assert lines.review < lines.ng < NO_REJECT
+    assert statement(calibration).startswith("Review: between 1.3 and 2.8 % of good parts")
 
 
 @pytest.mark.parametrize("rates", [(0.01, 0.05), (0.05, 0.0), (1.0, 0.01)])
@@ -32,8 +79,8 @@ def test_rates_that_make_no_band_are_refused(rates):
         Rates(*rates)
 
 
-def test_labelled_defects_can_move_the_reject_line():
-    """To where F1 is highest; never above the line of review."""
+def test_labelled_defects_can_move_the_reject_threshold():
+    """To where F1 is highest; never above the review threshold."""
     good, bad = np.array([1.0, 2, 3, 4, 5, 6]), np.array([4.5, 7, 8, 9])
     line, f1 = best_f1(good, bad)
     assert line == 6.5
@@ -47,17 +94,3 @@ def test_labelled_defects_can_move_the_reject_line():
     assert calibration.f1 == pytest.approx(by_hand)
     assert lines.review <= lines.ng
     assert "promises no false-reject rate" in statement(calibration)
-
-
-def test_too_few_parts_resolve_nothing_and_it_is_said():
-    assert conformal(np.arange(98.0), 0.01) is None
-    assert conformal(np.arange(99.0), 0.01) > 98
-    few, lines = calibrate(np.arange(12.0))
-    assert few.resolvable_false_reject == pytest.approx(1 / 13)
-    assert "which takes 99" in statement(few)
-    assert 11 < lines.review < lines.ng
-    enough, lines = calibrate(np.arange(100.0))
-    assert "Thresholds for 5% false reviews and 1% false rejects" in statement(enough)
-    assert lines.verdict(95) == "ok"
-    assert lines.verdict(97) == "review"
-    assert lines.verdict(99.5) == "ng"

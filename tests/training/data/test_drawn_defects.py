@@ -3,12 +3,19 @@ import pytest
 from PIL import Image
 
 from models.image import read_mask
-from training.data.drawn_defects import DRAWINGS, changed, draw_anomalies, external_anomalies
+from training.data.drawn_defects import (
+    DRAWINGS,
+    changed,
+    draw_anomalies,
+    drawn_on,
+    external_anomalies,
+)
 from training.errors import DatasetError, TrainingError
 from training.evaluation.scoring import evaluate, grid_mask, score_features
-from training.finetuning.push_pull import PushPull
 from training.fitting.fit import fit
-from training.fitting.training import FitSettings, Places, train_recipe
+from training.fitting.settings import Directories, FitSettings
+from training.fitting.training import train_recipe
+from training.methods.train_context import PushPull
 
 
 @pytest.fixture
@@ -44,13 +51,14 @@ def test_anomalies_lie_with_their_masks_and_features_and_are_drawn_once(trained,
     given = (dataset.train, trained.cache, ("confetti", "texture"), 6, tmp_path)
     drawn = draw_anomalies(*given)
     assert [file.defect_class for file in drawn[:2]] == ["confetti", "texture"]
-    for file, good in zip(drawn, dataset.train, strict=False):
+    parts = drawn_on(len(dataset.train), 6, 0)
+    assert len(set(parts)) == 6
+    for file, part in zip(drawn, parts, strict=True):
         cells = grid_mask(file.mask, 4, 4)
         assert cells.any()
-        near, far = (
-            np.abs(trained.cache[file.sha256] - trained.cache[good.sha256]).mean(0)[where]
-            for where in (cells, ~cells)
-        )
+        both = trained.cache.batch([file.sha256, dataset.train[part].sha256])
+        marred, plain = trained.cache.layout.map(both, 0).numpy()
+        near, far = (np.abs(marred - plain).mean(0)[where] for where in (cells, ~cells))
         assert near.mean() > far.mean() if far.size else True
         assert read_mask(file.mask.read_bytes()).any()
     written = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
@@ -83,7 +91,7 @@ def test_a_fit_learns_from_drawn_and_external_anomalies(
         "cap", "small", size=64, grid=4, steps=30, anomalies=("cut-paste",),
         external=other_things(tmp_path / "others"), push_pull=PushPull(steps=300),
     )  # fmt: skip
-    learned = fit(dataset, backbone, settings, Places(tmp_path / "store", tmp_path / "cache"))
+    learned = fit(dataset, backbone, settings, Directories(tmp_path / "store", tmp_path / "cache"))
 
     def stands_out(model):
         drawn = draw_anomalies(dataset.train, model.cache, ("cut-paste",), 16, tmp_path / "drawn")
@@ -103,10 +111,12 @@ def test_what_tells_turns_learns_what_other_things_look_like(dataset, backbone, 
 
     def surprise(**settings):
         """The median at held-out parts, at these turned, and at other things."""
-        settings = FitSettings("cap", "turned", size=64, grid=4, steps=60, **settings)
-        trained = train_recipe(dataset, backbone, settings, Places(tmp_path, tmp_path / "cache"))
+        settings = FitSettings("cap", "rotation", size=64, grid=4, steps=60, **settings)
+        trained = train_recipe(
+            dataset, backbone, settings, Directories(tmp_path, tmp_path / "cache")
+        )
         cache = trained.cache
-        parts = [cache.source.read(file.image) for file in trained.normals]
+        parts = [cache.source.read(file.image) for file in dataset.test if file.verdict == "ok"]
         others = [cache.source.read(file.image) for file in external_anomalies(folder)]
         seen = [cache.compute(np.stack(i)) for i in (parts, np.rot90(parts, axes=(1, 2)), others)]
         return [trained.scorer.distances(features)[1].median().item() for features in seen]
@@ -123,5 +133,5 @@ def test_what_only_remembers_is_refused_anomalies_before_anything_is_computed(
 ):
     settings = FitSettings("cap", "knn", size=64, grid=4, anomalies=("confetti",))
     with pytest.raises(TrainingError, match="knn only remembers good parts"):
-        train_recipe(dataset, backbone, settings, Places(tmp_path, tmp_path / "cache"))
+        train_recipe(dataset, backbone, settings, Directories(tmp_path, tmp_path / "cache"))
     assert not list(tmp_path.iterdir())

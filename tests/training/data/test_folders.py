@@ -6,7 +6,7 @@ import pytest
 from models.errors import SnapshotError
 from models.image import PixelContract, encode_png
 from models.sample import LabelledImage, Sample, write_snapshot
-from training.data.folders import check_masks, hold_out, read_mvtec, read_snapshot
+from training.data.folders import check_masks, read_mvtec, read_snapshot
 from training.errors import DatasetError
 
 
@@ -18,18 +18,57 @@ def test_a_folder_is_read_with_its_masks(dataset):
     assert all(file.mask and file.mask.is_file() for file in defective)
 
 
-def test_held_out_parts_are_chosen_by_content(dataset, product, tmp_path):
+def test_a_renamed_folder_has_the_same_digest(dataset, tmp_path):
     renamed = tmp_path / "renamed"
     for number, file in enumerate(reversed(dataset.train)):
         target = renamed / "train" / "good" / f"z{number}.jpg"
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(file.image, target)
-    other = read_mvtec(renamed)
-    assert hold_out(other.train, 0.25, 1) == hold_out(dataset.train, 0.25, 1)
-    assert len(hold_out(dataset.train, 0.25, 1)) == 6
-    assert len(hold_out(dataset.train, 0.25, 9)) == 9
-    assert len(hold_out(dataset.train, 0.25, 20)) == 12
-    assert other.digest == dataset.digest
+    assert read_mvtec(renamed).digest == dataset.digest
+
+
+def test_sub_folders_of_good_parts_are_groups_and_hidden_ones_are_left_out(product, tmp_path):
+    root = tmp_path / "p"
+    shutil.copytree(product, root)
+    good = root / "train" / "good"
+    for name in ("lot-7", ".thumbnails"):
+        (good / name).mkdir()
+        shutil.move(good / f"00{len(name)}.jpg", good / name / "a.jpg")
+    read = read_mvtec(root)
+    assert len(read.train) == 23
+    assert [file.group for file in read.train if file.group] == ["lot-7"]
+    assert any("1 sub-folders" in note for note in read.notes)
+    assert any(".thumbnails" in note for note in read.notes)
+
+
+def test_an_image_in_train_and_test_is_learned_and_not_tested(product, tmp_path):
+    root = tmp_path / "p"
+    shutil.copytree(product, root)
+    shutil.copy(root / "train" / "good" / "000.jpg", root / "test" / "good" / "again.jpg")
+    read = read_mvtec(root)
+    assert len(read.test) == len(read_mvtec(product).test)
+    assert any("not tested" in note for note in read.notes)
+
+
+def test_good_parts_of_another_day_are_validation(product, tmp_path):
+    root = tmp_path / "p"
+    shutil.copytree(product, root)
+    other = root / "validation" / "good"
+    other.mkdir(parents=True)
+    shutil.move(root / "test" / "good" / "000.jpg", other / "000.jpg")
+    read = read_mvtec(root)
+    assert [file.verdict for file in read.validation] == ["ok"]
+
+
+def test_masks_of_any_image_type_are_found_and_unused_ones_named(product, tmp_path):
+    root = tmp_path / "p"
+    shutil.copytree(product, root)
+    masks = root / "ground_truth" / "dent"
+    shutil.move(masks / "000_mask.png", masks / "000.bmp")
+    shutil.copy(masks / "001_mask.png", masks / "999_mask.png")
+    read = read_mvtec(root)
+    assert masks / "000.bmp" in {file.mask for file in read.test}
+    assert any("999_mask.png" in note for note in read.notes)
 
 
 def test_copies_count_once(product, tmp_path):
@@ -47,16 +86,9 @@ def break_empty(root):
     shutil.rmtree(root / "train" / "good")
 
 
-def break_orphan(root):
-    shutil.copy(
-        root / "ground_truth" / "dent" / "000_mask.png",
-        root / "ground_truth" / "dent" / "999_mask.png",
-    )
-
-
 @pytest.mark.parametrize(
     ("harm", "says"),
-    [(break_missing, "no folder"), (break_empty, "no good images"), (break_orphan, "no image")],
+    [(break_missing, "no folder"), (break_empty, "no good images")],
 )
 def test_what_is_wrong_with_a_folder_is_said(product, tmp_path, harm, says):
     shutil.copytree(product, tmp_path / "p")

@@ -18,15 +18,15 @@ def test_a_spot_is_as_large_and_as_different_as_it_is_said_to_be():
 
 def test_larger_spots_are_found_more_often(trained):
     """By a real model, at a line that some good parts are over."""
-    scores = trained.held_out.scores
+    scores = trained.scores
     lines = Thresholds(review=float(np.median(scores)), ng=float(scores.max()) * 1.2)
-    found = find_spots(trained.scorer, trained.cache, trained.normals, lines, Reporter())
+    found = find_spots(trained.scorer, trained.cache, trained.learned, lines, Reporter())
     assert found.sides[0] == 2 * found.scale
     assert found.scale == pytest.approx(96 / 64)  # drawn at 96 pixels, seen at 64
     assert found.review[-1] >= found.review[0]
     assert all(ng <= review for ng, review in zip(found.ng, found.review, strict=True))
     nothing = Thresholds(review=1e9, ng=1e9)
-    blind = find_spots(trained.scorer, trained.cache, trained.normals, nothing, Reporter())
+    blind = find_spots(trained.scorer, trained.cache, trained.learned, nothing, Reporter())
     assert set(blind.review) == {0.0}
     assert "not even those of 24 px" in str(blind)
 

@@ -13,10 +13,10 @@ from training.engine.distributed import Worker
 from training.errors import TrainingError
 from training.evaluation.scoring import evaluate, grid_mask, score_features
 from training.finetuning.candidate import Learning, split_labels, train_candidate
-from training.finetuning.push_pull import PushPull, learn_labels
 from training.finetuning.retrain import RetrainSettings, retrain
 from training.fitting.fit import fit
-from training.fitting.training import FitSettings, Places
+from training.fitting.settings import Directories, FitSettings
+from training.methods.train_context import PushPull, learn_labels
 from training.networks.discriminator import Discriminator
 from training.progress import Reporter
 
@@ -43,7 +43,7 @@ def labelled(files, *, masks):
 @pytest.mark.parametrize("masks", [True, False])
 def test_labels_make_a_candidate_that_is_not_worse(bundle, dataset, tmp_path, masks):
     snapshot = write_snapshot(tmp_path / "snapshots", labelled(dataset.test, masks=masks))
-    places = Places(tmp_path / "store", tmp_path / "cache")
+    places = Directories(tmp_path / "store", tmp_path / "cache")
     settings = dataclasses.replace(QUICK, reject_by="f1" if masks else "rate")
     result = retrain(snapshot, bundle, places, settings, data=dataset)
     compared = [change.metric for change in result.comparison.changes]
@@ -81,7 +81,7 @@ def test_alphas_and_mix_are_chosen_on_labels_and_said(bundle, trained, dataset):
 
 
 def test_what_only_remembers_learns_to_know_defects(dataset, backbone, tmp_path):
-    places = Places(tmp_path / "store", tmp_path / "cache")
+    places = Directories(tmp_path / "store", tmp_path / "cache")
     fitted = fit(dataset, backbone, FitSettings("cap", "knn", size=64, grid=4), places)
     champion, cache = fitted.trained.scorer, fitted.trained.cache
     seen = frozenset(learned_by(open_bundle(fitted.path)))
@@ -120,7 +120,7 @@ def test_learned_defects_stand_out(trained, bundle, dataset, masks):
 
 def test_a_worse_candidate_is_not_written(bundle, dataset, tmp_path):
     snapshot = write_snapshot(tmp_path / "snapshots", labelled(dataset.test, masks=True))
-    places = Places(tmp_path / "store", tmp_path / "cache")
+    places = Directories(tmp_path / "store", tmp_path / "cache")
     ruined = RetrainSettings(steps=40, alpha_pixels=-50.0, learning_rate=5e-2)
     result = retrain(snapshot, bundle, places, ruined, data=dataset)
     assert result.path is None
@@ -176,7 +176,7 @@ def test_labels_of_another_recipe_are_refused(bundle, dataset, tmp_path):
         tmp_path / "s", [LabelledImage(sample, dataset.test[0].image.read_bytes())]
     )
     with pytest.raises(TrainingError, match="lid"):
-        retrain(snapshot, bundle, Places(tmp_path / "b", tmp_path / "c"))
+        retrain(snapshot, bundle, Directories(tmp_path / "b", tmp_path / "c"))
 
 
 def test_the_smallest_defect_marks_its_cell(tmp_path):

@@ -15,7 +15,6 @@ from models.bundle import (
     MODEL,
     REPORT,
     SIGNATURE,
-    TRAINED_ON,
     open_bundle,
 )
 from models.errors import BundleError
@@ -23,18 +22,17 @@ from models.golden import Golden
 from models.session import open_session
 from models.signature import Signer, Trust
 from tests.keys import write_keys
-from training.calibration.thresholds import LEAST
 from training.cli.main import app
-from training.data.folders import hold_out, read_mvtec
+from training.data.folders import read_mvtec
 from training.engine.checkpoint import load_checkpoint
 from training.errors import TrainingError
 from training.evaluation.scoring import score_features, score_images
-from training.finetuning.retrain import feature_source
+from training.finetuning.retrain import champion_source
 from training.fitting.fit import fit
-from training.fitting.training import HOLD_OUT, FitSettings, Places
+from training.fitting.settings import Directories, FitSettings
 from training.progress import Reporter
 
-SMALL = FitSettings(recipe="cap", preset="small", size=64, grid=4, steps=12)
+SMALL = FitSettings(recipe="cap", preset="adtr-small", size=64, grid=4, steps=12)
 BRIEF = dataclasses.replace(SMALL, preset="padim")  # no network to train and to export
 
 
@@ -43,7 +41,8 @@ def test_a_bundle_holds_what_its_contract_says(fitted, bundle, dataset):
     (image,) = model.graph.input
     assert image.type.tensor_type.elem_type == onnx.TensorProto.UINT8
     assert [output.name for output in model.graph.output] == ["score", "heatmap"]
-    assert bundle.manifest.calibration.count == LEAST
+    assert bundle.manifest.calibration.count == len(dataset.train)
+    assert bundle.manifest.calibration.groups == len(dataset.train)
     assert len(bundle.manifest.calibration.quantiles) == 101
     assert bundle.manifest.backbone.licence == "Apache-2.0"
     assert set(bundle.manifest.metrics) >= {"image_auroc", "pixel_auroc"}
@@ -65,7 +64,7 @@ def test_any_batch_size_scores_the_same(bundle, batch):
 
 def test_served_scores_equal_the_trained_networks(trained, bundle, dataset):
     session = open_session(bundle.read(MODEL))
-    served = list(score_images(session, feature_source(bundle), dataset.test))
+    served = list(score_images(session, champion_source(bundle), dataset.test))
     before = list(score_features(trained.scorer, trained.cache, dataset.test))
     for (_, a, heat_a), (_, b, heat_b) in zip(served, before, strict=True):
         assert a == pytest.approx(b, abs=1e-3)
@@ -94,17 +93,16 @@ def test_the_command_finds_on_a_folder_what_the_fit_did(bundle, dataset, tmp_pat
         assert figures[name] == pytest.approx(value, abs=1e-3)
 
 
-def test_held_out_and_test_parts_are_not_trained_on(bundle, dataset):
-    trained_on = set(bundle.read(TRAINED_ON).decode().split())
-    assert trained_on == {f.sha256 for f in dataset.train} - hold_out(
-        dataset.train, HOLD_OUT, LEAST
-    )
-    assert not trained_on & {f.sha256 for f in dataset.test}
+def test_all_good_parts_are_learned_and_scored_by_models_that_did_not(fitted, bundle, dataset):
+    learned = bundle.learned()
+    assert set(learned) == {file.sha256 for file in dataset.train}
+    assert sorted(learned.values()) == pytest.approx(sorted(fitted.trained.scores))
+    assert max(learned.values()) == pytest.approx(bundle.manifest.calibration.quantiles[-1])
 
 
 def test_whoever_has_a_key_vouches_for_what_is_fitted(dataset, backbone, tmp_path):
     signing, trusted = write_keys(tmp_path / "signing.pem", tmp_path / "trusted.pem")
-    places = Places(tmp_path / "s", tmp_path / "c", Signer(signing))
+    places = Directories(tmp_path / "s", tmp_path / "c", Signer(signing))
     bundle = open_bundle(fit(dataset, backbone, BRIEF, places).path)
     Trust.of(trusted).check(bundle)
     (bundle.path / SIGNATURE).unlink()
@@ -118,7 +116,7 @@ def test_whoever_has_a_key_vouches_for_what_is_fitted(dataset, backbone, tmp_pat
 def test_test_images_decide_nothing(dataset, backbone, fitted, bundle, tmp_path):
     alone = dataclasses.replace(dataset, test=())
     settings = dataclasses.replace(SMALL, steps=30)
-    again = fit(alone, backbone, settings, Places(tmp_path / "s", tmp_path / "c"))
+    again = fit(alone, backbone, settings, Directories(tmp_path / "s", tmp_path / "c"))
     manifest = open_bundle(again.path).manifest
     assert manifest.thresholds == bundle.manifest.thresholds
     assert manifest.metrics == {}
@@ -148,21 +146,21 @@ class InterruptingReporter(Reporter):
 
 
 def test_an_interrupted_fit_resumes_to_the_same_model(dataset, backbone, tmp_path):
-    whole = fit(dataset, backbone, SMALL, Places(tmp_path / "a", tmp_path / "c"))
-    places = Places(tmp_path / "b", tmp_path / "c")
+    whole = fit(dataset, backbone, SMALL, Directories(tmp_path / "a", tmp_path / "c"))
+    places = Directories(tmp_path / "b", tmp_path / "c")
     with pytest.raises(KeyboardInterrupt):
         fit(dataset, backbone, SMALL, places, reporter=InterruptingReporter(5))
     assert not (tmp_path / "b" / "cap" / "1").exists()
     reporter = InterruptingReporter(-1)
     resumed = fit(dataset, backbone, SMALL, places, resume=True, reporter=reporter)
-    assert reporter.steps == list(range(7, 13))
+    assert reporter.steps == list(range(7, 13))  # folds train without a bar of their own
     assert not list(places.training("cap").iterdir())
     golden = [Golden.from_bytes(open_bundle(f.path).read(GOLDEN)) for f in (whole, resumed)]
     assert np.array_equal(golden[0].scores, golden[1].scores)
 
 
 def test_versions_count_up(dataset, backbone, tmp_path):
-    places = Places(tmp_path / "s", tmp_path / "c")
+    places = Directories(tmp_path / "s", tmp_path / "c")
     assert fit(dataset, backbone, BRIEF, places).path.name == "1"
     assert fit(dataset, backbone, BRIEF, places).path.name == "2"
 
@@ -173,7 +171,7 @@ def test_versions_count_up(dataset, backbone, tmp_path):
         ({"recipe": "../x"}, BundleError, "not a recipe name"),
         ({"grid": 5}, TrainingError, "does not divide"),
         ({"stages": ("stage9",)}, TrainingError, "no stage stage9"),
-        ({"size": 68, "grid": 17}, TrainingError, "no multiple of the coarsest"),
+        ({"size": 68, "grid": 17}, TrainingError, "no multiple of a stage"),
     ],
 )
 def test_wrong_settings_are_said_and_nothing_is_written(
@@ -184,7 +182,7 @@ def test_wrong_settings_are_said_and_nothing_is_written(
             dataset,
             backbone,
             dataclasses.replace(SMALL, **change),
-            Places(tmp_path / "s", tmp_path / "c"),
+            Directories(tmp_path / "s", tmp_path / "c"),
         )
     assert not (tmp_path / "s").exists()
 
@@ -195,5 +193,10 @@ def test_few_good_parts_are_not_enough(product, backbone, tmp_path):
     for number in range(9):
         image = product / "train" / "good" / f"00{number}.jpg"
         (good / image.name).write_bytes(image.read_bytes())
-    with pytest.raises(TrainingError, match="9 good images are not enough"):
-        fit(read_mvtec(tmp_path / "few"), backbone, SMALL, Places(tmp_path / "s", tmp_path / "c"))
+    with pytest.raises(TrainingError, match="9 good parts are too few"):
+        fit(
+            read_mvtec(tmp_path / "few"),
+            backbone,
+            SMALL,
+            Directories(tmp_path / "s", tmp_path / "c"),
+        )

@@ -3,114 +3,136 @@ import pytest
 import torch
 from torch import nn
 
-from models.image import InputSize, PixelContract
 from tests.said import Said
-from training.backbones import feature_graph as graph
-from training.backbones.features import FeatureCache, FeatureSource, channel_statistics
+from training.backbones.features import FeatureCache
+from training.calibration.cross_fit import cross_fit, measure
+from training.calibration.folds import split_folds
 from training.engine.checkpoint import dump_checkpoint, load_checkpoint
 from training.fitting.fit import fit
-from training.fitting.training import FitSettings, Places
-from training.methods.fusion import balance, count_what_learned, weigh, with_discriminator
-from training.methods.registry import method
-from training.methods.train_context import Lesson
+from training.fitting.inputs import feature_source
+from training.fitting.settings import Directories, FitSettings
+from training.methods.fusion import (
+    choose_branches,
+    fit_fusion,
+    only_branches,
+    weigh_learned,
+    with_discriminator,
+)
+from training.methods.registry import METHODS, method
+from training.methods.train_context import TrainContext
 from training.networks.discriminator import Discriminator, DiscriminatorConfig
-from training.networks.scorer import Reconstruction, Scorer
-from training.progress import Reporter
-
-
-class Backwards(nn.Module):
-    """Finds what is usual."""
-
-    def forward(self, features):
-        return -torch.linalg.vector_norm(features, dim=1).pow(4)
-
-
-class Flatter(nn.Module):
-    """Rebuilds an image the better, the rarer its rarest cell is."""
-
-    def forward(self, features):
-        length = torch.linalg.vector_norm(features, dim=1, keepdim=True)
-        rarest = length.flatten(1).amax(1).reshape(-1, *[1] * (features.ndim - 1))
-        return features * (1 - 100 / rarest / length)
+from training.networks.scorer import Fusion
 
 
 @pytest.fixture(scope="module")
-def lesson(dataset, backbone, tmp_path_factory):
-    """Fourteen good parts to learn from; ten are left."""
-    size = InputSize(height=64, width=64)
-    features = graph.feature_graph(backbone, backbone.manifest.stages, 8)
-    cache = FeatureCache(
-        tmp_path_factory.mktemp("features"), FeatureSource(features, size, PixelContract())
-    )
+def context(dataset, backbone, tmp_path_factory):
+    """All good parts, in the default's views."""
+    settings = FitSettings("cap", size=64)
+    source = feature_source(backbone, METHODS["quick"].views, dataset.train, settings)
+    cache = FeatureCache(tmp_path_factory.mktemp("features"), source)
     cache.add(dataset.train)
-    learned = dataset.train[:14]
-    return Lesson(learned, cache, channel_statistics(cache, learned), steps=3)
+    return TrainContext(dataset.train, cache)
+
+
+@pytest.fixture(scope="module")
+def crossed(context):
+    return cross_fit(method("quick"), context, context.files, split_folds(np.arange(24)))[0]
 
 
 @pytest.fixture
-def weighed(lesson, dataset, tmp_path):
-    """A scorer of `places`, and of this besides."""
-
-    def make(part):
-        places, _ = method("places").learn(lesson)
-        scorer = Scorer(
-            places.shape, places.standardise, places.whitenings, [*places.parts, part], [1, 1],
-            places.score,
-        )  # fmt: skip
-        normals = dataset.train[14:]
-        balance(scorer, lesson.cache, normals)
-        found, _ = weigh(
-            scorer,
-            lesson.cache,
-            normals,
-            tmp_path,
-            names=("places", "other"),
-            seed=0,
-            reporter=Reporter(),
-        )
-        return found
-
-    return make
+def scorer(context, crossed):
+    scorer, _ = method("quick").learn(context)
+    fit_fusion(scorer, crossed.branch_scores(scorer))
+    return scorer
 
 
-def test_a_part_that_misleads_counts_for_nothing_and_is_left_out(weighed, lesson):
-    alone, _ = method("places").learn(lesson)
-    found = weighed(Backwards())
-    assert [type(part) for part in found.parts] == [type(part) for part in alone.parts]
-    assert found.weight_P.tolist() == [1]
-    raw = torch.from_numpy(np.stack([lesson.cache[file.sha256] for file in lesson.files]))
-    scores, _ = found(raw)
-    torch.testing.assert_close(scores * found.scale_P, alone(raw)[0])
+def test_every_part_is_measured_by_branches_that_did_not_learn_it(context, crossed, scorer):
+    """A bank is no distance away from what it holds; held out, every part is some distance away."""
+    learned = measure(scorer, context, context.files)
+    assert crossed.distances.shape == learned.shape
+    assert float(learned[0].float().mean()) < 0.1
+    assert float(crossed.distances[0].float().mean()) > 1
 
 
-def test_what_can_learn_from_labels_stays_and_counts_once_it_has(weighed):
-    found = weighed(Reconstruction(Flatter()))
-    assert found.weight_P.tolist() == [1, 0]
-    count_what_learned(found, mix=0.5)
-    assert found.weight_P.tolist() == [1, 0.5]
+def test_branches_are_fused_in_robust_deviations_of_good_parts(crossed, scorer):
+    evidence = scorer.fusion.evidence(crossed.branch_scores(scorer))
+    away = (evidence - scorer.fusion.centre_P[:, None]) / scorer.fusion.scale_P[:, None]
+    assert away.median(1).values.tolist() == pytest.approx([0] * 4, abs=1e-5)
+    assert (1.4826 * away.abs().median(1).values).tolist() == pytest.approx([1] * 4, abs=1e-3)
 
 
-def test_what_knows_defects_counts_for_its_share_and_is_learned_anew(weighed, lesson):
-    found = weighed(Backwards())
-    channels = lesson.raw_shape[0]
-    knowing = [Discriminator(DiscriminatorConfig(channels, hidden)) for hidden in (0, 8)]
-    grown = with_discriminator(found, knowing[0])
-    count_what_learned(grown, mix=0.5)
-    assert grown.weight_P.tolist() == [1, 0.5]
-    again = with_discriminator(grown, knowing[1])
-    assert list(again.parts) == [found.parts[0], knowing[1]]
-    raw = torch.from_numpy(lesson.cache[lesson.files[0].sha256])[None]
+def test_what_one_branch_is_sure_of_counts_however_quiet_the_others_are():
+    fusion = Fusion([False, False, True])
+    quiet = torch.ones(3, 1, 2, 2)
+    quiet[2] = -3.0
+    loud = quiet.clone()
+    loud[1, 0, 0, 0] = torch.e**8
+    usual, found = fusion(quiet), fusion(loud)
+    assert (usual >= 0).all()
+    assert float(usual.max()) < 1
+    assert float(found[0, 0, 0]) == pytest.approx(8 - np.log(3), abs=0.01)
+    signed = quiet.clone()
+    signed[2, 0, 1, 1] = 8.0
+    assert float(fusion(signed)[0, 1, 1]) == pytest.approx(8 - np.log(3), abs=0.01)
+
+
+class Noise(nn.Module):
+    """Distances that say nothing."""
+
+    def forward(self, features):
+        return torch.rand(features.shape[0], *features.shape[2:])
+
+
+def test_a_branch_of_noise_is_left_out_and_useful_ones_stay(crossed, scorer):
+    torch.manual_seed(0)
+    good = crossed.distances.float()
+    drawn = good.clone()
+    drawn[:3, :, 3, 3] *= 3
+    noise = [torch.rand(1, *good.shape[1:]) ** -2 for _ in range(2)]
+    both = [torch.cat([each, extra]) for each, extra in zip((good, drawn), noise, strict=True)]
+    inputs = [*scorer.inputs, scorer.inputs[0]]
+    noisy = type(scorer)(
+        scorer.layout, list(scorer.standardise), list(scorer.whitenings),
+        [*scorer.branches, Noise()], inputs, scorer.score,
+    )  # fmt: skip
+    fit_fusion(noisy, torch.stack([noisy.score.scores(each) for each in both[0]]))
+    kept, numbers, told = choose_branches(noisy, *both, ["a", "b", "c", "d", "noise"])
+    assert {0, 1, 2} <= set(numbers)
+    assert 4 not in numbers
+    assert len(kept.branches) == len(numbers)
+    assert "left out:" in told
+    assert "noise" in told.split("left out:")[1]
+
+
+def test_a_scorer_of_some_branches_scores_by_these_alone(context, scorer):
+    raw = context.cache.batch([file.sha256 for file in context.files[:2]])
+    some = only_branches(scorer, [0, 2])
+    assert len(some.whitenings) == 2
+    torch.testing.assert_close(some.distances(raw), scorer.distances(raw)[[0, 2]])
+    assert float(some.fusion.weight_P.sum()) == pytest.approx(1)
+    loaded = load_checkpoint(dump_checkpoint(some))
+    torch.testing.assert_close(loaded(raw), some(raw))
+
+
+def test_a_discriminator_has_its_share_and_is_replaced_by_a_new_one(context, scorer):
+    channels = scorer.layout.shapes[2][0]
+    discriminators = [Discriminator(DiscriminatorConfig(channels, hidden)) for hidden in (0, 8)]
+    grown = with_discriminator(scorer, discriminators[0], 2)
+    weigh_learned(grown, 0.25)
+    assert grown.fusion.weight_P.tolist() == pytest.approx([0.2] * 5)
+    again = with_discriminator(grown, discriminators[1], 2)
+    assert list(again.branches) == [*scorer.branches, discriminators[1]]
+    raw = context.cache.batch([context.files[0].sha256])
     loaded = load_checkpoint(dump_checkpoint(again))
     torch.testing.assert_close(loaded(raw), again(raw))
 
 
-def test_best_is_weighed_and_says_how(dataset, backbone, tmp_path):
+def test_a_fit_says_which_branches_it_has_and_why(dataset, backbone, tmp_path):
     reporter = Said()
-    settings = FitSettings("cap", "best", size=64, grid=4, steps=3)
-    places = Places(tmp_path / "store", tmp_path / "cache")
-    fitted = fit(dataset, backbone, settings, places, reporter=reporter)
-    assert fitted.trained.scorer.weight_P.sum() == 1
-    said = fitted.trained.weighed
-    assert all(name in said for name in ("fast", "places", "anywhere"))
-    assert said in reporter.lines
-    assert said in (fitted.path / "report.html").read_text()
+    directories = Directories(tmp_path / "store", tmp_path / "cache")
+    fitted = fit(dataset, backbone, FitSettings("cap", size=64), directories, reporter=reporter)
+    trained = fitted.trained
+    assert len(trained.branches) == len(trained.scorer.branches) > 1
+    assert all(name in trained.told for name in trained.branches)
+    assert trained.told in reporter.lines
+    assert trained.told in (fitted.path / "report.html").read_text()

@@ -11,8 +11,8 @@ from training.networks.memory_bank import (
     neighbourhood_mean,
 )
 from training.networks.orientation import TURNS, Orientation, OrientationConfig
-from training.networks.place_bank import PlaceBank, PlaceBankConfig
-from training.networks.places import by_cell, by_place, places_of
+from training.networks.positional_bank import PositionalBank, PositionalBankConfig
+from training.networks.positions import by_cell, by_position, positions_of
 from training.networks.scorer import HeatmapScore, Length, Standardise
 from training.networks.whitening import Moments
 
@@ -90,8 +90,8 @@ def test_a_neighbour_in_the_bank_is_no_distance_away():
 
 def test_a_place_remembers_only_what_was_there():
     parts = torch.randn(7, 5, 3, 4)
-    bank = PlaceBank(PlaceBankConfig(channels=5, places=(3, 4), size=7))
-    bank.bank_PMC.copy_(by_place(parts, (3, 4)))
+    bank = PositionalBank(PositionalBankConfig(channels=5, positions=(3, 4), size=7))
+    bank.bank_PMC.copy_(by_position(parts, (3, 4)))
     assert bank(parts[2:3]).max() < 1e-2
     moved = parts.roll(1, 3)
     brute = (moved[:, None] - parts[None]).norm(dim=2).amin(1)
@@ -100,11 +100,11 @@ def test_a_place_remembers_only_what_was_there():
 
 def test_a_fine_grid_is_cut_into_places():
     """Of several cells each; and put together again."""
-    assert places_of(16, 16) == (16, 16)
-    assert places_of(32, 48) == (16, 16)
-    assert places_of(18, 17) == (9, 17)
+    assert positions_of(16, 16) == (16, 16)
+    assert positions_of(32, 48) == (16, 16)
+    assert positions_of(18, 17) == (9, 17)
     features = torch.randn(2, 3, 8, 12)
-    places = by_place(features, (4, 3))
+    places = by_position(features, (4, 3))
     assert places.shape == (12, 2 * 2 * 4, 3)
     torch.testing.assert_close(by_cell(places, (4, 3), (8, 12)), features)
     corner = features[:, :, :2, :4].permute(0, 2, 3, 1).reshape(-1, 3)

@@ -1,6 +1,5 @@
 """What training takes on this machine, for whoever is asked how long the next one will take."""
 
-import copy
 import resource
 import time
 from collections.abc import Iterator, Sequence
@@ -15,36 +14,31 @@ from training.backbones.features import FeatureCache, FeatureSource
 from training.data.folders import LabelledFile
 from training.engine.distributed import Worker
 from training.engine.step import WARM
-from training.finetuning.push_pull import PushPull, learn_labels
-from training.methods.fusion import with_discriminator
-from training.networks.discriminator import Discriminator, DiscriminatorConfig
-from training.networks.orientation import Orientation
-from training.networks.scorer import Scorer
+from training.methods.push_pull import LearnDefects
+from training.methods.train_context import PushPull, TrainContext
 from training.progress import Advance, Reporter
 
 _TRIAL_STEPS = 8
 _TRIAL_IMAGES = 4
 _LOOKED_AT = 300
+FOLDS = 3  # of a retraining
 
 
 def foresee(
-    scorer: Scorer, cache: FeatureCache, good: Sequence[LabelledFile], worker: Worker
+    cache: FeatureCache, good: Sequence[LabelledFile], fit_seconds: float, worker: Worker
 ) -> Effort:
-    """What a retraining from here will take: a few steps of one are tried on a copy.
-
-    What tells turned parts would take minutes to try, and is not foreseen.
-    """
-    if any(isinstance(part, Orientation) for part in scorer.parts):
-        return measure(cache, good, None)
-    few = good[:_TRIAL_IMAGES]
-    knowing = Discriminator(DiscriminatorConfig(scorer.shape[0]))
+    """What a retraining will take that learns as many good parts: what the fit took, and what
+    learning defects takes besides, of which a few steps are tried."""
+    few = tuple(good[:_TRIAL_IMAGES])
     clock = _Clock()
-    learn_labels(
-        with_discriminator(copy.deepcopy(scorer), knowing), cache, few,
-        [replace(file, verdict="ng") for file in few], PushPull(steps=_TRIAL_STEPS),
-        clock, worker,
+    context = TrainContext(
+        few, cache, defective=[replace(file, verdict="ng") for file in few],
+        push_pull=PushPull(steps=_TRIAL_STEPS), reporter=clock, worker=worker,
     )  # fmt: skip
-    return measure(cache, good, clock.seconds_per_step * PushPull.steps)
+    deepest = len(cache.layout.shapes) - 1
+    LearnDefects()(context.view(deepest), 0)
+    times = 1 + FOLDS  # the candidate, and the folds that it is compared by
+    return measure(cache, good, fit_seconds + times * clock.seconds_per_step * PushPull.steps)
 
 
 class _Clock(Reporter):

@@ -1,0 +1,50 @@
+import numpy as np
+
+from training.calibration.folds import FOLDS, FOLDS_OF_FEW, split_folds
+from training.calibration.groups import near_duplicates
+from training.calibration.suspects import find_suspects
+from training.data.folders import LabelledFile
+
+
+def test_parts_of_one_group_share_a_fold_and_folds_are_even():
+    groups = np.repeat(np.arange(50), np.arange(50) % 4 + 1)
+    folds = split_folds(groups)
+    assert all(len(set(folds[groups == group])) == 1 for group in range(50))
+    sizes = np.bincount(folds)
+    assert len(sizes) == FOLDS
+    assert sizes.max() - sizes.min() <= 4
+    assert (split_folds(groups) == folds).all()
+
+
+def test_few_groups_make_more_folds_and_never_more_than_groups():
+    assert len(set(split_folds(np.arange(20)))) == FOLDS_OF_FEW
+    assert len(set(split_folds(np.repeat(np.arange(3), 10)))) == 3
+
+
+def test_shots_of_one_part_are_a_group():
+    rng = np.random.default_rng(0)
+    parts = rng.normal(size=(40, 64))
+    shots = np.concatenate([parts, parts[:5] + 0.05 * rng.normal(size=(5, 64))])
+    groups = near_duplicates(shots.astype(np.float32))
+    assert len(set(groups)) == 40
+    assert (groups[40:] == groups[:5]).all()
+
+
+def test_different_parts_are_no_group():
+    parts = np.random.default_rng(0).normal(size=(300, 64)).astype(np.float32)
+    assert len(set(near_duplicates(parts))) == 300
+
+
+def test_a_part_unlike_the_others_is_a_suspect(tmp_path):
+    scores = np.random.default_rng(0).gumbel(3.0, 0.3, 60).astype(np.float32)
+    scores[7] = 20.0
+    files = [LabelledFile(tmp_path / f"{number}.png", f"{number}", "ok") for number in range(60)]
+    (first, *others) = find_suspects(files, scores)
+    assert (first.file, first.sha256, first.score) == ("7.png", "7", 20.0)
+    assert first.deviations > 10
+    assert len(others) <= 2
+
+
+def test_parts_alike_have_no_suspects(tmp_path):
+    files = [LabelledFile(tmp_path / f"{number}.png", f"{number}", "ok") for number in range(30)]
+    assert find_suspects(files, np.full(30, 2.0, np.float32)) == ()

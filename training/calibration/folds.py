@@ -1,0 +1,33 @@
+"""Folds of good parts: what is held out together, so that no fold knows its own parts."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+FOLDS = 5
+# Up to so many groups each fold holds one of them: a fold of a fifth would take too much away.
+FEW = 30
+FOLDS_OF_FEW = 10
+_SEED = 20261128
+
+
+def split_folds(groups: Sequence[int], folds: int | None = None) -> NDArray[np.int64]:
+    """The fold (N) of each part. Parts of one group share a fold; folds are of similar size.
+
+    `groups` (N) are numbers of groups. Few groups are split into more folds, so that what learns
+    without one of them is nearly what learns them all. The same groups give the same folds.
+    """
+    numbers, member = np.unique(np.asarray(groups), return_inverse=True)
+    if folds is None:
+        folds = FOLDS_OF_FEW if len(numbers) <= FEW else FOLDS
+    folds = min(folds, len(numbers))
+    sizes = np.bincount(member)
+    order = np.random.default_rng(_SEED).permutation(len(numbers))
+    order = order[np.argsort(-sizes[order], kind="stable")]  # the largest first
+    filled = np.zeros(folds, np.int64)
+    fold_of_group = np.empty(len(numbers), np.int64)
+    for group in order:
+        fold_of_group[group] = int(filled.argmin())
+        filled[fold_of_group[group]] += sizes[group]
+    return fold_of_group[member]

@@ -1,0 +1,143 @@
+"""The network's input: its size, and the views of its features."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from models.backbone import Backbone, Stage
+from models.image import InputSize
+from training.backbones.feature_graph import feature_graph, pixel_graph
+from training.backbones.features import FeatureSource
+from training.backbones.tiled_graph import Tiles
+from training.backbones.views import FeatureView, ViewName, view_of
+from training.data.folders import LabelledFile
+from training.errors import DatasetError, TrainingError
+from training.fitting.settings import FitSettings
+from training.methods.train_context import evenly
+from training.networks.layout import FeatureLayout
+
+# Of the shorter side, in pixels, where the size is chosen from the images.
+SMALLEST, LARGEST = 256, 448
+_LOOKED_AT = 200
+
+
+def feature_source(
+    backbone: Backbone,
+    views: Sequence[ViewName],
+    files: Sequence[LabelledFile],
+    settings: FitSettings,
+) -> FeatureSource:
+    """How images like `files` become the features that `views` need.
+
+    Raises TrainingError where size, grid, tile and stages do not fit each other.
+    """
+    stages = _stages(backbone, settings.stages)
+    multiple = math.lcm(*(stage.stride for stage in stages))
+    if settings.size == "auto":
+        width, height = choose_size(files, multiple, tile=settings.tile)
+    else:
+        size = settings.size
+        width, height = size if isinstance(size, tuple) else (size, size)
+    if "pixels" in views:
+        if settings.tile:
+            raise TrainingError(
+                f"{settings.preset} sees pixels, and no backbone that could see tiles.",
+                remedy="Leave --tile out, or choose another --preset.",
+            )
+        layout = FeatureLayout(((3, height, width),))
+        input_size = InputSize(height=height, width=width)
+        return FeatureSource(pixel_graph(), input_size, settings.pixels, layout)
+    made = [_view(name, stages, width, height, settings) for name in views]
+    tiles = _tiles(made, width, height, settings.tile) if settings.tile else None
+    layout = FeatureLayout(
+        tuple((view.channels, height // view.cell, width // view.cell) for view in made)
+    )
+    return FeatureSource(
+        feature_graph(backbone, made, tiles),
+        InputSize(height=height, width=width, tile=settings.tile),
+        settings.pixels,
+        layout,
+    )
+
+
+def choose_size(
+    files: Sequence[LabelledFile], multiple: int, *, tile: int | None = None
+) -> tuple[int, int]:
+    """Width and height that keep the images' aspect ratio: their own size, within bounds.
+
+    Both are multiples of `multiple`, and of `tile`. Raises DatasetError where no image can be read.
+    """
+    sizes = []
+    for file in evenly(files, _LOOKED_AT):
+        try:
+            with Image.open(file.image) as image:
+                sizes.append(image.size)
+        except OSError:  # named with all other broken images, when features are computed
+            continue
+    if not sizes:
+        raise DatasetError(
+            f"None of {len(files)} images can be read, the first is {files[0].image}.",
+            remedy="Give images that open in an image viewer.",
+        )
+    width, height = np.median(np.array(sizes), 0)
+    shorter = min(width, height)
+    scale = min(max(shorter, SMALLEST), LARGEST) / shorter
+    step = math.lcm(multiple, tile or 1)
+
+    def rounded(side: float) -> int:
+        return max(step, round(side * scale / step) * step)
+
+    return rounded(float(width)), rounded(float(height))
+
+
+def _view(
+    name: ViewName, stages: tuple[Stage, ...], width: int, height: int, settings: FitSettings
+) -> FeatureView:
+    shorter = min(height, width)
+    cells = settings.cells(shorter)
+    cell = shorter // cells
+    if name in ("all", "last") and (shorter % cells or height % cell or width % cell):
+        raise TrainingError(
+            f"A grid of {cells} does not divide an input of {width}×{height} pixels.",
+            remedy="Choose --size as a multiple of --grid.",
+        )
+    view = view_of(name, stages, cell)
+    for stage in view.stages:
+        if view.cell % stage.stride and stage.stride % view.cell:
+            raise TrainingError(
+                f"Stage {stage.name} has a stride of {stage.stride}, which does not fit cells of "
+                f"{view.cell} pixels.",
+                remedy="Leave that stage out with --stages, or choose another --grid.",
+            )
+        if height % stage.stride or width % stage.stride or height % view.cell or width % view.cell:
+            raise TrainingError(
+                f"An input of {width}×{height} pixels is no multiple of a stage's stride of "
+                f"{stage.stride} and of cells of {view.cell} pixels.",
+                remedy="Choose another --size, or leave that stage out with --stages.",
+            )
+    return view
+
+
+def _tiles(views: Sequence[FeatureView], width: int, height: int, tile: int) -> Tiles:
+    strides = [stage.stride for view in views for stage in view.stages]
+    stride = math.lcm(max(strides), *(view.cell for view in views))
+    if tile % stride or height % tile or width % tile:
+        raise TrainingError(
+            f"Tiles of {tile} pixels do not divide an input of {width}×{height}, or are no "
+            f"multiple of {stride}.",
+            remedy=f"Choose --tile and --size so, for instance --tile {16 * stride}.",
+        )
+    return Tiles(height, width, tile, stride)
+
+
+def _stages(backbone: Backbone, names: tuple[str, ...]) -> tuple[Stage, ...]:
+    known = {stage.name: stage for stage in backbone.manifest.stages}
+    unknown = set(names) - set(known)
+    if unknown:
+        raise TrainingError(
+            f"The backbone has no stage {', '.join(sorted(unknown))}.",
+            remedy=f"Choose --stages among {', '.join(known)}.",
+        )
+    return tuple(known[name] for name in names or known)

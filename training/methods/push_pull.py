@@ -1,0 +1,130 @@
+"""Learning from labelled anomalies. ADTR's way: good cells are pulled together, marked ones pushed
+apart. What has no network to push with learns to know the labelled defects themselves.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from training.data.folders import LabelledFile
+from training.engine import losses
+from training.engine.loop import Schedule, train
+from training.evaluation.scoring import grid_mask
+from training.methods.train_context import ViewContext
+from training.networks.discriminator import Discriminator, DiscriminatorConfig
+from training.networks.scorer import Reconstruction
+
+BATCH = 8
+# Discriminators learn cell by cell, which is quick: from more images at a time.
+DISCRIMINATION = Schedule(steps=300, batch=16, learning_rate=2e-3, weight_decay=1e-2)
+# What the loss by image counts for beside that by cell: without it the largest logits of good
+# parts' cells drown small defects.
+IMAGES = 0.5
+
+
+class _Batch(NamedTuple):
+    features: Tensor  # (B, K, H, W), as the branch sees them
+    cells: Tensor  # (B, H, W), 1 where a mask marks the cell
+    defective: Tensor  # (B), 1 for defective
+    located: Tensor  # (B), 1 where the cells say where the defect is, or that there is none
+
+
+@dataclass(frozen=True)
+class LearnDefects:
+    """A discriminator of the context's labelled defects; without a mask it learns from images.
+
+    Without any it knows none.
+    """
+
+    def __call__(
+        self, context: ViewContext, number: int, start: nn.Module | None = None
+    ) -> tuple[nn.Module, list[float]]:
+        parts = context.context
+        # From images alone, a hidden layer would learn each of these few by heart.
+        located = any(file.mask for file in parts.defective)
+        hidden = DiscriminatorConfig.hidden if located else 0
+        torch.manual_seed(parts.seed + 1000 * number)
+        discriminator = Discriminator(DiscriminatorConfig(context.shape[0], hidden))
+        if not parts.defective:
+            return discriminator.eval(), []
+        settings, batches = parts.push_pull, _Batches(context, DISCRIMINATION.batch)
+
+        def loss(batch: _Batch) -> Tensor:
+            logits = discriminator(batch.features).float()
+            by_image = losses.known_images(logits, batch.defective, settings.k)
+            located = batch.located
+            if not bool((located & (batch.defective > 0)).any()):
+                return by_image
+            by_cell = losses.known_cells(
+                logits[located], batch.cells[located], batch.defective[located]
+            )
+            return by_cell + IMAGES * by_image
+
+        schedule = replace(DISCRIMINATION, steps=settings.steps)
+        with parts.reporter.bar("Learning defects", settings.steps) as advance:
+            curve = train(
+                discriminator, schedule, batches, loss, seed=parts.seed, worker=parts.worker,
+                progress=lambda step, value: advance(step, f"loss {value:.3f}"),
+            )  # fmt: skip
+        return discriminator.eval(), curve
+
+
+def push_pull(branch: Reconstruction, context: ViewContext) -> list[float]:
+    """Train a network that rebuilds good parts not to rebuild the context's defects, in place.
+
+    Half of each batch is defective: a defect with a mask is pushed by its cells, one without as an
+    image. Returns the loss of every step. Raises TrainingError.
+    """
+    parts = context.context
+    settings = parts.push_pull
+
+    def loss(batch: _Batch) -> Tensor:
+        phi = losses.pseudo_huber(batch.features, branch.network(batch.features))
+        by_cell = losses.push_pull_pixels(phi, batch.cells, settings.alpha_pixels)
+        by_image = losses.push_pull_images(phi, batch.defective, settings.alpha_images, settings.k)
+        return torch.where(batch.located, by_cell, by_image).mean()
+
+    schedule = Schedule(settings.steps, BATCH, settings.learning_rate)
+    with parts.reporter.bar("Learning from labels", settings.steps) as advance:
+        return train(
+            branch.network, schedule, _Batches(context, BATCH), loss, seed=parts.seed,
+            worker=parts.worker, repeatable=True,
+            progress=lambda step, value: advance(step, f"loss {value:.3f}"),
+        )  # fmt: skip
+
+
+class _Batches:
+    """The batch of each step, which depends on the seed and the step alone."""
+
+    def __init__(self, context: ViewContext, size: int) -> None:
+        _, rows, columns = context.shape
+        self._context = context
+        self._half = size // 2
+        self._blank = np.zeros((rows, columns), np.bool_)
+        self._cells = {
+            file.sha256: grid_mask(file.mask, rows, columns)
+            for file in context.context.defective
+            if file.mask
+        }
+
+    def __call__(self, step: int) -> _Batch:
+        parts = self._context.context
+        rng = np.random.default_rng([parts.seed, step])
+        chosen = self._drawn(rng, parts.files) + self._drawn(rng, parts.defective)
+        chosen = list(parts.worker.share(chosen))
+        device = parts.worker.device
+        marked = np.stack([self._cells.get(file.sha256, self._blank) for file in chosen])
+        located = [file.verdict == "ok" or file.sha256 in self._cells for file in chosen]
+        return _Batch(
+            self._context.named([file.sha256 for file in chosen]).to(device),
+            torch.from_numpy(marked).float().to(device),
+            torch.tensor([file.verdict == "ng" for file in chosen], device=device).float(),
+            torch.tensor(located, device=device),
+        )
+
+    def _drawn(self, rng: np.random.Generator, files: Sequence[LabelledFile]) -> list[LabelledFile]:
+        return [files[i] for i in rng.integers(len(files), size=self._half)]
