@@ -52,6 +52,16 @@ class Thresholds(Contract):
             raise ValueError("the review threshold must not be above the ng threshold")
         return self
 
+    @property
+    def rejects(self) -> bool:
+        """Whether any score is rejected without a person's look."""
+        return self.ng < NO_REJECT
+
+    @property
+    def highest(self) -> float:
+        """The reject threshold; where nothing is rejected, the review threshold."""
+        return self.ng if self.rejects else self.review
+
     def verdict(self, score: float) -> Verdict:
         """The verdict for a raw score; what is no number is an error, never ok."""
         if score >= self.ng:
@@ -63,7 +73,7 @@ class Thresholds(Contract):
     def nearness(self, score: float) -> float:
         """1 on a line, 0 as far from both as they are from each other: a label says most where
         the score is nearest to a line."""
-        between = self.ng - self.review or 0.1 * abs(self.ng) or 1.0
+        between = self.highest - self.review or 0.1 * abs(self.highest) or 1.0
         distance = min(abs(score - self.review), abs(score - self.ng))
         return max(0.0, 1 - distance / between)
 

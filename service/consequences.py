@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models.bundle import Thresholds
+from models.bundle import NO_REJECT, Thresholds
 
 BINS = 80
 _Z = 1.959964  # of the normal distribution, 97.5 %
@@ -57,8 +57,10 @@ class Scores:
         )
 
     def histogram(self, *lines: float) -> "Histogram":
-        """Counts over the range of all scores; `lines` lie within it, too."""
-        everything = np.concatenate([self.ok, self.ng, self.unlabelled, lines])
+        """Counts over the range of all scores; `lines` lie within it, too, where scores reach
+        them."""
+        within = [line for line in lines if line < NO_REJECT]
+        everything = np.concatenate([self.ok, self.ng, self.unlabelled, within])
         edges = np.linspace(everything.min(), everything.max() or 1.0, BINS + 1)
         if edges[0] == edges[-1]:
             edges = np.linspace(edges[0] - 0.5, edges[0] + 0.5, BINS + 1)

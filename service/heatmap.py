@@ -96,7 +96,7 @@ def overlay(image: Pixels, kept: KeptHeatmap, thresholds: Thresholds) -> bytes:
     small = Image.fromarray(restore(kept))
     values = np.asarray(small.resize((width, height), Image.Resampling.BILINEAR))
     start = 0.5 * thresholds.review
-    heat = np.clip((values - start) / max(thresholds.ng * 1.3 - start, 1e-6), 0, 1)
+    heat = np.clip((values - start) / max(thresholds.highest * 1.3 - start, 1e-6), 0, 1)
     colours = _COLOURS[(heat * 255).astype(np.uint8)]
     share = (0.75 * heat)[..., None]
     mixed = np.rint(image * (1 - share) + colours * share).astype(np.uint8)

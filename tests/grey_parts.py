@@ -95,6 +95,11 @@ def write_version(store: Path, version: int = 1, *, recipe: str = "cap", **field
         pixels=PixelContract(),
         calibration=Calibration(
             count=10,
+            groups=10,
+            review_interval=(0.0, 0.1),
+            reject_interval=(0.0, 0.05),
+            counted=False,
+            automatic_reject=True,
             quantiles=tuple(float(value) for value in range(101)),
             false_review_rate=0.01,
             false_reject_rate=0.001,

@@ -53,6 +53,11 @@ def manifest(**fields: Any) -> Manifest:
             "pixels": PixelContract(),
             "calibration": Calibration(
                 count=9,
+                groups=9,
+                review_interval=(0.0, 0.1),
+                reject_interval=(0.0, 0.05),
+                counted=False,
+                automatic_reject=True,
                 quantiles=tuple(i / 100 for i in range(101)),
                 false_review_rate=0.05,
                 false_reject_rate=0.01,

@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import math
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -82,12 +83,23 @@ class FeatureCache:
         self._directory.mkdir(parents=True, exist_ok=True)
 
     def __getitem__(self, sha256: str) -> Features:
-        features: Features = np.load(self._path(sha256), allow_pickle=False).astype(np.float32)
-        return features
+        return self.batch([sha256])[0].numpy()
 
     def batch(self, names: Sequence[str]) -> Tensor:
         """The features (B, D) of images with these hashes."""
-        return torch.from_numpy(np.stack([self[name] for name in names]))
+        return self._read(names, slice(None))
+
+    def maps(self, names: Sequence[str], number: int) -> Tensor:
+        """The map (B, C, H, W) with this number of images with these hashes."""
+        shape = self.layout.shapes[number]
+        start = sum(math.prod(shape) for shape in self.layout.shapes[:number])
+        flat = self._read(names, slice(start, start + math.prod(shape)))
+        return flat.unflatten(1, shape)
+
+    def _read(self, names: Sequence[str], part: slice) -> Tensor:
+        read = [np.load(self._path(name), mmap_mode="r", allow_pickle=False) for name in names]
+        # By torch, which converts from half precision ten times as fast as numpy.
+        return torch.from_numpy(np.stack([each[part] for each in read])).float()
 
     def __contains__(self, sha256: str) -> bool:
         # A power cut can leave a name without its content.

@@ -21,6 +21,7 @@ FEWEST = 5
 _SHAPE_DEVIATION = 0.15
 # Times the excess that half of an exponential's would exceed, scaled to its mean.
 _OUTLYING = 6.0
+_EXPONENTIAL = 1e-6  # a shape as good as 0
 _RESAMPLES = 200
 _SEED = 20261128
 
@@ -58,12 +59,15 @@ def fit_tail(scores: Values) -> Tail:
     seen, beyond = excess[excess <= limit], int((excess > limit).sum())
 
     def cost(parameters: Values) -> float:
+        # scipy's genpareto has the same density, and takes twenty times as long for so few values.
         scale, shape = float(np.exp(parameters[0])), float(parameters[1])
-        likelihood = genpareto.logpdf(seen, shape, scale=scale).sum()
-        if beyond:
-            likelihood += beyond * genpareto.logsf(limit, shape, scale=scale)
-        if not np.isfinite(likelihood):
+        shape = shape if abs(shape) > _EXPONENTIAL else _EXPONENTIAL
+        growth, farthest = 1 + shape * seen / scale, 1 + shape * limit / scale
+        if growth.min() <= 0 or (beyond and farthest <= 0):
             return 1e9
+        likelihood = -len(seen) * np.log(scale) - (1 + 1 / shape) * float(np.log(growth).sum())
+        if beyond:
+            likelihood -= beyond * np.log(farthest) / shape
         return float(-likelihood + 0.5 * (shape / _SHAPE_DEVIATION) ** 2)
 
     found = minimize(cost, [np.log(typical), 0.0], method="Nelder-Mead")

@@ -34,6 +34,8 @@ PAPER_BATCH = 16
 SILENCE = 1e-3
 # The coreset is chosen among so many random vectors at most: its cost grows with their number.
 CANDIDATES = 50_000
+# Of a positional bank: each image that is scored reads all of it.
+BANK_BYTES = 96 * 2**20
 # Of the mean variance, added to covariances that are shrunk; chosen by nothing: between 0.01 and
 # 0.2 the tile's figures do not change.
 _RIDGE = 0.05
@@ -172,7 +174,7 @@ class PatchMemory:
 class PositionalKnn:
     """A bank of `size` vectors at most for each position: of all good parts, or of an even choice.
 
-    `per_side` is the number of positions along each side.
+    `per_side` is the number of positions along each side. A bank takes `BANK_BYTES` at most.
     """
 
     size: int
@@ -184,8 +186,10 @@ class PositionalKnn:
         channels, height, width = context.shape
         positions = positions_of(height, width, self.per_side)
         rng = np.random.default_rng([context.context.seed, number])
-        chosen = evenly(context.context.files, self.size)
-        share = max(1, self.size // len(chosen))  # of a part's cells at each position
+        one = 4 * channels * positions[0] * positions[1]  # bytes of a vector at each position
+        size = max(1, min(self.size, BANK_BYTES // one))
+        chosen = evenly(context.context.files, size)
+        share = max(1, size // len(chosen))  # of a part's cells at each position
         drawn = []
         for file in chosen:
             tokens_PNC = by_position(context.named([file.sha256]), positions)
@@ -195,7 +199,7 @@ class PositionalKnn:
         if isinstance(
             start, PositionalBank
         ):  # the newest, and as many of the older as there is room
-            bank_PMC = torch.cat([start.bank_PMC, bank_PMC], 1)[:, -max(self.size, 1) :]
+            bank_PMC = torch.cat([start.bank_PMC, bank_PMC], 1)[:, -size:]
         bank = PositionalBank(PositionalBankConfig(channels, positions, bank_PMC.shape[1]))
         bank.bank_PMC.copy_(bank_PMC)
         return bank.eval(), []

@@ -201,11 +201,12 @@ _ALL = 1_000_000  # channels
 POSITIONAL = Whiten(100, components=True)
 EVERYWHERE = Whiten(100, positional=False, components=True)
 # The same for the default's views, with covariances shrunk so that few parts do.
-SHRUNK = Whiten(64, components=True, per_side=32, shrink=True)
+_SIDE = 48
+FINE, COARSE = (Whiten(kept, components=True, per_side=_SIDE, shrink=True) for kept in (32, 48))
 # Chosen on CIFAR-10's training images, those of other classes as anomalies.
 ROTATION_WEIGHT = 0.5
 # Good parts that a positional bank holds at most.
-REFERENCES = 500
+REFERENCES = 700
 
 _ADTR_WHITENED = _adtr(BRIEF, windows=True, **_SMALL)
 
@@ -215,9 +216,9 @@ def _one(about: str, learn: Learner, whiten: Whiten | None = None, **more: Any) 
 
 
 _QUICK = (
-    Branch("positional-knn/fine", PositionalKnn(REFERENCES, 32), "fine", SHRUNK),
-    Branch("positional-knn/middle", PositionalKnn(REFERENCES, 32), "middle", SHRUNK),
-    Branch("positional-knn/deep", PositionalKnn(REFERENCES, 32), "deep", SHRUNK),
+    Branch("positional-knn/fine", PositionalKnn(REFERENCES, _SIDE), "fine", FINE),
+    Branch("positional-knn/middle", PositionalKnn(REFERENCES, _SIDE), "middle", COARSE),
+    Branch("positional-knn/deep", PositionalKnn(REFERENCES, _SIDE), "deep", COARSE),
     Branch("patch-memory/deep", PatchMemory(4000), "deep", EVERYWHERE),
 )
 
@@ -230,7 +231,7 @@ METHODS: dict[str, Method] = {
     ),
     "best": Method(
         "`quick` with ADTR on the whitened deepest view",
-        (*_QUICK, Branch("adtr-whitened/deep", _ADTR_WHITENED, "deep", SHRUNK)),
+        (*_QUICK, Branch("adtr-whitened/deep", _ADTR_WHITENED, "deep", COARSE)),
         weighted=True,
     ),
     "adtr": _one("ADTR with the paper's size, 4+4 layers, 256 wide, and a start of our own",

@@ -81,24 +81,26 @@ class ViewContext:
     context: TrainContext
     number: int
     whitening: Whitening | None = None
+    plain: "ViewContext | None" = None  # the same without the whitening
 
     def whitened(self, whitening: Whitening) -> "ViewContext":
         """The same of whitened features."""
-        return dataclasses.replace(self, whitening=whitening)
+        return dataclasses.replace(self, whitening=whitening, plain=self)
 
     @cached_property
     def _moments(self) -> tuple[Tensor, Tensor]:
         """Mean (C) and covariance (C, C) of raw features over all cells of an even choice of the
         parts."""
-        files = evenly(self.context.files, STATISTICS_PARTS)
-        total, products, cells = 0.0, 0.0, 0
-        for file in files:
-            tokens_LC = self._raw([file.sha256])[0].flatten(1).T.double()
-            total = total + tokens_LC.sum(0)
-            products = products + tokens_LC.T @ tokens_LC
+        if self.plain:
+            return self.plain._moments
+        channels = self.raw_shape[0]
+        total = torch.zeros(channels, dtype=torch.float64)
+        products, cells = torch.zeros(channels, channels, dtype=torch.float64), 0
+        for file in evenly(self.context.files, STATISTICS_PARTS):
+            tokens_LC = self._raw([file.sha256])[0].flatten(1).T
+            total += tokens_LC.double().sum(0)
+            products += (tokens_LC.T @ tokens_LC).double()
             cells += len(tokens_LC)
-        assert isinstance(total, Tensor)
-        assert isinstance(products, Tensor)
         mean = total / cells
         return mean.float(), (products / cells - torch.outer(mean, mean)).float()
 
@@ -147,8 +149,7 @@ class ViewContext:
             yield self.features(range(start, min(start + BATCH, count)))
 
     def _raw(self, names: Sequence[str]) -> Tensor:
-        cache = self.context.cache
-        return cache.layout.map(cache.batch(names), self.number)
+        return self.context.cache.maps(names, self.number)
 
 
 class Learner(Protocol):

@@ -114,7 +114,8 @@ def _histogram(report: Report) -> str:
             groups["good parts, test"] = (test.scores[~test.anomalous], "#7fb6de")
         groups["defective parts"] = (test.scores[test.anomalous], plots.BAD)
     lines = report.manifest.thresholds
-    return plots.histogram(groups, {"review": lines.review, "ng": lines.ng})
+    shown = {"review": lines.review} | ({"ng": lines.ng} if lines.rejects else {})
+    return plots.histogram(groups, shown)
 
 
 def _curves(test: Evaluation) -> list[tuple[str, str]]:

@@ -13,7 +13,7 @@ def gumbel(count, seed):
     return np.random.default_rng(seed).gumbel(3.0, 0.5, count)
 
 
-@pytest.mark.parametrize("count", [20, 50, 200, 600])
+@pytest.mark.parametrize("count", [50, 200, 600])
 @pytest.mark.parametrize("rate", [0.05, 0.01])
 def test_mean_rate_over_draws_of_parts_is_the_nominal_one(count, rate):
     beyond = []
@@ -26,12 +26,12 @@ def test_mean_rate_over_draws_of_parts_is_the_nominal_one(count, rate):
 @pytest.mark.parametrize(("count", "rate", "counted"), [(200, 0.05, True), (50, 0.01, False)])
 def test_interval_holds_the_true_rate_as_often_as_it_says(count, rate, counted):
     held = []
-    for seed in range(40):
+    for seed in range(60):
         found = threshold(gumbel(count, seed), rate, count)
         assert found.counted == counted
         true = (gumbel(20_000, 1000 + seed) >= found.score).mean()
         held.append(found.interval[0] <= true <= found.interval[1])
-    assert np.mean(held) > 0.7
+    assert np.mean(held) >= 0.75  # a bootstrap's of few parts is somewhat narrow
 
 
 def test_parts_of_a_group_widen_the_interval():

@@ -31,9 +31,9 @@ def test_sub_folders_of_good_parts_are_groups_and_hidden_ones_are_left_out(produ
     root = tmp_path / "p"
     shutil.copytree(product, root)
     good = root / "train" / "good"
-    for name in ("lot-7", ".thumbnails"):
+    for number, name in enumerate(("lot-7", ".thumbnails")):
         (good / name).mkdir()
-        shutil.move(good / f"00{len(name)}.jpg", good / name / "a.jpg")
+        shutil.move(good / f"00{number}.jpg", good / name / "a.jpg")
     read = read_mvtec(root)
     assert len(read.train) == 23
     assert [file.group for file in read.train if file.group] == ["lot-7"]

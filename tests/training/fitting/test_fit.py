@@ -67,8 +67,9 @@ def test_served_scores_equal_the_trained_networks(trained, bundle, dataset):
     served = list(score_images(session, champion_source(bundle), dataset.test))
     before = list(score_features(trained.scorer, trained.cache, dataset.test))
     for (_, a, heat_a), (_, b, heat_b) in zip(served, before, strict=True):
-        assert a == pytest.approx(b, abs=1e-3)
-        assert heat_a == pytest.approx(heat_b, abs=1e-2)
+        # Cached features are of half precision, served ones are not.
+        assert a == pytest.approx(b, rel=2e-3)
+        assert heat_a == pytest.approx(heat_b, rel=5e-3, abs=1e-2)
 
 
 def test_the_checkpoint_is_the_served_network(trained, bundle, dataset):
