@@ -41,11 +41,12 @@ def test_the_steps_of_the_engineer_run(tmp_path, postgresql_url):
     blocks = executed_blocks()
     assert len(blocks) == 3
     port = free_port()
-    script = "\n".join(blocks)
+    # The service would keep the pipe open after a command that failed.
+    script = "trap 'kill $(jobs -p) 2>/dev/null' ERR\n" + "\n".join(blocks)
     script = script.replace(
         "demo-data demo", "demo-data demo --good 30 --test-good 6 --per-defect 3 --size 128"
     )
-    script = script.replace("--recipe cap", "--recipe cap --size 128")
+    script = script.replace("fit demo --recipe cap", "fit demo --recipe cap --size 128")
     script = script.replace("retrain ", "retrain --steps 3 ").replace("8000", str(port))
     environment = os.environ | {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",

@@ -73,7 +73,10 @@ class Comparison:
     def __str__(self) -> str:
         defective = int(self.champion.anomalous.sum())
         good = len(self.champion.files) - defective
-        where = f"On {good} good and {defective} defective labels that neither trained on, "
+        where = (
+            f"On {good} good and {defective} defective labels, each by models that did not learn "
+            "it, "
+        )
         changes = self.worse or self.changes
         sentence = where + " and ".join(str(change) for change in changes) + "."
         unsure = [c for c in changes if not c.worse and not c.better]
