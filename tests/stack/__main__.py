@@ -55,10 +55,7 @@ def story(stack: Stack, folder: Path) -> None:
     keys = first_steps(stack, folder)
     say("fitting a demo product in the worker's image")
     stack.execute("worker", "kizu-train", "demo-data", "/cache/demo")
-    stack.execute(
-        "worker", "kizu-train", "fit", "/cache/demo", "--recipe", "cap",
-        "--steps", "120",
-    )  # fmt: skip
+    stack.execute("worker", "kizu-train", "fit", "/cache/demo", "--recipe", "cap")
     wait_for(lambda: answers("/health/ready"), "The first bundle was not taken up")
 
     stack.down()
@@ -130,7 +127,7 @@ def label_and_retrain(stack: Stack, camera: Kizu, plain: Kizu, engineer: Kizu) -
     ]
     found = sum(one.verdict != "ok" for one in spoilt)
     # What was learned in a minute misses the faint ones.
-    hold(found >= 4, f"of 12 spoilt ones {found} do not pass, asked without TLS")
+    hold(found >= 11, f"of 12 spoilt ones {found} do not pass, asked without TLS")
     word = FeedbackRequest(inspection_id=good.id, verdict="ok", operator="eva")
     try:
         plain.send(calls.label(word))

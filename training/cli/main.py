@@ -2,13 +2,14 @@
 
 import json
 import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from models.backbone import EMBEDDED, PROCEDURAL
-from models.bundle import MODEL, SIGNATURE, Bundle, Verdict, open_bundle
+from models.bundle import MODEL, SIGNATURE, Bundle, open_bundle
 from models.command import VersionOption, run
 from models.durable import write_file
 from models.image import PixelContract
@@ -28,6 +29,7 @@ from training.engine.distributed import leaving_at_once
 from training.errors import TrainingError
 from training.evaluation.repeatability import read_parts, repeatability
 from training.evaluation.scoring import evaluate, score_images
+from training.evaluation.verdicts import by_label
 from training.finetuning.retrain import RejectBy, RetrainSettings, champion_source, retrain
 from training.fitting.fit import fit
 from training.fitting.settings import Directories, FitSettings, Size
@@ -335,10 +337,20 @@ def _evaluate(bundle: Bundle, dataset: Dataset, device: Device) -> dict[str, obj
     source = champion_source(bundle)
     session = open_session(bundle.read(MODEL), device=device)
     result = evaluate(score_images(session, source, dataset.test), source.size)
-    verdicts: dict[Verdict, int] = {"ok": 0, "review": 0, "ng": 0}
-    for score in result.scores:
-        verdicts[bundle.manifest.thresholds.verdict(float(score))] += 1
-    return {"images": len(result.files), "verdicts": verdicts, **result.metrics}
+    verdicts = by_label(result.scores, result.anomalous, bundle.manifest.thresholds)
+    return {
+        "images": len(result.files),
+        "verdicts": {
+            name: {
+                **asdict(found),
+                "stopped": round(found.stopped, 4),
+                "passed": round(found.passed, 4),
+                "rejected": round(found.rejected, 4),
+            }
+            for name, found in verdicts.items()
+        },
+        **result.metrics,
+    }
 
 
 def _sides(size: str) -> Size:

@@ -6,13 +6,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from models.backbone import Backbone
-from models.bundle import BackboneReference, Manifest, check_recipe_name
+from models.bundle import BackboneReference, Manifest, Thresholds, check_recipe_name
 from training.calibration.suspects import suspects_line
 from training.calibration.thresholds import calibrate, statement
 from training.data.folders import Dataset
 from training.engine.distributed import Worker, enlisted
 from training.engine.export import export, git_commit, golden_images, next_version, save_bundle
+from training.evaluation.scoring import Evaluation
 from training.evaluation.sensitivity import find_spots
+from training.evaluation.verdicts import by_label
 from training.fitting.effort import foresee, look
 from training.fitting.settings import Directories, FitSettings
 from training.fitting.training import Trained, train_recipe
@@ -63,6 +65,8 @@ def fit(
         reporter.say(suspects_line(trained.suspects))
     spots = find_spots(trained.scorer, trained.cache, trained.learned, thresholds, reporter)
     reporter.say(str(spots))
+    if trained.test:
+        reporter.say(verdicts_line(trained.test, thresholds))
     source = trained.cache.source
     images = golden_images([source.read(file.image) for file in trained.learned[:GOLDEN]])
     exported = export(trained.scorer, source, images, device=settings.device)
@@ -103,3 +107,14 @@ def fit(
     for checkpoint in directories.training(settings.recipe).glob("checkpoint-*.pt"):
         checkpoint.unlink()
     return Fitted(path, trained, time.monotonic() - started)
+
+
+def verdicts_line(test: Evaluation, thresholds: Thresholds) -> str:
+    """What the thresholds do to test images, in a sentence."""
+    found = by_label(test.scores, test.anomalous, thresholds)
+    parts = []
+    if good := found.get("good"):
+        parts.append(f"{good.review + good.ng} of {good.count} good parts are stopped")
+    if bad := found.get("defective"):
+        parts.append(f"{bad.ok} of {bad.count} defective ones pass, {bad.ng} are rejected outright")
+    return f"Of the test images, {', '.join(parts)}."

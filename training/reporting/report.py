@@ -18,6 +18,7 @@ from training.evaluation.comparison import Comparison
 from training.evaluation.metrics import PRO_LIMIT
 from training.evaluation.scoring import Evaluation
 from training.evaluation.sensitivity import CONTRAST, Sensitivity
+from training.evaluation.verdicts import count_verdicts
 from training.networks.scorer import Scorer
 from training.reporting import plots
 from training.reporting.examples import pictures, telling
@@ -100,9 +101,8 @@ def _consequences(report: Report) -> list[tuple[str, int, int, int, int]]:
     lines = report.manifest.thresholds
     rows = []
     for name, scores in groups:
-        verdicts = [lines.verdict(float(score)) for score in scores]
-        counts = (verdicts.count("ok"), verdicts.count("review"), verdicts.count("ng"))
-        rows.append((name, len(scores), *counts))
+        found = count_verdicts(scores, lines)
+        rows.append((name, found.count, found.ok, found.review, found.ng))
     return rows
 
 
