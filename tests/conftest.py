@@ -98,7 +98,7 @@ def backbone() -> Backbone:
     return open_backbone(EMBEDDED / PROCEDURAL)
 
 
-SMALL = FitSettings(recipe="cap", preset="adtr-small", size=64, grid=4, steps=30)
+SMALL = FitSettings(recipe="cap", size=64)
 
 
 @pytest.fixture(scope="session")
@@ -108,6 +108,16 @@ def fitted(
     """A real, small, trained bundle; do not write into its store."""
     root = tmp_path_factory.mktemp("fitted")
     return fit(dataset, backbone, SMALL, Directories(root / "store", root / "cache"))
+
+
+@pytest.fixture(scope="session")
+def with_network(
+    tmp_path_factory: pytest.TempPathFactory, dataset: Dataset, backbone: Backbone
+) -> Fitted:
+    """The same of a method that trains a network."""
+    root = tmp_path_factory.mktemp("with-network")
+    settings = FitSettings(recipe="cap", preset="adtr-small", size=64, grid=4, steps=30)
+    return fit(dataset, backbone, settings, Directories(root / "store", root / "cache"))
 
 
 @pytest.fixture(scope="session")

@@ -85,7 +85,7 @@ def test_labels_become_what_decides(context, api, dataset, worker, complaints_of
     training = page.locator(".training.panel")
     expect(training.locator("progress")).to_be_visible(timeout=60_000)
     expect(training.locator(".role")).to_have_text("succeeded", timeout=240_000)
-    expect(training).to_contain_text("neither trained on")
+    expect(training).to_contain_text("models that did not learn it")
     training.get_by_role("link", name="Compare it").click()
 
     expect(page.locator(".bundle.candidate")).to_contain_text("retrained from version 1")

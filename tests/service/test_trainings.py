@@ -138,7 +138,7 @@ def test_labels_become_a_candidate_that_runs_in_the_shadow(
         found = ended(client, asked.json()["id"])
     assert found["state"] in ("succeeded", "refused"), found["message"] + found["log"]
     assert found["peak_mb"] > 100
-    assert "neither trained on" in found["message"]
+    assert "models that did not learn" in found["message"]
     assert "<html" in client.get(found["report"]).text
     assert client.post("/v1/recipes/cap/estimate", json={}).json()["from_measurement"]
     if found["state"] == "succeeded":
@@ -162,7 +162,7 @@ def test_a_failure_says_why_in_plain_words(client, labelled, working):
         found = ended(client, id)
     assert found["state"] == "failed"
     assert "good parts" in found["message"]
-    assert "are needed to train and compare" in found["message"]
+    assert "are needed to learn some and to compare" in found["message"]
     assert "Traceback" not in found["log"]
     again = client.post(f"/v1/trainings/{id}/retry", json={"by": "eva"})
     assert (again.status_code, again.json()["retry_of"]) == (201, id)

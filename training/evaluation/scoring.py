@@ -1,7 +1,7 @@
 """Scoring labelled images, with a trained network or with the bundle that is served."""
 
 import functools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,15 +101,20 @@ def score_images(
         yield from zip(batch, scores.tolist(), heatmaps, strict=True)
 
 
-def evaluate(scored: Iterable[Scored], size: InputSize) -> Evaluation:
-    """Gather what a ranking needs; heatmaps are counted, not kept."""
+def evaluate(
+    scored: Iterable[Scored], size: InputSize, *, without_pixels: Container[str] = ()
+) -> Evaluation:
+    """Gather what a ranking needs; heatmaps are counted, not kept.
+
+    Of files whose hashes are in `without_pixels`, the score alone is taken.
+    """
     files: list[LabelledFile] = []
     scores: list[float] = []
     pixels = PixelCounts()
     for file, score, heatmap in scored:
         files.append(file)
         scores.append(score)
-        pixels.add(heatmap, _marked(file, size))
+        pixels.add(heatmap, None if file.sha256 in without_pixels else _marked(file, size))
     return Evaluation(tuple(files), np.array(scores, np.float32), pixels)
 
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from training.data.folders import LabelledFile
 from training.engine.distributed import Worker
 from training.errors import TrainingError
 from training.evaluation.comparison import Comparison, compare
+from training.evaluation.metrics import image_metrics
 from training.evaluation.scoring import evaluate, score_features
 from training.methods.fusion import fit_fusion, weigh_learned
 from training.methods.registry import Method
@@ -99,7 +100,7 @@ def train_candidate(
         labels.good, cache, learning.seed, labels.defective, learning,
         champion if grows else None, reporter=reporter, worker=worker,
     )  # fmt: skip
-    whole = method.with_defects()
+    whole = method.with_defects(located=any(file.mask for file in labels.defective))
     scorer, curve = whole.learn(context, champion.score.settings)
     good = tuple(evenly(labels.good, CALIBRATED))
     groups = group_parts(good, cache)
@@ -109,11 +110,24 @@ def train_candidate(
     )  # fmt: skip
     worker.leave_to_the_first()
     fit_fusion(scorer, good_fit.branch_scores(scorer))
-    weigh_learned(scorer, learning.share)
+    weigh_learned(scorer, _share(scorer, good_fit, bad_fit, learning.share))
     return Candidate(
         scorer, whole, _compared(champion, learned, scorer, (good_fit, bad_fit), cache),
         good_fit, bad_fit, len(np.unique(groups)), curve, time.monotonic() - started,
     )  # fmt: skip
+
+
+def _share(scorer: Scorer, good: CrossFit, defective: CrossFit, share: float) -> float:
+    """The weight of what knows defects: none where defects that it did not learn are told from good
+    parts worse with it than without. From too few labels it learns nothing but noise."""
+    anomalous = np.arange(len(good.files) + len(defective.files)) >= len(good.files)
+    once = np.ones((1, len(anomalous)))
+    found = {}
+    for tried in (0.0, share):
+        weigh_learned(scorer, tried)
+        scores = np.concatenate([good.fused(scorer), defective.fused(scorer)])
+        found[tried] = float(image_metrics(scores, anomalous, once)["image_auroc"][0])
+    return share if found[share] >= found[0.0] else 0.0
 
 
 def _compared(
@@ -129,23 +143,22 @@ def _compared(
     Of what the champion learned no fair heatmap is at hand: there pixels are not compared.
     """
     unfair = {name for name, score in learned.items() if score is None}
-
-    def fair(file: LabelledFile) -> LabelledFile:
-        return replace(file, mask=None) if file.sha256 in learned else file
-
     files = [f for each in by_others for f in each.files if f.sha256 not in unfair]
     before = (
-        (fair(file), learned.get(file.sha256) or score, heatmap)
+        (file, learned.get(file.sha256) or score, heatmap)
         for file, score, heatmap in score_features(champion, cache, files)
     )
     after = (
-        (fair(file), score, heatmap)
+        (file, score, heatmap)
         for each in by_others
         for file, score, heatmap in each.scored(candidate)
         if file.sha256 not in unfair
     )
     size = cache.source.size
-    return compare(evaluate(before, size), evaluate(after, size))
+    return compare(
+        evaluate(before, size, without_pixels=learned),
+        evaluate(after, size, without_pixels=learned),
+    )
 
 
 def _stratified(files: Sequence[LabelledFile]) -> NDArray[np.int64]:

@@ -18,17 +18,21 @@ _MAD = 1.4826
 _STEADY = 0.02
 # Of a discriminator's logits on good parts, which are all alike where defects are easily told.
 _STEADY_SIGNED = 1.0
+_HARDLY_ANY = 0.95
 
 
 def fit_fusion(scorer: Scorer, scores_PN: Tensor) -> None:
     """Set the units in which branches are fused, in place: the median and the robust deviation of
-    the scores (P, N) that each branch alone gives good parts that it has not learned."""
+    the scores (P, N) that each branch alone gives good parts that it has not learned.
+
+    A signed branch, which knows a few defects, counts from where hardly any good part reaches."""
     fusion: Fusion = scorer.fusion
     evidence = fusion.evidence(scores_PN)
     centre = evidence.median(1).values
     deviation = _MAD * (evidence - centre.unsqueeze(1)).abs().median(1).values
     floor = torch.where(fusion.signed_P, _STEADY_SIGNED, _STEADY)
-    fusion.centre_P.copy_(centre)
+    reached = evidence.quantile(_HARDLY_ANY, dim=1)
+    fusion.centre_P.copy_(torch.where(fusion.signed_P, reached, centre))
     fusion.scale_P.copy_(torch.maximum(deviation, floor))
 
 

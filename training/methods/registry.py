@@ -128,9 +128,11 @@ class Method:
         scorer.fusion.weight_P.copy_(weights / weights.sum())
         return scorer.eval(), curve
 
-    def with_defects(self) -> "Method":
-        """The method with a discriminator of labelled defects in each of its coarser views."""
-        names = {"fine"} if len(self.views) > 1 else set()
+    def with_defects(self, *, located: bool) -> "Method":
+        """The method with discriminators of labelled defects: where masks say where they are, in
+        its finer views, else in its coarser ones."""
+        left_out: ViewName = "deep" if located else "fine"
+        names = {left_out} if len(self.views) > 1 else set()
         known = tuple(
             Branch(f"{DEFECTS}/{view}", LearnDefects(), view)
             for view in self.views

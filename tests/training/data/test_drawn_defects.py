@@ -54,7 +54,7 @@ def test_anomalies_lie_with_their_masks_and_features_and_are_drawn_once(trained,
     parts = drawn_on(len(dataset.train), 6, 0)
     assert len(set(parts)) == 6
     for file, part in zip(drawn, parts, strict=True):
-        cells = grid_mask(file.mask, 4, 4)
+        cells = grid_mask(file.mask, *trained.cache.layout.shapes[0][1:])
         assert cells.any()
         both = trained.cache.batch([file.sha256, dataset.train[part].sha256])
         marred, plain = trained.cache.layout.map(both, 0).numpy()
@@ -84,7 +84,7 @@ def other_things(folder):
 
 
 def test_a_fit_learns_from_drawn_and_external_anomalies(
-    dataset, backbone, trained, tmp_path, monkeypatch
+    dataset, backbone, with_network, tmp_path, monkeypatch
 ):
     monkeypatch.setattr("training.fitting.training.ANOMALIES", 16)
     settings = FitSettings(
@@ -103,7 +103,7 @@ def test_a_fit_learns_from_drawn_and_external_anomalies(
         bad, good = (np.median(found.scores[found.anomalous == is_bad]) for is_bad in (True, False))
         return bad / good
 
-    assert stands_out(learned.trained) > 1.2 * stands_out(trained)
+    assert stands_out(learned.trained) > 1.2 * stands_out(with_network.trained)
 
 
 def test_what_tells_turns_learns_what_other_things_look_like(dataset, backbone, tmp_path):

@@ -130,7 +130,8 @@ def test_without_the_first_good_parts_the_memory_grows(dataset, backbone, tmp_pa
 
 
 @pytest.mark.parametrize("masks", [True, False])
-def test_a_network_rebuilds_learned_defects_worse(trained, bundle, dataset, masks):
+def test_a_network_rebuilds_learned_defects_worse(with_network, dataset, masks):
+    bundle, trained = open_bundle(with_network.path), with_network.trained
     champion = load_checkpoint(bundle.read(CHECKPOINT))
     defective = tuple(f for f in dataset.test if f.verdict == "ng")
     if not masks:
@@ -151,7 +152,8 @@ def test_a_network_rebuilds_learned_defects_worse(trained, bundle, dataset, mask
     assert contrast(learned) > max(2 * contrast(champion), 3)
 
 
-def test_a_worse_candidate_is_not_written(bundle, dataset, tmp_path):
+def test_a_worse_candidate_is_not_written(with_network, dataset, tmp_path):
+    bundle = open_bundle(with_network.path)
     snapshot = write_snapshot(tmp_path / "snapshots", labelled(dataset.test, masks=True))
     places = Directories(tmp_path / "store", tmp_path / "cache")
     ruined = RetrainSettings(steps=40, alpha_pixels=-50.0, learning_rate=5e-2)
