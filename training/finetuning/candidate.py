@@ -24,7 +24,6 @@ from training.methods.train_context import PushPull, TrainContext, evenly
 from training.networks.scorer import Scorer
 from training.progress import Reporter
 
-FOLDS = 3
 # Good parts that calibrate and are compared on, at most.
 CALIBRATED = 2000
 
@@ -104,9 +103,10 @@ def train_candidate(
     scorer, curve = whole.learn(context, champion.score.settings)
     good = tuple(evenly(labels.good, CALIBRATED))
     groups = group_parts(good, cache)
+    folds = split_folds(groups)
     good_fit, bad_fit = cross_fit(
-        whole, context, good, split_folds(groups, FOLDS), champion.score.settings,
-        defective=labels.defective, defective_folds=_stratified(labels.defective),
+        whole, context, good, folds, champion.score.settings, defective=labels.defective,
+        defective_folds=_stratified(labels.defective, int(folds.max()) + 1),
     )  # fmt: skip
     worker.leave_to_the_first()
     fit_fusion(scorer, good_fit.branch_scores(scorer))
@@ -161,11 +161,11 @@ def _compared(
     )
 
 
-def _stratified(files: Sequence[LabelledFile]) -> NDArray[np.int64]:
+def _stratified(files: Sequence[LabelledFile], count: int) -> NDArray[np.int64]:
     """A fold for each defect: of each class as many in every fold, by content hash."""
     order = sorted(range(len(files)), key=lambda i: (files[i].defect_class or "", files[i].sha256))
     folds = np.empty(len(files), np.int64)
-    folds[order] = np.arange(len(files)) % FOLDS
+    folds[order] = np.arange(len(files)) % count
     return folds
 
 

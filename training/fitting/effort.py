@@ -21,7 +21,7 @@ from training.progress import Advance, Reporter
 _TRIAL_STEPS = 8
 _TRIAL_IMAGES = 4
 _LOOKED_AT = 300
-FOLDS = 3  # of a retraining
+FOLDS = 5  # of a retraining
 
 
 def foresee(
