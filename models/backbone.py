@@ -19,7 +19,7 @@ from models.errors import BackboneError
 MODEL = "backbone.onnx"
 MANIFEST = "manifest.json"
 EMBEDDED = Path(__file__).parent / "backbones"
-PROCEDURAL = "procedural"  # the one that stands there
+PROCEDURAL = "procedural"  # the embedded backbone
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # timm's, such as resnet18.a1_in1k
 
 

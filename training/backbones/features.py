@@ -130,7 +130,7 @@ class FeatureCache:
             done += len(batch)
             if progress:
                 progress(done, len(files))
-        self._trim({self._path(file.sha256) for file in files})
+        self._trim([self._path(file.sha256) for file in files if file.sha256 in self])
         if broken:
             path, error = broken[0]
             raise DatasetError(
@@ -178,14 +178,17 @@ class FeatureCache:
                 raise
         Path(file.name).rename(self._path(sha256))
 
-    def _trim(self, needed: set[Path]) -> None:
-        """Remove what was read longest ago until the cache fits its quota; never what is needed."""
+    def _trim(self, needed: Sequence[Path]) -> None:
+        """Remove what was needed longest ago until the cache fits its quota; never what is needed
+        now. Access times would not do: most disks do not keep them."""
+        for path in needed:
+            path.touch()
         kept = [(path, path.stat()) for path in self._root.glob("*/*.npy")]
-        total = sum(stat.st_size for _, stat in kept)
-        for path, stat in sorted(kept, key=lambda entry: entry[1].st_atime):
+        total, now_needed = sum(stat.st_size for _, stat in kept), set(needed)
+        for path, stat in sorted(kept, key=lambda entry: entry[1].st_mtime):
             if total <= self._quota:
                 return
-            if path not in needed:
+            if path not in now_needed:
                 path.unlink(missing_ok=True)
                 total -= stat.st_size
 

@@ -9,22 +9,36 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn import functional as F
 
 from training.backbones.features import FeatureCache
 from training.data.folders import LabelledFile
+from training.errors import TrainingError
 
 # Of the median distance between two parts, below which they are shots of the same one.
 NEAR = 0.35
 _DIRECTIONS = 256
+_REGIONS = 8  # along each side
 _SEED = 20261128
 
 
 def group_parts(files: Sequence[LabelledFile], cache: FeatureCache) -> NDArray[np.int64]:
-    """The number of the group (N) of each file."""
-    if any(file.group for file in files):
-        names = [file.group or file.sha256 for file in files]
+    """The number of the group (N) of each file. One folder of all says nothing of groups.
+
+    Raises TrainingError where all are one group: nothing could be held out.
+    """
+    names = [file.group or file.sha256 for file in files]
+    if any(file.group for file in files) and len(set(names)) > 1:
         return np.unique(names, return_inverse=True)[1].astype(np.int64)
-    return near_duplicates(_descriptors(files, cache))
+    groups = near_duplicates(_descriptors(files, cache))
+    if len(files) > 1 and not groups.any():
+        raise TrainingError(
+            f"All {len(files)} good parts look like shots of the same part: how good parts vary "
+            "cannot be seen.",
+            remedy="Give images of different parts, or name what belongs together by sub-folders "
+            "of train/good.",
+        )
+    return groups
 
 
 def near_duplicates(descriptors_ND: NDArray[np.float32]) -> NDArray[np.int64]:
@@ -64,8 +78,19 @@ def _distances(
 
 
 def _descriptors(files: Sequence[LabelledFile], cache: FeatureCache) -> NDArray[np.float32]:
-    """Random projections (N, 256) of each part's features, which keep their distances."""
+    """Random projections (N, 256) of each part's coarsest features, which keep their distances.
+
+    Means over a few regions stand for the features: a projection of all would take gigabytes.
+    """
+    coarsest = len(cache.layout.shapes) - 1
+    channels, height, width = cache.layout.shapes[coarsest]
+    regions = (min(height, _REGIONS), min(width, _REGIONS))
     generator = torch.Generator().manual_seed(_SEED)
-    projection_DK = torch.randn(cache.layout.size, _DIRECTIONS, generator=generator)
-    projected = [cache.batch([file.sha256]) @ projection_DK for file in files]
+    size = channels * regions[0] * regions[1]
+    projection_DK = torch.randn(size, _DIRECTIONS, generator=generator)
+    projected = [
+        F.adaptive_avg_pool2d(cache.maps([file.sha256], coarsest), regions).flatten(1)
+        @ projection_DK
+        for file in files
+    ]
     return (torch.cat(projected) / _DIRECTIONS**0.5).numpy()

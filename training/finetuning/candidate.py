@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,16 +61,19 @@ class Candidate:
     comparison: Comparison
     good: CrossFit
     defective: CrossFit
+    learned: tuple[LabelledFile, ...]
     groups: int
     curve: list[float]
     seconds: float
 
     @property
     def scores(self) -> dict[str, float | None]:
-        """By hash, the score of every label by scorers that did not learn it."""
+        """What was learned, by hash, with its score by scorers that did not learn it; None for
+        parts beyond those that calibrate."""
         files = [*self.good.files, *self.defective.files]
         values = [*self.good.fused(self.scorer), *self.defective.fused(self.scorer)]
-        return {file.sha256: float(value) for file, value in zip(files, values, strict=True)}
+        scores = {file.sha256: float(value) for file, value in zip(files, values, strict=True)}
+        return {file.sha256: None for file in self.learned} | scores
 
 
 def train_candidate(
@@ -90,11 +93,14 @@ def train_candidate(
     parts are not at hand, the champion's statistics are kept and its memory grows. Of several
     processes only the first returns. Raises TrainingError.
     """
-    _check(labels)
     started = time.monotonic()
     at_hand = {file.sha256 for file in labels.good}
     champion_good = set(learned) - {file.sha256 for file in labels.defective}
     grows = len(champion_good - at_hand) > len(champion_good) / 2
+    if grows:  # its memory holds the others already: no fold could be measured without them
+        unknown = tuple(file for file in labels.good if file.sha256 not in learned)
+        labels = replace(labels, good=unknown)
+    _check(labels)
     context = TrainContext(
         labels.good, cache, learning.seed, labels.defective, learning,
         champion if grows else None, reporter=reporter, worker=worker,
@@ -113,7 +119,7 @@ def train_candidate(
     weigh_learned(scorer, _share(scorer, good_fit, bad_fit, learning.share))
     return Candidate(
         scorer, whole, _compared(champion, learned, scorer, (good_fit, bad_fit), cache),
-        good_fit, bad_fit, len(np.unique(groups)), curve, time.monotonic() - started,
+        good_fit, bad_fit, labels.good, len(np.unique(groups)), curve, time.monotonic() - started,
     )  # fmt: skip
 
 
@@ -143,9 +149,10 @@ def _compared(
     Of what the champion learned no fair heatmap is at hand: there pixels are not compared.
     """
     unfair = {name for name, score in learned.items() if score is None}
+    fair = {name: score for name, score in learned.items() if score is not None}
     files = [f for each in by_others for f in each.files if f.sha256 not in unfair]
     before = (
-        (file, learned.get(file.sha256) or score, heatmap)
+        (file, fair.get(file.sha256, score), heatmap)
         for file, score, heatmap in score_features(champion, cache, files)
     )
     after = (
@@ -171,7 +178,7 @@ def _stratified(files: Sequence[LabelledFile], count: int) -> NDArray[np.int64]:
 
 def _check(labels: Labels) -> None:
     for what, count, least in (
-        ("good parts", len(labels.good), LEAST),
+        ("good parts that can be held out", len(labels.good), LEAST),
         ("defective parts", len(labels.defective), 2),
     ):
         if count < least:

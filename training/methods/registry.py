@@ -68,7 +68,8 @@ class Method:
     branches: tuple[Branch, ...]
     weighted: bool = False
     sees: tuple[ViewName, ...] = ()
-    places: tuple[int, ...] = ()  # of its branches among those of the method that it is a part of
+    # Of its branches, their numbers in the method that it is a part of.
+    numbers: tuple[int, ...] = ()
 
     @property
     def views(self) -> tuple[ViewName, ...]:
@@ -82,12 +83,12 @@ class Method:
 
     def only(self, kept: Sequence[int]) -> "Method":
         """The method of some of its branches, by number, with the views of all."""
-        places = self.places or tuple(range(len(self.branches)))
+        numbers = self.numbers or tuple(range(len(self.branches)))
         return replace(
             self,
             branches=tuple(self.branches[n] for n in kept),
             sees=self.views,
-            places=tuple(places[n] for n in kept),
+            numbers=tuple(numbers[n] for n in kept),
         )
 
     def named(self, names: Sequence[str]) -> "Method":
@@ -142,16 +143,16 @@ class Method:
 
     def _start(self, number: int, context: TrainContext) -> nn.Module | None:
         """The branch that a branch goes on from, where there is one."""
-        start, place = context.start, self.places[number] if self.places else number
-        return start.branches[place] if start and place < len(start.branches) else None
+        start, own = context.start, self.numbers[number] if self.numbers else number
+        return start.branches[own] if start and own < len(start.branches) else None
 
     def _whitening(
         self, branch: Branch, number: int, context: TrainContext, view: ViewContext
     ) -> Whitening:
         assert branch.whiten
-        place = self.places[number] if self.places else number
-        if context.start and place < len(context.start.inputs):
-            source = context.start.inputs[place].whitening
+        own = self.numbers[number] if self.numbers else number
+        if context.start and own < len(context.start.inputs):
+            source = context.start.inputs[own].whitening
             if source is not None:
                 kept = context.start.whitenings[source]
                 assert isinstance(kept, Whitening)

@@ -1,9 +1,13 @@
+import dataclasses
+
 import numpy as np
+import pytest
 
 from training.calibration.folds import FOLDS, FOLDS_OF_FEW, split_folds
-from training.calibration.groups import near_duplicates
+from training.calibration.groups import group_parts, near_duplicates
 from training.calibration.suspects import find_suspects
 from training.data.folders import LabelledFile
+from training.errors import TrainingError
 
 
 def test_parts_of_one_group_share_a_fold_and_folds_are_even():
@@ -33,6 +37,17 @@ def test_shots_of_one_part_are_a_group():
 def test_different_parts_are_no_group():
     parts = np.random.default_rng(0).normal(size=(300, 64)).astype(np.float32)
     assert len(set(near_duplicates(parts))) == 300
+
+
+def test_all_parts_in_one_sub_folder_are_no_group(trained, dataset):
+    files = [dataclasses.replace(file, group="lot-1") for file in dataset.train]
+    assert len(set(group_parts(files, trained.cache))) > 1
+
+
+def test_shots_of_one_part_alone_are_refused(trained, dataset, monkeypatch):
+    monkeypatch.setattr("training.calibration.groups.NEAR", 100.0)
+    with pytest.raises(TrainingError, match="shots of the same part"):
+        group_parts(dataset.train, trained.cache)
 
 
 def test_a_part_unlike_the_others_is_a_suspect(tmp_path):

@@ -129,6 +129,20 @@ def test_without_the_first_good_parts_the_memory_grows(dataset, backbone, tmp_pa
             assert float(candidate.scorer.distances(features)[0].mean()) < 0.2
 
 
+def test_what_a_growing_memory_holds_already_is_not_measured_by_it(dataset, backbone, tmp_path):
+    """Held out of no fold, it would be no distance away, and thresholds far too low."""
+    directories = Directories(tmp_path / "store", tmp_path / "cache")
+    settings = FitSettings("cap", "positional-knn", size=64, grid=4)
+    first = dataclasses.replace(dataset, train=dataset.train[:12])
+    bundle = open_bundle(fit(first, backbone, settings, directories).path)
+    cache = FeatureCache(directories.cache, champion_source(bundle))
+    cache.add((*dataset.train, *dataset.test))
+    bad = tuple(file for file in dataset.test if file.verdict == "ng")
+    known, new = dataset.train[8:12], dataset.train[12:]
+    candidate = _candidate(bundle, cache, Labels((*known, *new), bad, frozenset()), steps=20)
+    assert {file.sha256 for file in candidate.good.files} == {file.sha256 for file in new}
+
+
 @pytest.mark.parametrize("masks", [True, False])
 def test_a_network_rebuilds_learned_defects_worse(with_network, dataset, masks):
     bundle, trained = open_bundle(with_network.path), with_network.trained
@@ -167,7 +181,10 @@ def test_a_worse_candidate_is_not_written(with_network, dataset, tmp_path):
 
 @pytest.mark.parametrize(
     ("good", "bad", "says"),
-    [(9, 6, "9 good parts, and 10 are needed"), (20, 1, "1 defective parts, and 2 are needed")],
+    [
+        (9, 6, "9 good parts that can be held out, and 10 are needed"),
+        (20, 1, "1 defective parts, and 2 are needed"),
+    ],
 )
 def test_too_few_labels_are_named(bundle, trained, dataset, good, bad, says):
     labels = Labels(
