@@ -51,6 +51,12 @@ class CrossFit:
         """The same of some branches."""
         return CrossFit(self.files, self.distances[list(kept)])
 
+    def of(self, files: Sequence[LabelledFile]) -> "CrossFit":
+        """The same of some files; those that are not among its own are left out."""
+        numbers = {file.sha256: number for number, file in enumerate(self.files)}
+        kept = [numbers[file.sha256] for file in files if file.sha256 in numbers]
+        return CrossFit(tuple(self.files[n] for n in kept), self.distances[:, kept])
+
     def scored(self, scorer: Scorer) -> Iterator[Scored]:
         """Each file with its score and heatmap, with the scorer's fusion."""
         for start in range(0, len(self.files), BATCH):

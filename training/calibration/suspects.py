@@ -42,7 +42,8 @@ def suspects_line(suspects: Sequence[Suspect]) -> str:
     """The suspects in a sentence."""
     shown = ", ".join(f"{each.file} ({each.deviations:.0f} deviations)" for each in suspects[:5])
     more = f" and {len(suspects) - 5} more" if len(suspects) > 5 else ""
+    looks = "part looks" if len(suspects) == 1 else "parts look"
     return (
-        f"{len(suspects)} of the good parts look unlike the others; check them: {shown}{more}. "
-        "They were learned; --without FILE leaves parts out."
+        f"{len(suspects)} good {looks} unlike the others, check: {shown}{more}. All parts were "
+        "learned; --without FILE leaves one out."
     )

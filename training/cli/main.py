@@ -25,6 +25,7 @@ from training.cli.benchmark import benchmark_command
 from training.data.demo_product import write_demo
 from training.data.drawn_defects import DRAWINGS
 from training.data.folders import Dataset, joined, read_mvtec
+from training.data.folders import without as leave_out
 from training.engine.distributed import leaving_at_once
 from training.errors import TrainingError
 from training.evaluation.repeatability import read_parts, repeatability
@@ -140,6 +141,10 @@ def fit_command(
     bit_depth: Annotated[
         Literal["8", "10", "12", "14", "16"], typer.Option(help="Significant bits of a sample.")
     ] = "8",
+    without: Annotated[
+        list[Path] | None,
+        typer.Option("--without", help="An image of a good part to leave out; several times."),
+    ] = None,
     seed: SeedOption = 0,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an interrupted fit.")
@@ -175,6 +180,7 @@ def fit_command(
     try:
         products = [read_mvtec(folder) for folder in data]
         given = products[0] if len(products) == 1 else joined(products, data[0].parent)
+        given = leave_out(given, without or [])
         fitted = fit(given, frozen, settings, directories, resume=resume, reporter=reporter)
     except KeyboardInterrupt:
         reporter.say("Interrupted. The same command with --resume goes on from here.")

@@ -1,7 +1,7 @@
 """Labelled images on disk: MVTec-layout folders and snapshots, as lists of files."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -84,6 +84,34 @@ def read_mvtec(root: Path) -> Dataset:
         root, train, tuple(file for file in test if file.sha256 not in learned), validation,
         tuple(notes),
     )  # fmt: skip
+
+
+def without(data: Dataset, images: Sequence[Path]) -> Dataset:
+    """The data without some of the good parts, named by the paths or the names of their images.
+
+    Raises DatasetError for a name that no good part, or more than one, has.
+    """
+    good = data.train + data.validation
+    left_out: set[str] = set()
+    for image in images:
+        found = {
+            file.sha256
+            for file in good
+            if file.image.name == str(image) or file.image.resolve() == image.resolve()
+        }
+        if len(found) != 1:
+            raise DatasetError(
+                f"{len(found)} good parts are called {image}.",
+                remedy="Name the image as the fit names it, or by its path.",
+            )
+        left_out |= found
+    note = f"{len(left_out)} good parts are left out, as asked."
+    return replace(
+        data,
+        train=tuple(file for file in data.train if file.sha256 not in left_out),
+        validation=tuple(file for file in data.validation if file.sha256 not in left_out),
+        notes=(*data.notes, *([note] if left_out else [])),
+    )
 
 
 def joined(datasets: Iterable[Dataset], root: Path) -> Dataset:

@@ -106,6 +106,7 @@ def retrain(
         Report(
             manifest, candidate.curve, scorer, cache, calibrated, comparison.candidate,
             snapshot.digest, asdict(settings), spots, comparison,
+            by_others=(candidate.good, candidate.defective),
         )
     )  # fmt: skip
     if comparison.worse:

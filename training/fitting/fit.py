@@ -98,6 +98,7 @@ def fit(
         Report(
             manifest, trained.curve, trained.scorer, trained.cache, trained.good, trained.test,
             data.digest, asdict(settings), spots, told=trained.told, notes=data.notes,
+            by_others=(trained.cross,),
         )
     )  # fmt: skip
     path = save_bundle(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from models.backbone import Backbone
 from models.bundle import Suspect
 from training.backbones.features import FeatureCache
-from training.calibration.cross_fit import cross_fit
+from training.calibration.cross_fit import CrossFit, cross_fit
 from training.calibration.folds import split_folds
 from training.calibration.groups import group_parts
 from training.calibration.suspects import find_suspects
@@ -43,7 +43,8 @@ CALIBRATED = 2000
 class Trained:
     """What a training leaves. `learned` are the good parts, all of which the scorer knows;
     `scores` (N) are those of `calibrated`, by models that did not learn them, in `groups`
-    independent groups. `branches` names the scorer's branches, `told` says how they were chosen."""
+    independent groups; `cross` has their distances. `branches` names the scorer's branches, `told`
+    says how they were chosen."""
 
     scorer: Scorer
     cache: FeatureCache
@@ -53,6 +54,7 @@ class Trained:
     groups: int
     suspects: tuple[Suspect, ...]
     branches: tuple[str, ...]
+    cross: CrossFit
     curve: list[float]
     test: Evaluation | None
     feature_seconds: float
@@ -140,7 +142,7 @@ def train_recipe(
     test = evaluate(score_features(scorer, cache, data.test), source.size) if data.test else None
     return Trained(
         scorer, cache, learned, calibrated, scores, len(np.unique(groups)),
-        find_suspects(calibrated, scores), names, curve, test,
+        find_suspects(calibrated, scores), names, cross, curve, test,
         feature_seconds=gathered - started, learning_seconds=learned_at - gathered, told=told,
     )  # fmt: skip
 

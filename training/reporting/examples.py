@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from training.backbones.features import FeatureCache
+from training.calibration.cross_fit import CrossFit
 from training.data.folders import LabelledFile
 from training.evaluation.scoring import Evaluation, network_mask, score_features
 from training.networks.scorer import Scorer
@@ -35,11 +36,23 @@ def telling(evaluation: Evaluation, count: int) -> dict[str, list[LabelledFile]]
 
 
 def pictures(
-    scorer: Scorer, cache: FeatureCache, files: Sequence[LabelledFile], low: float, high: float
+    scorer: Scorer,
+    cache: FeatureCache,
+    files: Sequence[LabelledFile],
+    low: float,
+    high: float,
+    by_others: Sequence[CrossFit] = (),
 ) -> list[Picture]:
-    """Each file with its heatmap, coloured from `low` to `high`."""
+    """Each file with its heatmap, coloured from `low` to `high`.
+
+    What the scorer has learned it finds usual: of a file that is in `by_others`, score and heatmap
+    are those of models that did not learn it.
+    """
+    fair = {each[0].sha256: each for cross in by_others for each in cross.of(files).scored(scorer)}
+    others = [file for file in files if file.sha256 not in fair]
+    found = fair | {each[0].sha256: each for each in score_features(scorer, cache, others)}
     shown = []
-    for file, score, heatmap in score_features(scorer, cache, files):
+    for file, score, heatmap in (found[file.sha256] for file in files):
         mask = network_mask(file.mask, cache.source.size) if file.mask else None
         image = cache.source.read(file.image)
         drawn = plots.overlay(image, heatmap, mask, low, high)

@@ -12,6 +12,7 @@ import numpy as np
 
 from models.bundle import Manifest
 from training.backbones.features import FeatureCache
+from training.calibration.cross_fit import CrossFit
 from training.calibration.thresholds import statement
 from training.data.folders import LabelledFile
 from training.evaluation.comparison import Comparison
@@ -31,7 +32,8 @@ class Report:
     """What a report shows. `good` are the good parts that set the thresholds, scored by models that
     did not learn them, `test` is what was tried, `comparison` how the champion did on it; `data`
     names the images by a digest, `told` says which branches the scorer has and why, `notes` what
-    was found in the folder."""
+    was found in the folder. Parts in `by_others` are shown as models see them that did not learn
+    them."""
 
     manifest: Manifest
     curve: list[float]
@@ -45,6 +47,7 @@ class Report:
     comparison: Comparison | None = None
     told: str = ""
     notes: tuple[str, ...] = ()
+    by_others: tuple[CrossFit, ...] = ()
 
 
 def page(template: str, **values: object) -> str:
@@ -138,6 +141,10 @@ def _curves(test: Evaluation) -> list[tuple[str, str]]:
 def _examples(report: Report) -> list[tuple[str, list[tuple[str, str]]]]:
     """Titled rows of (caption, picture)."""
     rows: dict[str, Sequence[LabelledFile]] = {}
+    named = {file.sha256: file for file in report.good.files}
+    suspects = report.manifest.calibration.suspects
+    if found := [named[each.sha256] for each in suspects if each.sha256 in named][:EXAMPLES]:
+        rows["Good parts that look unlike the others: check them"] = found
     if report.test is not None and report.test.anomalous.any():
         rows |= telling(report.test, EXAMPLES)
     order = np.argsort(report.good.scores, kind="stable")[::-1]
@@ -151,7 +158,7 @@ def _examples(report: Report) -> list[tuple[str, list[tuple[str, str]]]]:
             title,
             [
                 (f"{p.kind} · {p.score:.2f} · {lines.verdict(p.score)}", p.image)
-                for p in pictures(report.scorer, report.cache, files, low, high)
+                for p in pictures(report.scorer, report.cache, files, low, high, report.by_others)
             ],
         )
         for title, files in rows.items()

@@ -1,4 +1,5 @@
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -6,7 +7,7 @@ import pytest
 from models.errors import SnapshotError
 from models.image import PixelContract, encode_png
 from models.sample import LabelledImage, Sample, write_snapshot
-from training.data.folders import check_masks, read_mvtec, read_snapshot
+from training.data.folders import check_masks, read_mvtec, read_snapshot, without
 from training.errors import DatasetError
 
 
@@ -69,6 +70,15 @@ def test_masks_of_any_image_type_are_found_and_unused_ones_named(product, tmp_pa
     read = read_mvtec(root)
     assert masks / "000.bmp" in {file.mask for file in read.test}
     assert any("999_mask.png" in note for note in read.notes)
+
+
+def test_good_parts_are_left_out_by_name_or_path(dataset):
+    first, second = dataset.train[:2]
+    left = without(dataset, [Path(first.image.name), second.image])
+    assert left.train == dataset.train[2:]
+    assert any("2 good parts are left out" in note for note in left.notes)
+    with pytest.raises(DatasetError, match=r"0 good parts are called none\.jpg"):
+        without(dataset, [Path("none.jpg")])
 
 
 def test_copies_count_once(product, tmp_path):

@@ -31,6 +31,7 @@ from training.finetuning.retrain import champion_source
 from training.fitting.fit import fit
 from training.fitting.settings import Directories, FitSettings
 from training.progress import Reporter
+from training.reporting.examples import pictures
 
 SMALL = FitSettings(recipe="cap", preset="adtr-small", size=64, grid=4, steps=12)
 BRIEF = dataclasses.replace(SMALL, preset="padim")  # no network to train and to export
@@ -100,6 +101,15 @@ def test_all_good_parts_are_learned_and_scored_by_models_that_did_not(fitted, bu
     assert set(learned) == {file.sha256 for file in dataset.train}
     assert sorted(learned.values()) == pytest.approx(sorted(fitted.trained.scores))
     assert max(learned.values()) == pytest.approx(bundle.manifest.calibration.quantiles[-1])
+
+
+def test_the_report_shows_parts_as_models_see_them_that_did_not_learn_them(fitted):
+    """By the final model, which knows them all, every good part scores next to nothing."""
+    trained = fitted.trained
+    hardest = trained.calibrated[int(trained.scores.argmax())]
+    (shown,) = pictures(trained.scorer, trained.cache, [hardest], 0, 1, [trained.cross])
+    assert shown.score == pytest.approx(float(trained.scores.max()), abs=1e-4)
+    assert f"good · {shown.score:.2f}" in (fitted.path / "report.html").read_text()
 
 
 def test_whoever_has_a_key_vouches_for_what_is_fitted(dataset, backbone, tmp_path):
