@@ -26,8 +26,9 @@ from tests.object_store import bucket as new_bucket
 from tests.small_disk import SmallDisk, small_disk
 from training.data.demo_product import write_demo
 from training.data.folders import Dataset, read_mvtec
+from training.directories import Directories
 from training.fitting.fit import Fitted, fit
-from training.fitting.settings import Directories, FitSettings
+from training.fitting.settings import FitSettings
 from training.fitting.training import Trained
 
 ROOT = Path(__file__).parent.parent

@@ -10,8 +10,9 @@ from models.backbone import MANIFEST, open_backbone
 from training.backbones.sources import _complete_torchvision, pull_backbone
 from training.data.demo_product import write_demo
 from training.data.folders import read_mvtec
+from training.directories import Directories
 from training.fitting.fit import fit
-from training.fitting.settings import Directories, FitSettings
+from training.fitting.settings import FitSettings
 
 # Only what they cost counts: their weights are random.
 ARCHITECTURES = {"efficientnet_b4": "efficientnet_b4", "mobilenet_v2": "mobilenetv2_100"}

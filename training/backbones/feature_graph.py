@@ -10,8 +10,8 @@ from models.backbone import Backbone, Stage
 from training.backbones.tiled_graph import Tiles, map_name, tile_by_tile
 from training.backbones.views import FeatureView
 from training.errors import TrainingError
+from training.networks.onnx_export import OPSET
 
-OPSET = 18
 IR_VERSION = 10
 BACKBONE = "backbone_"
 

@@ -14,8 +14,8 @@ from torch import nn
 from models.backbone import BackboneManifest, Stage, write_backbone
 from models.session import open_session
 from training.backbones import feature_graph as graph
-from training.engine.export import export_onnx
 from training.errors import TrainingError
+from training.networks.onnx_export import export_onnx
 from training.networks.residual import ResidualNetwork
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

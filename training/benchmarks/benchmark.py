@@ -21,11 +21,12 @@ from training.benchmarks.few_labels import labelling, learn_few
 from training.benchmarks.stage_files import write_stage
 from training.data.drawn_defects import DRAWINGS
 from training.data.folders import Dataset, joined
+from training.directories import Directories
 from training.errors import TrainingError
 from training.evaluation.bootstrap import draws, interval
 from training.evaluation.scoring import Evaluation, score_images
 from training.fitting.fit import Fitted, fit
-from training.fitting.settings import Directories, FitSettings
+from training.fitting.settings import FitSettings
 from training.fitting.training import train_recipe
 from training.methods.registry import DEFAULT, method
 from training.methods.train_context import PushPull

@@ -16,13 +16,13 @@ import numpy as np
 from models.bundle import CHECKPOINT, Bundle
 from training.backbones.features import FeatureCache
 from training.data.folders import Dataset, LabelledFile
+from training.directories import Directories
 from training.engine.checkpoint import load_checkpoint
 from training.engine.distributed import Worker
 from training.errors import TrainingError
 from training.evaluation.scoring import evaluate, score_features
 from training.finetuning.candidate import Labels, Learning, train_candidate
 from training.finetuning.retrain import champion_method, champion_source
-from training.fitting.settings import Directories
 from training.fitting.training import gather_features
 from training.networks.scorer import Scorer
 from training.progress import Reporter

@@ -13,9 +13,10 @@ from models.backbone import EMBEDDED, list_backbones, open_backbone
 from models.durable import write_file
 from models.image import encode_png
 from models.session import Device
-from training.backbones.probe import probe
 from training.backbones.sources import import_backbone, pretrained_backbone, pull_backbone
 from training.backbones.wheels import DEFAULT, obtain_backbone, pull_lite
+from training.benchmarks.probe import probe
+from training.benchmarks.tables import probes
 from training.data.folders import read_mvtec
 from training.engine.distributed import enlisted
 from training.errors import TrainingError
@@ -23,7 +24,6 @@ from training.networks.efficientnet_lite import VARIANTS
 from training.pretrain.pretraining import PretrainSettings, pretrain
 from training.pretrain.sheet import draw_sheet
 from training.progress import TerminalReporter
-from training.reporting.tables import probes
 
 backbone_app = typer.Typer(no_args_is_help=True, help="Bring and list frozen feature extractors.")
 

@@ -12,14 +12,14 @@ from training.backbones.wheels import DEFAULT as DEFAULT_BACKBONE
 from training.backbones.wheels import obtain_backbone
 from training.benchmarks.benchmark import Benchmark
 from training.benchmarks.few_labels import EXAMPLES
+from training.benchmarks.page import render
+from training.benchmarks.tables import comma_separated, markdown
 from training.cli.backbone import BackbonesOption
 from training.data.folders import Dataset, read_mvtec
 from training.data.public_sets import left_out_images, read_categories, read_cifar10, read_visa
 from training.errors import TrainingError
 from training.methods.registry import DEFAULT, METHODS
 from training.progress import TerminalReporter
-from training.reporting.benchmark_page import render
-from training.reporting.tables import comma_separated, markdown
 
 # What is compared where nobody says otherwise.
 USUAL = f"{DEFAULT},adtr-whitened,adtr,padim,patchcore,knn"

@@ -19,6 +19,7 @@ from models.signature import Signer
 from training import progress
 from training.backbones.wheels import DEFAULT as DEFAULT_BACKBONE
 from training.backbones.wheels import obtain_backbone
+from training.benchmarks.repeatability import read_parts, repeatability
 from training.calibration.thresholds import Rates
 from training.cli.backbone import BackbonesOption, backbone_app
 from training.cli.benchmark import benchmark_command
@@ -26,14 +27,14 @@ from training.data.demo_product import write_demo
 from training.data.drawn_defects import DRAWINGS
 from training.data.folders import Dataset, joined, read_mvtec
 from training.data.folders import without as leave_out
+from training.directories import Directories
 from training.engine.distributed import leaving_at_once
 from training.errors import TrainingError
-from training.evaluation.repeatability import read_parts, repeatability
 from training.evaluation.scoring import evaluate, score_images
 from training.evaluation.verdicts import by_label
 from training.finetuning.retrain import RejectBy, RetrainSettings, champion_source, retrain
 from training.fitting.fit import fit
-from training.fitting.settings import Directories, FitSettings, Size
+from training.fitting.settings import FitSettings, Size
 from training.methods.registry import DEFAULT as DEFAULT_PRESET
 from training.methods.registry import METHODS
 from training.methods.train_context import ScheduleName

@@ -6,26 +6,23 @@ Confetti is FCDD's (Liznerski et al., arXiv 2007.01760), as ADTR uses it; cut-pa
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from models.durable import write_file
-from models.image import Mask, Pixels, encode_png
-from training.backbones.features import FeatureCache
+from models.image import Mask, Pixels
 from training.data.folders import SUFFIXES, LabelledFile
 from training.errors import DatasetError
-from training.progress import Reporter
 
 Draw = Callable[[Pixels, np.random.Generator], Pixels]
 
 # Less than this of 255 is what a camera's noise does, too.
 _VISIBLE = 8
 # Changes with what any of the functions below draws.
-_EDITION = 1
+EDITION = 1
 
 
 def confetti(image: Pixels, rng: np.random.Generator) -> Pixels:
@@ -87,38 +84,6 @@ def changed(before: Pixels, after: Pixels) -> Mask:
     return np.asarray(np.abs(after.astype(np.int16) - before).max(axis=2) > _VISIBLE)
 
 
-def draw_anomalies(
-    files: Sequence[LabelledFile],
-    cache: FeatureCache,
-    kinds: Sequence[str],
-    count: int,
-    directory: Path,
-    *,
-    seed: int = 0,
-    reporter: Reporter | None = None,
-) -> tuple[LabelledFile, ...]:
-    """Draw `count` anomalies on good parts, with their masks, and put their features into `cache`.
-
-    Which part, which kind and where are drawn independently; `drawn_on` says on which part. Images
-    and masks lie in `directory` to be looked at; what is there already is not drawn again.
-    Raises DatasetError for a kind that there is not.
-    """
-    unknown = set(kinds) - set(DRAWINGS)
-    if unknown:
-        raise DatasetError(
-            f"There are no anomalies of kind {', '.join(sorted(unknown))}.",
-            remedy=f"Choose among {', '.join(DRAWINGS)}.",
-        )
-    directory.mkdir(parents=True, exist_ok=True)
-    drawn: list[LabelledFile] = []
-    with (reporter or Reporter()).bar("Drawing anomalies", count) as advance:
-        for number, part in enumerate(drawn_on(len(files), count, seed)):
-            kind = kinds[number % len(kinds)]
-            drawn.append(_anomaly(files[part], cache, kind, directory, [seed, number]))
-            advance(number + 1, kind)
-    return tuple(drawn)
-
-
 def drawn_on(parts: int, count: int, seed: int) -> list[int]:
     """On which of so many parts each of `count` anomalies is drawn: each part in a random order,
     and again where there are fewer parts."""
@@ -142,33 +107,6 @@ def external_anomalies(directory: Path) -> tuple[LabelledFile, ...]:
         LabelledFile(path, hashlib.sha256(path.read_bytes()).hexdigest(), "ng", "external")
         for path in paths
     )
-
-
-def _anomaly(
-    file: LabelledFile, cache: FeatureCache, kind: str, directory: Path, seed: list[int]
-) -> LabelledFile:
-    facts = f"{_EDITION} {kind} {seed} {file.sha256} {cache.source.size}"
-    name = hashlib.sha256(facts.encode()).hexdigest()
-    drawn = LabelledFile(
-        directory / f"{name}.png", name, "ng", kind, directory / f"{name}_mask.png"
-    )
-    if name in cache and drawn.mask and drawn.mask.exists():
-        return drawn
-    image = cache.source.read(file.image)
-    rng = np.random.default_rng(seed)
-    for _ in range(20):  # a patch can land on its like, and change nothing
-        after = DRAWINGS[kind](image, rng)
-        mask = changed(image, after)
-        if mask.any():
-            break
-    else:
-        raise DatasetError(
-            f"No {kind} could be seen on {file.image}.", remedy="Leave that kind out."
-        )
-    write_file(drawn.image, encode_png(after))
-    write_file(directory / f"{name}_mask.png", encode_png(mask.astype(np.uint8) * 255))
-    cache.put(name, after)
-    return drawn
 
 
 def _spot(image: Pixels, rng: np.random.Generator) -> tuple[float, float]:

@@ -1,14 +1,9 @@
 """A trained scorer to a bundle: one ONNX graph, proven equal to what was trained."""
 
-import contextlib
-import io
-import logging
 import subprocess
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -22,9 +17,10 @@ from models.image import Pixels
 from models.session import Device, open_session
 from training.backbones import feature_graph as graph
 from training.backbones.features import Features, FeatureSource
+from training.directories import Directories
 from training.engine.checkpoint import dump_checkpoint
 from training.errors import TrainingError
-from training.fitting.settings import Directories
+from training.networks.onnx_export import export_onnx
 from training.networks.scorer import Scorer
 
 
@@ -66,35 +62,6 @@ def export_head(scorer: nn.Module, size: int) -> onnx.ModelProto:
         ["score", "heatmap"],
         ({0: torch.export.Dim.DYNAMIC},),
     )
-
-
-def export_onnx(
-    network: nn.Module,
-    arguments: tuple[torch.Tensor, ...],
-    inputs: list[str],
-    outputs: list[str],
-    dynamic_shapes: tuple[dict[int, Any], ...],
-) -> onnx.ModelProto:
-    """A network as one ONNX model in Kizu's operator set."""
-    # The exporter warns, logs and talks about its own internals.
-    for talkative in ("onnxscript", "torch.onnx"):
-        logging.getLogger(talkative).setLevel(logging.ERROR)
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            network,
-            arguments,
-            input_names=inputs,
-            output_names=outputs,
-            dynamic_shapes=dynamic_shapes,
-            opset_version=graph.OPSET,
-            dynamo=True,
-            verbose=False,
-        )
-    assert program is not None
-    model = program.model_proto
-    _forget_origins(model.graph)
-    return model
 
 
 def golden_images(good: Sequence[Pixels]) -> Pixels:
@@ -159,15 +126,6 @@ def _git(*arguments: str, cwd: Path) -> str | None:
     except FileNotFoundError:
         return None
     return done.stdout.strip() if done.returncode == 0 else None
-
-
-def _forget_origins(exported: onnx.GraphProto) -> None:
-    """The exporter notes beside every part of a graph which file and line it comes from: on a plant
-    that is nobody's business, and the same weights would not be the same bytes."""
-    for part in (exported, *exported.node, *exported.value_info, *exported.initializer,
-                 *exported.input, *exported.output):  # fmt: skip
-        del part.metadata_props[:]
-        part.doc_string = ""
 
 
 def _golden(scorer: Scorer, source: FeatureSource, images: Pixels, device: Device) -> Golden:

@@ -16,6 +16,7 @@ from training.backbones.features import FeatureCache, FeatureSource
 from training.calibration.suspects import find_suspects
 from training.calibration.thresholds import LEAST, Rates, calibrate, statement
 from training.data.folders import Dataset, LabelledFile, read_snapshot
+from training.directories import Directories
 from training.engine.checkpoint import load_checkpoint
 from training.engine.distributed import enlisted
 from training.engine.export import export, git_commit, golden_images, next_version, save_bundle
@@ -26,7 +27,6 @@ from training.evaluation.sensitivity import find_spots
 from training.finetuning.candidate import Candidate, Labels, Learning, train_candidate
 from training.fitting.effort import look, measure
 from training.fitting.fit import GOLDEN
-from training.fitting.settings import Directories
 from training.fitting.training import gather_features
 from training.methods.registry import DEFECTS, Method, method
 from training.progress import Reporter

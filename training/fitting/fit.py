@@ -10,13 +10,14 @@ from models.bundle import BackboneReference, Manifest, Thresholds, check_recipe_
 from training.calibration.suspects import suspects_line
 from training.calibration.thresholds import calibrate, statement
 from training.data.folders import Dataset
+from training.directories import Directories
 from training.engine.distributed import Worker, enlisted
 from training.engine.export import export, git_commit, golden_images, next_version, save_bundle
 from training.evaluation.scoring import Evaluation
 from training.evaluation.sensitivity import find_spots
 from training.evaluation.verdicts import by_label
 from training.fitting.effort import foresee, look
-from training.fitting.settings import Directories, FitSettings
+from training.fitting.settings import FitSettings
 from training.fitting.training import Trained, train_recipe
 from training.progress import Reporter
 from training.reporting.report import Report, render

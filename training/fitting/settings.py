@@ -6,7 +6,6 @@ from typing import Literal
 
 from models.image import PixelContract
 from models.session import Device
-from models.signature import Signer
 from training.calibration.thresholds import Rates
 from training.methods.registry import DEFAULT
 from training.methods.train_context import PushPull, ScheduleName
@@ -57,16 +56,3 @@ class FitSettings:
     def cells(self, shorter: int) -> int:
         """Cells of the view `all` along the shorter side: 16, or one for 16 pixels of a tile."""
         return self.grid or (shorter // 16 if self.tile else 16)
-
-
-@dataclass(frozen=True)
-class Directories:
-    """Where bundles go, and where features and checkpoints are kept; and who signs bundles."""
-
-    store: Path
-    cache: Path
-    signer: Signer | None = None
-
-    def training(self, recipe: str) -> Path:
-        """Where a training keeps what it needs while it runs."""
-        return self.store / recipe / ".training"

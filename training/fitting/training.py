@@ -17,15 +17,17 @@ from training.calibration.folds import split_folds
 from training.calibration.groups import group_parts
 from training.calibration.suspects import find_suspects
 from training.calibration.thresholds import LEAST
-from training.data.drawn_defects import DRAWINGS, draw_anomalies, drawn_on, external_anomalies
+from training.data.drawn_defects import DRAWINGS, drawn_on, external_anomalies
 from training.data.folders import Dataset, LabelledFile, check_masks
+from training.directories import Directories
 from training.engine.distributed import Worker
 from training.engine.loop import Schedule, TrainingState
 from training.errors import TrainingError
 from training.evaluation.metrics import PixelCounts
 from training.evaluation.scoring import Evaluation, evaluate, score_features
+from training.fitting.drawn_anomalies import draw_anomalies
 from training.fitting.inputs import feature_source
-from training.fitting.settings import Directories, FitSettings
+from training.fitting.settings import FitSettings
 from training.methods.fusion import choose_branches, fit_fusion, weigh_learned
 from training.methods.registry import Method, method
 from training.methods.train_context import TrainContext, evenly

@@ -13,11 +13,12 @@ from training.backbones.feature_graph import feature_graph
 from training.backbones.tiled_graph import Tiles
 from training.backbones.views import FeatureView
 from training.cli.main import app
+from training.directories import Directories
 from training.engine.checkpoint import load_checkpoint
 from training.errors import TrainingError
 from training.finetuning.retrain import champion_source
 from training.fitting.fit import fit
-from training.fitting.settings import Directories, FitSettings
+from training.fitting.settings import FitSettings
 from training.networks.layout import FeatureLayout
 
 

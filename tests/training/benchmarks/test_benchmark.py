@@ -16,6 +16,8 @@ from training.backbones.sources import IMAGENET_MEAN, IMAGENET_STD, import_backb
 from training.backbones.views import FeatureView
 from training.benchmarks.benchmark import Benchmark
 from training.benchmarks.few_labels import halves, labelling, take
+from training.benchmarks.page import render
+from training.benchmarks.tables import by_seed, cell, comma_separated, markdown
 from training.cli.benchmark import USUAL_FEW
 from training.cli.main import app
 from training.data.demo_product import DEFECTS, write_demo
@@ -24,8 +26,6 @@ from training.errors import TrainingError
 from training.methods.registry import DEFAULT
 from training.networks.layout import FeatureLayout
 from training.progress import Reporter
-from training.reporting.benchmark_page import render
-from training.reporting.tables import by_seed, cell, comma_separated, markdown
 
 METHODS = ("adtr-whitened", "knn", "masks-3", "images-2-unseen", "active-12")
 TWICE = ("adtr-whitened", "knn")

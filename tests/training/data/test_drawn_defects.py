@@ -6,14 +6,15 @@ from models.image import read_mask
 from training.data.drawn_defects import (
     DRAWINGS,
     changed,
-    draw_anomalies,
     drawn_on,
     external_anomalies,
 )
+from training.directories import Directories
 from training.errors import DatasetError, TrainingError
 from training.evaluation.scoring import evaluate, grid_mask, score_features
+from training.fitting.drawn_anomalies import draw_anomalies
 from training.fitting.fit import fit
-from training.fitting.settings import Directories, FitSettings
+from training.fitting.settings import FitSettings
 from training.fitting.training import train_recipe
 from training.methods.train_context import PushPull
 

@@ -8,6 +8,7 @@ import torch
 from models.bundle import CHECKPOINT, open_bundle
 from models.sample import LabelledImage, Sample, write_snapshot
 from training.backbones.features import FeatureCache
+from training.directories import Directories
 from training.engine.checkpoint import load_checkpoint
 from training.engine.distributed import Worker
 from training.errors import TrainingError
@@ -20,7 +21,7 @@ from training.finetuning.retrain import (
     retrain,
 )
 from training.fitting.fit import fit
-from training.fitting.settings import Directories, FitSettings
+from training.fitting.settings import FitSettings
 from training.methods.train_context import PushPull, TrainContext
 from training.networks.discriminator import Discriminator
 from training.progress import Reporter

@@ -24,12 +24,13 @@ from models.signature import Signer, Trust
 from tests.keys import write_keys
 from training.cli.main import app
 from training.data.folders import read_mvtec
+from training.directories import Directories
 from training.engine.checkpoint import load_checkpoint
 from training.errors import TrainingError
 from training.evaluation.scoring import score_features, score_images
 from training.finetuning.retrain import champion_source
 from training.fitting.fit import fit
-from training.fitting.settings import Directories, FitSettings
+from training.fitting.settings import FitSettings
 from training.progress import Reporter
 from training.reporting.examples import pictures
 

@@ -7,10 +7,11 @@ from tests.said import Said
 from training.backbones.features import FeatureCache
 from training.calibration.cross_fit import cross_fit, measure
 from training.calibration.folds import split_folds
+from training.directories import Directories
 from training.engine.checkpoint import dump_checkpoint, load_checkpoint
 from training.fitting.fit import fit
 from training.fitting.inputs import feature_source
-from training.fitting.settings import Directories, FitSettings
+from training.fitting.settings import FitSettings
 from training.methods.fusion import (
     choose_branches,
     fit_fusion,

@@ -9,8 +9,9 @@ import torch
 
 from models.backbone import open_backbone
 from models.session import open_session
-from training.backbones.probe import probe
 from training.backbones.sources import pretrained_backbone
+from training.benchmarks.probe import probe
+from training.benchmarks.tables import probes
 from training.data.folders import read_mvtec
 from training.engine.loop import Schedule
 from training.errors import TrainingError
@@ -24,7 +25,6 @@ from training.pretrain.product import draw_library, draw_product
 from training.pretrain.shapes import SHAPES
 from training.pretrain.task import Task, relative_distances
 from training.progress import Reporter
-from training.reporting.tables import probes
 
 SIDE = 64
 TINY = PretrainSettings(

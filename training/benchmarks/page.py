@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from training.benchmarks.stage_files import read_stage
+from training.benchmarks.tables import PAPER, SHOWN, by_seed, cell, parse
 from training.reporting import plots
 from training.reporting.report import page
-from training.reporting.tables import PAPER, SHOWN, by_seed, cell, parse
 
 
 def render(results: Mapping[str, Any], out: Path) -> str:

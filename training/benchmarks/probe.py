@@ -12,8 +12,9 @@ from models.backbone import Backbone
 from models.session import Device, open_session
 from training.backbones.feature_graph import feature_graph
 from training.data.folders import Dataset
+from training.directories import Directories
 from training.errors import TrainingError
-from training.fitting.settings import Directories, FitSettings
+from training.fitting.settings import FitSettings
 from training.fitting.training import train_recipe
 from training.progress import Reporter
 

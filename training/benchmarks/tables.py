@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.special import stdtrit
 
-from training.backbones.probe import Probed
+from training.benchmarks.probe import Probed
 from training.reporting.plots import TITLES
 
 Figures = Mapping[str, Any]

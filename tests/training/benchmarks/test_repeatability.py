@@ -6,9 +6,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from models.bundle import Thresholds
+from training.benchmarks.repeatability import Repeatability, read_parts
 from training.cli.main import app
 from training.errors import DatasetError
-from training.evaluation.repeatability import Repeatability, read_parts
 
 rng = np.random.default_rng(0)
 

@@ -1,0 +1,74 @@
+"""Anomalies drawn on good parts: images and masks to be looked at, and their features."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from models.durable import write_file
+from models.image import encode_png
+from training.backbones.features import FeatureCache
+from training.data.drawn_defects import DRAWINGS, EDITION, changed, drawn_on
+from training.data.folders import LabelledFile
+from training.errors import DatasetError
+from training.progress import Reporter
+
+
+def draw_anomalies(
+    files: Sequence[LabelledFile],
+    cache: FeatureCache,
+    kinds: Sequence[str],
+    count: int,
+    directory: Path,
+    *,
+    seed: int = 0,
+    reporter: Reporter | None = None,
+) -> tuple[LabelledFile, ...]:
+    """Draw `count` anomalies on good parts, with their masks, and put their features into `cache`.
+
+    Which part, which kind and where are drawn independently; `drawn_on` says on which part. Images
+    and masks lie in `directory` to be looked at; what is there already is not drawn again.
+    Raises DatasetError for a kind that there is not.
+    """
+    unknown = set(kinds) - set(DRAWINGS)
+    if unknown:
+        raise DatasetError(
+            f"There are no anomalies of kind {', '.join(sorted(unknown))}.",
+            remedy=f"Choose among {', '.join(DRAWINGS)}.",
+        )
+    directory.mkdir(parents=True, exist_ok=True)
+    drawn: list[LabelledFile] = []
+    with (reporter or Reporter()).bar("Drawing anomalies", count) as advance:
+        for number, part in enumerate(drawn_on(len(files), count, seed)):
+            kind = kinds[number % len(kinds)]
+            drawn.append(_anomaly(files[part], cache, kind, directory, [seed, number]))
+            advance(number + 1, kind)
+    return tuple(drawn)
+
+
+def _anomaly(
+    file: LabelledFile, cache: FeatureCache, kind: str, directory: Path, seed: list[int]
+) -> LabelledFile:
+    facts = f"{EDITION} {kind} {seed} {file.sha256} {cache.source.size}"
+    name = hashlib.sha256(facts.encode()).hexdigest()
+    drawn = LabelledFile(
+        directory / f"{name}.png", name, "ng", kind, directory / f"{name}_mask.png"
+    )
+    if name in cache and drawn.mask and drawn.mask.exists():
+        return drawn
+    image = cache.source.read(file.image)
+    rng = np.random.default_rng(seed)
+    for _ in range(20):  # a patch can land on its like, and change nothing
+        after = DRAWINGS[kind](image, rng)
+        mask = changed(image, after)
+        if mask.any():
+            break
+    else:
+        raise DatasetError(
+            f"No {kind} could be seen on {file.image}.", remedy="Leave that kind out."
+        )
+    write_file(drawn.image, encode_png(after))
+    write_file(directory / f"{name}_mask.png", encode_png(mask.astype(np.uint8) * 255))
+    cache.put(name, after)
+    return drawn
