@@ -84,6 +84,8 @@ export const japanese = {
   '{label} by {operator}, {time}': '{label}（{operator}、{time}）',
   '{recipe}, version {version}, on {device}': '{recipe}、バージョン {version}、{device}',
   'review from {review}, ng from {ng}': '要確認 {review} 以上、不良 {ng} 以上',
+  'review from {review}, nothing is rejected': '要確認 {review} 以上、不良判定なし',
+  never: 'なし',
   '{n} pixels': '{n} 画素',
   none: 'なし',
   all: 'すべて',

@@ -35,6 +35,16 @@ export const numberText = (value) => number.format(value);
 export const countText = (value) => count.format(value);
 export const percentText = (value) => percent.format(value);
 
+// A reject threshold from here on is reached by no score: NO_REJECT of a bundle.
+const NO_REJECT = 1e9;
+export const rejects = (ng) => ng < NO_REJECT;
+
+export function thresholdsText({ review, ng }) {
+  return rejects(ng)
+    ? t('review from {review}, ng from {ng}', { review: numberText(review), ng: numberText(ng) })
+    : t('review from {review}, nothing is rejected', { review: numberText(review) });
+}
+
 export function percentileText(percentile) {
   if (percentile >= 100) return t('above all good parts');
   return t('above {percent} % of good parts', { percent: numberText(percentile) });

@@ -3,6 +3,7 @@
 import pytest
 from playwright.sync_api import expect
 
+from models.bundle import NO_REJECT
 from service.drift import LEAST
 from tests.grey_parts import HEIGHT, WIDTH, inspect, write_version
 
@@ -50,6 +51,24 @@ def test_thresholds_are_tried_by_dragging_and_then_decided(page, api, scored, co
     assert (revision["review"], revision["by"], revision["reason"]) == (value, "Aya", "dents pass")
     assert inspect(api, 90)["verdict"] == "review"
     assert complaints == []
+
+
+def test_thresholds_that_reject_nothing_say_never_and_can_be_lowered(page, api, scored):
+    asked = {
+        "bundle_version": 1, "review": 85, "ng": NO_REJECT, "by": "Bo", "reason": "too few parts",
+    }  # fmt: skip
+    api.post("/v1/recipes/cap/thresholds", json=asked).raise_for_status()
+    go(page, "thresholds")
+    expect(page.locator(".revisions li")).to_contain_text("review from 85, nothing is rejected")
+    field = page.get_by_label("ng", exact=True)
+    expect(field).to_have_value("")
+    expect(field).to_have_attribute("placeholder", "never")
+    handle = page.get_by_role("slider", name="ng from")
+    expect(handle).to_have_attribute("aria-valuetext", "never")
+    handle.press("ArrowLeft")
+    expect(handle).not_to_have_attribute("aria-valuetext", "never")
+    assert 85 < float(field.input_value()) < 200
+    assert inspect(api, 160)["verdict"] == "review"
 
 
 def test_thresholds_are_rolled_back(page, api, scored):

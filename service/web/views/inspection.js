@@ -5,7 +5,7 @@ import { element, fill, verdictMark } from '../element.js';
 import { send } from '../labels.js';
 import { attempt, showProblem } from '../notices.js';
 import { Picture } from '../picture.js';
-import { labelText, numberText, percentileText, percentText, t, timeText } from '../texts.js';
+import { labelText, numberText, percentileText, percentText, t, thresholdsText, timeText } from '../texts.js';
 
 export async function open(place, shell, [id = '']) {
   const again = () => attempt(t('Inspection'), async () => draw(place, await getTrail(id), (verdict) => label(shell, id, verdict, again)));
@@ -58,7 +58,7 @@ function facts({ inspection: item, thresholds_revision: lines, promotion, recipe
   const rows = [
     [t('Time'), timeText(item.creation_time)],
     [t('Part'), item.part_id], [t('Lot'), item.lot], [t('Camera'), item.camera],
-    [t('Thresholds'), t('review from {review}, ng from {ng}', { review: numberText(review), ng: numberText(ng) }), decided(lines) ?? t('as the model came with')],
+    [t('Thresholds'), thresholdsText({ review, ng }), decided(lines) ?? t('as the model came with')],
     [t('Model'), t('{recipe}, version {version}, on {device}', { recipe: item.recipe_id, version: item.bundle_version, device: item.device }), decided(promotion), item.bundle_digest.slice(0, 16)],
     [t('Recipe'), recipe && t('revision {n}', { n: recipe.number }), decided(recipe)],
     [t('Regions'), regionsText(item)],

@@ -4,7 +4,7 @@ import { countScores, foreseeThresholds, listThresholds, setThresholds } from '.
 import { element, fill, verdictMark } from '../element.js';
 import { attempt, showDone } from '../notices.js';
 import { askReason } from '../reason.js';
-import { countText, numberText, rateText, t, timeText } from '../texts.js';
+import { countText, numberText, rateText, rejects, t, thresholdsText, timeText } from '../texts.js';
 
 const WIDTH = 1000;
 const HEIGHT = 320;
@@ -123,7 +123,7 @@ class Thresholds {
     });
     handle.addEventListener('keydown', ({ key }) => {
       const step = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1 }[key];
-      if (step) this.move(name, this.lines[name] + (step * (this.high - this.low)) / 500);
+      if (step) this.move(name, Math.min(this.lines[name], this.high) + (step * (this.high - this.low)) / 500);
     });
     return handle;
   }
@@ -132,10 +132,12 @@ class Thresholds {
     const { review, ng } = this.lines;
     for (const name of ['review', 'ng']) {
       const value = this.lines[name];
-      this.fields[name].value = Number(value.toPrecision(6));
+      const reached = rejects(value);
+      this.fields[name].value = reached ? Number(value.toPrecision(6)) : '';
+      this.fields[name].placeholder = reached ? '' : t('never');
       this.handles[name].setAttribute('transform', `translate(${this.x(value)} 0)`);
-      this.handles[name].setAttribute('aria-valuenow', value);
-      this.handles[name].setAttribute('aria-valuetext', numberText(value));
+      this.handles[name].setAttribute('aria-valuenow', Math.min(value, this.high));
+      this.handles[name].setAttribute('aria-valuetext', reached ? numberText(value) : t('never'));
     }
     const span = (name, from, to) => {
       this.areas[name].setAttribute('x', from);
@@ -194,7 +196,7 @@ class Thresholds {
   async listRevisions() {
     const found = await listThresholds(this.shell.recipe);
     fill(this.revisions, found.length ? found.map((one, index) => element('li', {},
-      element('b', {}, t('review from {review}, ng from {ng}', { review: numberText(one.review), ng: numberText(one.ng) })),
+      element('b', {}, thresholdsText(one)),
       element('span', {}, t('by {by}, {time}: {reason}', { by: one.by, time: timeText(one.creation_time), reason: one.reason })),
       one.bundle_version === this.scores.bundle_version
         ? index > 0 && element('button', { type: 'button', onclick: () => this.set(one) }, t('Back to these'))
