@@ -110,7 +110,7 @@ def test_the_service_image_sets_settings_that_exist(monkeypatch: pytest.MonkeyPa
 
 
 def test_the_training_image_sets_variables_that_its_command_reads() -> None:
-    commands = "".join(path.read_text() for path in (ROOT / "training").glob("*cli.py"))
+    commands = "".join(path.read_text() for path in (ROOT / "training" / "cli").glob("*.py"))
     known = re.findall(r'envvar="(\w+)"', commands)
     given = {key: value for key, value in environment("training").items() if key[:5] == "KIZU_"}
     assert set(given) - set(known) == set()

@@ -40,21 +40,29 @@ def fold_normalisation(
     return _model(nodes, inputs, list(graph.output), list(graph.initializer))
 
 
-def store_half(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same model with its weights kept in float16, and computed with in float32 as before."""
+def store_half(model: onnx.ModelProto, *, lossless: bool = False) -> onnx.ModelProto:
+    """The same model with its weights kept in float16, and computed with in float32 as before.
+
+    `lossless` leaves those alone that half precision does not hold exactly.
+    """
     kept, casts = [], []
     for tensor in model.graph.initializer:
         if tensor.data_type != TensorProto.FLOAT or len(tensor.dims) < 2:
             kept.append(tensor)
             continue
-        values = numpy_helper.to_array(tensor).astype(np.float16)
-        if not np.isfinite(values).all():
+        values = numpy_helper.to_array(tensor)
+        with np.errstate(over="ignore"):
+            rounded = values.astype(np.float16)
+        if lossless and not np.array_equal(rounded, values):
+            kept.append(tensor)
+            continue
+        if not np.isfinite(rounded).all():
             raise TrainingError(
                 f"The weights {tensor.name} are too large for half precision.",
                 remedy="Train again with a lower learning rate.",
             )
         half = f"{tensor.name}_half"
-        kept.append(numpy_helper.from_array(values, half))
+        kept.append(numpy_helper.from_array(rounded, half))
         casts.append(helper.make_node("Cast", [half], [tensor.name], to=TensorProto.FLOAT))
     graph = model.graph
     return _model([*casts, *graph.node], list(graph.input), list(graph.output), kept)

@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import math
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,9 +110,13 @@ class FeatureCache:
         features: Features = self._session.run(None, {"image": images})[0]
         return torch.from_numpy(features)
 
-    def put(self, sha256: str, image: Pixels) -> None:
-        """Compute and keep the features of one image (H, W, 3) that no file holds."""
-        self._write(sha256, self.compute(image[None])[0].numpy())
+    def put(self, images: Mapping[str, Pixels]) -> None:
+        """Compute and keep the features of images (H, W, 3) by name, which no file holds."""
+        if not images:
+            return
+        computed = self.compute(np.stack(list(images.values())))
+        for name, values in zip(images, computed.numpy(), strict=True):
+            self._write(name, values)
 
     def add(self, files: Sequence[LabelledFile], progress: Progress | None = None) -> None:
         """Compute what is not there yet. Raises DatasetError naming every unreadable file.

@@ -10,7 +10,6 @@ import onnx
 
 from models.backbone import Backbone
 from models.session import Device, open_session
-from training.backbones.feature_graph import feature_graph
 from training.data.folders import Dataset
 from training.directories import Directories
 from training.errors import TrainingError
@@ -62,10 +61,10 @@ def probe(
                 remedy="Put some into test/good/ and test/<defect>/.",
             )
         found.append(trained.test.metrics)
-    model = feature_graph(backbone, backbone.manifest.stages, size // grid)
+    graph = trained.cache.source.graph
     return Probed(
         {name: statistics.mean(run[name] for run in found) for name in found[0]},
-        _milliseconds(model, size, threads, device),
+        _milliseconds(graph, size, threads, device),
         sum(
             int(np.prod(tensor.dims))
             for tensor in onnx.load_from_string(backbone.model).graph.initializer

@@ -1,4 +1,4 @@
-"""`kizu-train benchmark`: methods side by side, on public sets or on one's own."""
+"""`kizu-train benchmark`: methods, verdicts."""
 
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +14,9 @@ from training.benchmarks.benchmark import Benchmark
 from training.benchmarks.few_labels import EXAMPLES
 from training.benchmarks.page import render
 from training.benchmarks.tables import comma_separated, markdown
+from training.benchmarks.verdict_cases import verdict_cases
+from training.benchmarks.verdicts import VerdictBenchmark
+from training.benchmarks.verdicts import table as verdict_table
 from training.cli.backbone import BackbonesOption
 from training.data.folders import Dataset, read_mvtec
 from training.data.public_sets import left_out_images, read_categories, read_cifar10, read_visa
@@ -31,7 +34,25 @@ USUAL_FEW = ",".join(
 )
 
 
-def benchmark_command(
+benchmark_app = typer.Typer(
+    no_args_is_help=True, help="Measure methods and verdicts, on public sets or on your own."
+)
+
+SharedOption = Annotated[
+    Path, typer.Option(envvar="KIZU_SHARED", help="Folder with tile, cifar10 and backbones.")
+]
+JsonOption = Annotated[
+    Path, typer.Option("--json", help="Every figure; an interrupted run goes on.")
+]
+OutOption = Annotated[Path, typer.Option(help="Folder for models, features, CSV and page.")]
+MeasuredBackboneOption = Annotated[
+    str, typer.Option(help="Name of a backbone; mobilenet_v2 is also found in --shared.")
+]
+OUT, SHARED = Path(".kizu/benchmark"), Path("../shared")
+
+
+@benchmark_app.command("methods")
+def methods_command(
     *,
     sets: Annotated[
         list[str],
@@ -40,12 +61,8 @@ def benchmark_command(
             "with a few labels."
         ),
     ],
-    json_file: Annotated[
-        Path, typer.Option("--json", help="Every figure; an interrupted run goes on.")
-    ],
-    out: Annotated[Path, typer.Option(help="Folder for models, features, CSV and page.")] = Path(
-        ".kizu/benchmark"
-    ),
+    json_file: JsonOption,
+    out: OutOption = OUT,
     methods: Annotated[
         str,
         typer.Option(
@@ -55,9 +72,7 @@ def benchmark_command(
         ),
     ] = "",
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from 0.")] = 3,
-    backbone: Annotated[
-        str, typer.Option(help="Name of a backbone; mobilenet_v2 is also found in --shared.")
-    ] = DEFAULT_BACKBONE,
+    backbone: MeasuredBackboneOption = DEFAULT_BACKBONE,
     champion: Annotated[str, typer.Option(help="What learns labels.")] = DEFAULT,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Shorter trainings, to try it out.")
@@ -70,9 +85,7 @@ def benchmark_command(
     external: Annotated[
         Path | None, typer.Option(help="Images of other things, for methods with +external.")
     ] = None,
-    shared: Annotated[
-        Path, typer.Option(envvar="KIZU_SHARED", help="Folder with tile, cifar10 and backbones.")
-    ] = Path("../shared"),
+    shared: SharedOption = SHARED,
     mvtec: Annotated[
         Path | None, typer.Option(envvar="KIZU_MVTEC", help="MVTec-AD as unpacked.")
     ] = None,
@@ -149,6 +162,37 @@ def benchmark_command(
     write_file(out / "benchmark.html", render(results, out).encode())
     reporter.say(f"Pictures: {out / 'benchmark.html'}")
     typer.echo(markdown(results))
+
+
+@benchmark_app.command("verdicts")
+def verdicts_command(
+    *,
+    cases: Annotated[
+        list[str] | None, typer.Argument(help="Some of the cases, by name; all by default.")
+    ] = None,
+    json_file: JsonOption,
+    out: OutOption = OUT,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="How many seeds, from 0; each splits the parts anew.")
+    ] = 3,
+    preset: Annotated[str, typer.Option(help=f"One of {', '.join(METHODS)}.")] = DEFAULT,
+    backbone: MeasuredBackboneOption = DEFAULT_BACKBONE,
+    shared: SharedOption = SHARED,
+    backbones: BackbonesOption,
+) -> None:
+    """Count good parts stopped and defects passed by the default fit, at its own thresholds."""
+    known = verdict_cases(shared, out / "data")
+    if unknown := set(cases or ()) - set(known):
+        raise TrainingError(
+            f"There is no case {', '.join(sorted(unknown))}.",
+            remedy=f"Choose among {', '.join(known)}.",
+        )
+    benchmark = VerdictBenchmark(
+        [known[name] for name in cases or known],
+        _backbone(backbone, backbones, shared, out),
+        seeds, out, TerminalReporter(), preset,
+    )  # fmt: skip
+    typer.echo(verdict_table(benchmark.run(json_file)))
 
 
 def _backbone(name: str, backbones: Path, shared: Path, out: Path) -> Backbone:

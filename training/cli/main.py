@@ -22,7 +22,7 @@ from training.backbones.wheels import obtain_backbone
 from training.benchmarks.repeatability import read_parts, repeatability
 from training.calibration.thresholds import Rates
 from training.cli.backbone import BackbonesOption, backbone_app
-from training.cli.benchmark import benchmark_command
+from training.cli.benchmark import benchmark_app
 from training.data.demo_product import write_demo
 from training.data.drawn_defects import DRAWINGS
 from training.data.folders import Dataset, joined, read_mvtec
@@ -44,7 +44,7 @@ app = typer.Typer(
     help="Train Kizu's models: good parts in, verified bundles out.",
 )  # fmt: skip
 app.add_typer(backbone_app, name="backbone")
-app.command("benchmark")(benchmark_command)
+app.add_typer(benchmark_app, name="benchmark")
 
 
 @app.callback()

@@ -4,8 +4,9 @@ import dataclasses
 import json
 from typing import Any, TypeVar
 
+import torch
 from safetensors.torch import load, save
-from torch import nn
+from torch import Tensor, nn
 
 from training.errors import TrainingError
 from training.networks.adtr import Adtr, AdtrConfig
@@ -49,7 +50,7 @@ def dump_checkpoint(scorer: Scorer) -> bytes:
         "branches": [_describe(branch) for branch in scorer.branches],
         "inputs": [dataclasses.asdict(source) for source in scorer.inputs],
     }
-    tensors = {name: value.contiguous() for name, value in scorer.state_dict().items()}
+    tensors = {name: _compact(value) for name, value in scorer.state_dict().items()}
     return save(tensors, metadata={"kizu": json.dumps(settings)})
 
 
@@ -65,13 +66,20 @@ def load_checkpoint(data: bytes) -> Scorer:
         [Whitening(_settings(WhiteningConfig, values)) for values in settings["whitenings"]],
         [_rebuild(**branch) for branch in settings["branches"]],
         [BranchInput(**source) for source in settings["inputs"]],
-        HeatmapScore(settings["stride"], ScoreSettings(**settings["score"])),
+        HeatmapScore(settings["stride"], layout.grid, ScoreSettings(**settings["score"])),
     )
     try:
         scorer.load_state_dict(load(data))
     except RuntimeError as error:  # a network that has changed since
         raise _outdated() from error
     return scorer.eval()
+
+
+def _compact(tensor: Tensor) -> Tensor:
+    """The tensor in half precision, where that holds every value exactly."""
+    half = tensor.half()
+    exact = tensor.dtype == torch.float32 and torch.equal(half.float(), tensor)
+    return (half if exact else tensor).contiguous()
 
 
 def _outdated() -> TrainingError:

@@ -55,13 +55,14 @@ def export(
 
 def export_head(scorer: nn.Module, size: int) -> onnx.ModelProto:
     """A scorer, features (B, size) to score and heatmap, as ONNX with a dynamic batch."""
-    return export_onnx(
+    head = export_onnx(
         scorer.eval(),
         (torch.zeros(2, size),),
         ["features"],
         ["score", "heatmap"],
         ({0: torch.export.Dim.DYNAMIC},),
     )
+    return graph.store_half(head, lossless=True)
 
 
 def golden_images(good: Sequence[Pixels]) -> Pixels:

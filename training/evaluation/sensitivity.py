@@ -21,7 +21,7 @@ from training.progress import Reporter
 SIDES = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48)
 CONTRAST = 64
 # Good parts that every size is tried on.
-PARTS = 20
+PARTS = 10
 FOUND = 0.9
 
 

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from models.durable import write_file
-from models.image import encode_png
-from training.backbones.features import FeatureCache
+from models.image import Pixels, encode_png
+from training.backbones.features import BATCH, FeatureCache
 from training.data.drawn_defects import DRAWINGS, EDITION, changed, drawn_on
 from training.data.folders import LabelledFile
 from training.errors import DatasetError
@@ -39,24 +38,32 @@ def draw_anomalies(
         )
     directory.mkdir(parents=True, exist_ok=True)
     drawn: list[LabelledFile] = []
+    missing: dict[str, Pixels] = {}
     with (reporter or Reporter()).bar("Drawing anomalies", count) as advance:
         for number, part in enumerate(drawn_on(len(files), count, seed)):
             kind = kinds[number % len(kinds)]
-            drawn.append(_anomaly(files[part], cache, kind, directory, [seed, number]))
+            anomaly, image = _anomaly(files[part], cache, kind, directory, [seed, number])
+            drawn.append(anomaly)
+            if image is not None:
+                missing[anomaly.sha256] = image
+            if len(missing) == BATCH or number == count - 1:
+                cache.put(missing)
+                missing = {}
             advance(number + 1, kind)
     return tuple(drawn)
 
 
 def _anomaly(
     file: LabelledFile, cache: FeatureCache, kind: str, directory: Path, seed: list[int]
-) -> LabelledFile:
+) -> tuple[LabelledFile, Pixels | None]:
+    """The anomaly, and its image where its features are not in the cache."""
     facts = f"{EDITION} {kind} {seed} {file.sha256} {cache.source.size}"
     name = hashlib.sha256(facts.encode()).hexdigest()
-    drawn = LabelledFile(
-        directory / f"{name}.png", name, "ng", kind, directory / f"{name}_mask.png"
-    )
-    if name in cache and drawn.mask and drawn.mask.exists():
-        return drawn
+    mask_file = directory / f"{name}_mask.png"
+    drawn = LabelledFile(directory / f"{name}.png", name, "ng", kind, mask_file)
+    # Features are kept last; yet a power cut can leave a name without its content.
+    if name in cache and mask_file.exists() and mask_file.stat().st_size:
+        return drawn, None
     image = cache.source.read(file.image)
     rng = np.random.default_rng(seed)
     for _ in range(20):  # a patch can land on its like, and change nothing
@@ -68,7 +75,6 @@ def _anomaly(
         raise DatasetError(
             f"No {kind} could be seen on {file.image}.", remedy="Leave that kind out."
         )
-    write_file(drawn.image, encode_png(after))
-    write_file(directory / f"{name}_mask.png", encode_png(mask.astype(np.uint8) * 255))
-    cache.put(name, after)
-    return drawn
+    drawn.image.write_bytes(encode_png(after))
+    mask_file.write_bytes(encode_png(mask.astype(np.uint8) * 255))
+    return drawn, after

@@ -18,7 +18,7 @@ from training.methods.push_pull import LearnDefects
 from training.methods.train_context import PushPull, TrainContext
 from training.progress import Advance, Reporter
 
-_TRIAL_STEPS = 8
+_TRIAL_STEPS = WARM + 3
 _TRIAL_IMAGES = 4
 _LOOKED_AT = 300
 FOLDS = 5  # of a retraining

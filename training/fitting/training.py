@@ -15,6 +15,7 @@ from training.backbones.features import FeatureCache
 from training.calibration.cross_fit import CrossFit, cross_fit
 from training.calibration.folds import split_folds
 from training.calibration.groups import group_parts
+from training.calibration.shift import compare
 from training.calibration.suspects import find_suspects
 from training.calibration.thresholds import LEAST
 from training.data.drawn_defects import DRAWINGS, drawn_on, external_anomalies
@@ -34,9 +35,11 @@ from training.methods.train_context import TrainContext, evenly
 from training.networks.scorer import Scorer
 from training.progress import Reporter
 
-# Anomalies drawn to learn from, whose features are computed once; and those to choose branches by.
+# Anomalies drawn to learn from, whose features are computed once.
 ANOMALIES = 600
-DRAWN = 120
+# Those to choose branches by: for each good part, at least, and at most. More tell no more than the
+# good parts they are told from.
+DRAWN_FOR_EACH, LEAST_DRAWN, MOST_DRAWN = 2, 40, 120
 # Good parts that calibrate, at most: 999 resolve a false-reject rate of 0.1 %.
 CALIBRATED = 2000
 
@@ -46,7 +49,7 @@ class Trained:
     """What a training leaves. `learned` are the good parts, all of which the scorer knows;
     `scores` (N) are those of `calibrated`, by models that did not learn them, in `groups`
     independent groups; `cross` has their distances. `branches` names the scorer's branches, `told`
-    says how they were chosen."""
+    says what was chosen by the parts, and why."""
 
     scorer: Scorer
     cache: FeatureCache
@@ -61,7 +64,7 @@ class Trained:
     test: Evaluation | None
     feature_seconds: float
     learning_seconds: float
-    told: str = ""
+    told: tuple[str, ...] = ()
 
     @property
     def good(self) -> Evaluation:
@@ -134,18 +137,35 @@ def train_recipe(
     fit_fusion(scorer, cross.branch_scores(scorer))
     if settings.exposed:
         weigh_learned(scorer, 0.0)
-    names, told = tuple(branch.name for branch in chosen.branches), ""
+    names, told = tuple(branch.name for branch in chosen.branches), []
     if drawn:
-        scorer, kept, told = choose_branches(scorer, cross.distances, cross_drawn.distances, names)
+        scorer, kept, choice = choose_branches(
+            scorer, cross.distances, cross_drawn.distances, names
+        )
         names, cross = tuple(names[number] for number in kept), cross.only(kept)
-        reporter.say(told)
+        told += [choice] if choice else []
     scores = cross.fused(scorer)
+    suspects = find_suspects(calibrated, scores)
+    other_day = {file.sha256 for file in data.validation}
+    of_other_day = np.array([file.sha256 in other_day for file in calibrated])
+    if of_other_day.any():
+        shift = compare(scores[~of_other_day], scores[of_other_day])
+        told.append(str(shift))
+        if shift.sets_thresholds:
+            kept_parts = tuple(
+                file for file, kept in zip(calibrated, of_other_day, strict=True) if kept
+            )
+            calibrated, cross = kept_parts, cross.of(kept_parts)
+            scores, groups = scores[of_other_day], groups[of_other_day]
+    for sentence in told:
+        reporter.say(sentence)
     learned_at = time.monotonic()
     test = evaluate(score_features(scorer, cache, data.test), source.size) if data.test else None
     return Trained(
         scorer, cache, learned, calibrated, scores, len(np.unique(groups)),
-        find_suspects(calibrated, scores), names, cross, curve, test,
-        feature_seconds=gathered - started, learning_seconds=learned_at - gathered, told=told,
+        suspects, names, cross, curve, test,
+        feature_seconds=gathered - started, learning_seconds=learned_at - gathered,
+        told=tuple(told),
     )  # fmt: skip
 
 
@@ -177,11 +197,12 @@ def _draw(
     directories: Directories,
 ) -> tuple[tuple[LabelledFile, ...], NDArray[np.int64]]:
     """Defects drawn on good parts, and the fold of each one's part."""
+    count = min(max(DRAWN_FOR_EACH * len(files), LEAST_DRAWN), MOST_DRAWN)
     drawn = draw_anomalies(
-        files, context.cache, tuple(DRAWINGS), DRAWN, directories.cache / "anomalies",
+        files, context.cache, tuple(DRAWINGS), count, directories.cache / "anomalies",
         seed=context.seed, reporter=context.reporter,
     )  # fmt: skip
-    return drawn, folds[drawn_on(len(files), DRAWN, context.seed)]
+    return drawn, folds[drawn_on(len(files), count, context.seed)]
 
 
 def _anomalies(

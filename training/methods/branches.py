@@ -166,7 +166,7 @@ class PatchMemory:
             if len(vectors) > self.size:
                 vectors = vectors[greedy_coreset(vectors, self.size, seed=seed)]
         bank = MemoryBank(MemoryBankConfig(context.shape[0], len(vectors), self.neighbourhood))
-        bank.bank_NC.copy_(vectors)
+        bank.remember(vectors)
         return bank.eval(), []
 
 
@@ -201,7 +201,7 @@ class PositionalKnn:
         ):  # the newest, and as many of the older as there is room
             bank_PMC = torch.cat([start.bank_PMC, bank_PMC], 1)[:, -size:]
         bank = PositionalBank(PositionalBankConfig(channels, positions, bank_PMC.shape[1]))
-        bank.bank_PMC.copy_(bank_PMC)
+        bank.remember(bank_PMC)
         return bank.eval(), []
 
 

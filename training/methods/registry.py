@@ -122,7 +122,7 @@ class Method:
             curve += losses
         layout = context.cache.layout
         size = context.cache.source.size
-        score = HeatmapScore(size.height // layout.grid[0], settings)
+        score = HeatmapScore(size.height // layout.grid[0], layout.grid, settings)
         standardise = [view.standardise for view in views.values()]
         scorer = Scorer(layout, standardise, modules, learned, inputs, score)
         weights = torch.tensor([branch.weight for branch in self.branches])

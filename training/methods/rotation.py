@@ -37,7 +37,7 @@ def rotate_parts(
             if any(name not in cache for name in names):
                 image = cache.source.read(file.image)
                 for turn, name in enumerate(names, 1):
-                    cache.put(name, np.ascontiguousarray(np.rot90(image, turn)))
+                    cache.put({name: np.ascontiguousarray(np.rot90(image, turn))})
             advance(done + 1, "")
     worker.wait()
     return [[_turned(file, turn) for file in files] for turn in range(TURNS)]

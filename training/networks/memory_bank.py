@@ -33,12 +33,17 @@ class MemoryBank(nn.Module):
         self.register_buffer("bank_NC", torch.zeros(config.size, config.channels))
         self.bank_NC: Tensor
 
+    def remember(self, vectors_NC: Tensor) -> None:
+        """Fill the bank, in half precision's digits: files keep it so, in half the space."""
+        self.bank_NC.copy_(vectors_NC.half())
+
     def forward(self, features_BCHW: Tensor) -> Tensor:
         tokens_BLC = neighbourhood_mean(features_BCHW, self.config.neighbourhood)
         tokens_BLC = tokens_BLC.flatten(2).transpose(1, 2)
         # |a - b|² = |a|² - 2ab + |b|²: one matrix product, whatever the runtime.
-        square_BLN = self.bank_NC.square().sum(1) - 2 * tokens_BLC @ self.bank_NC.T
-        nearest_BL = square_BLN.amin(2) + tokens_BLC.square().sum(2)
+        squares_N = self.bank_NC.square().sum(1)
+        square_TN = torch.addmm(squares_N, tokens_BLC.flatten(0, 1), self.bank_NC.T, alpha=-2)
+        nearest_BL = square_TN.amin(1).view(tokens_BLC.shape[:2]) + tokens_BLC.square().sum(2)
         least = _SMALLEST * self.config.channels
         return nearest_BL.clamp_min(least).sqrt().unflatten(1, features_BCHW.shape[2:])
 

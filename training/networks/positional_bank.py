@@ -35,11 +35,15 @@ class PositionalBank(nn.Module):
         self.register_buffer("bank_PMC", torch.zeros(positions, config.size, config.channels))
         self.bank_PMC: Tensor
 
+    def remember(self, vectors_PMC: Tensor) -> None:
+        """Fill the bank, in half precision's digits: files keep it so, in half the space."""
+        self.bank_PMC.copy_(vectors_PMC.half())
+
     def forward(self, features_BCHW: Tensor) -> Tensor:
         tokens_PNC = by_position(features_BCHW, self.config.positions)
         # |a - b|² = |a|² - 2ab + |b|²: one matrix product, whatever the runtime.
-        product_PNM = tokens_PNC @ self.bank_PMC.transpose(1, 2)
-        square_PNM = self.bank_PMC.square().sum(2).unsqueeze(1) - 2 * product_PNM
+        squares_P1M = self.bank_PMC.square().sum(2).unsqueeze(1)
+        square_PNM = torch.baddbmm(squares_P1M, tokens_PNC, self.bank_PMC.mT, alpha=-2)
         nearest_PN = square_PNM.amin(2) + tokens_PNC.square().sum(2)
         distance_PNK = nearest_PN.clamp_min(_SMALLEST * self.config.channels).sqrt().unsqueeze(2)
         grid = features_BCHW.shape[2:]

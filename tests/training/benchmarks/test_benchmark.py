@@ -199,7 +199,7 @@ def test_the_command_runs_on_a_folder(small, backbone, tmp_path):
     (tmp_path / "backbones" / "own.onnx").write_bytes(backbone.model)
     done = CliRunner().invoke(
         app,
-        ["benchmark", str(small), "--methods", "knn", "--seeds", "1", "--json",
+        ["benchmark", "methods", str(small), "--methods", "knn", "--seeds", "1", "--json",
          str(tmp_path / "f.json"), "--out", str(tmp_path / "out"), "--shared", str(tmp_path),
          "--backbone", "own"],
         catch_exceptions=False,

@@ -58,7 +58,7 @@ def test_two_processes_write_one_bundle(product, tmp_path):
     command = Path(sys.executable).with_name("kizu-train")
     said = by(
         2, command, "fit", product, "--recipe", "cap", "--device", "cpu",
-        "--preset", "small", "--steps", "4", "--size", "64", "--grid", "8",
+        "--preset", "adtr-small", "--steps", "4", "--size", "64", "--grid", "8",
         "--store", store, "--cache", tmp_path / "cache",
     )  # fmt: skip
     assert said == str(store / "cap" / "1")

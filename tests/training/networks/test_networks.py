@@ -57,7 +57,7 @@ def test_a_tokens_place_matters():
 
 
 def test_the_heatmap_keeps_level_and_place():
-    score = HeatmapScore(stride=16)
+    score = HeatmapScore(stride=16, grid=(4, 4))
     values, heatmap = score(torch.full((2, 4, 4), 3.0))
     assert heatmap.shape == (2, 64, 64)
     assert torch.allclose(heatmap, torch.full_like(heatmap, 3.0), atol=1e-5)
@@ -82,7 +82,7 @@ def test_standardised_features_have_no_mean_and_unit_deviation():
 def test_a_neighbour_in_the_bank_is_no_distance_away():
     features = torch.randn(1, 5, 3, 3)
     bank = MemoryBank(MemoryBankConfig(channels=5, size=9))
-    bank.bank_NC.copy_(features.flatten(2)[0].T)
+    bank.remember(features.flatten(2)[0].T)
     assert bank(features).max() < 1e-2
     brute = torch.cdist((features + 1).flatten(2)[0].T, bank.bank_NC).amin(1)
     torch.testing.assert_close(bank(features + 1).flatten(), brute, rtol=1e-3, atol=1e-3)
@@ -91,7 +91,7 @@ def test_a_neighbour_in_the_bank_is_no_distance_away():
 def test_a_place_remembers_only_what_was_there():
     parts = torch.randn(7, 5, 3, 4)
     bank = PositionalBank(PositionalBankConfig(channels=5, positions=(3, 4), size=7))
-    bank.bank_PMC.copy_(by_position(parts, (3, 4)))
+    bank.remember(by_position(parts, (3, 4)))
     assert bank(parts[2:3]).max() < 1e-2
     moved = parts.roll(1, 3)
     brute = (moved[:, None] - parts[None]).norm(dim=2).amin(1)
