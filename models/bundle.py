@@ -145,6 +145,7 @@ class Manifest(Contract):
     branches: tuple[str, ...] = ()  # of the method, those that were kept
     input: InputSize
     pixels: PixelContract
+    inspected: float = Field(1.0, gt=0, le=1)  # the share of the image: its region of interest
     calibration: Calibration
     thresholds: Thresholds
     backbone: BackboneReference

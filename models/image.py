@@ -27,6 +27,7 @@ from PIL.TiffImagePlugin import (
     SAMPLESPERPIXEL,
     TiffImageFile,
 )
+from pydantic import model_validator
 
 from models.contract import Contract
 from models.errors import ImageError
@@ -54,12 +55,29 @@ class PixelContract(Contract):
     """What the camera of a recipe delivers.
 
     `bit_depth` is the number of significant bits of a sample. Above 8, the file holds 16-bit
-    samples in 0 .. 2**bit_depth - 1, mapped linearly to 0 .. 255; one of 12-bit samples is for a
-    depth of 12 alone. `colour="grey"` takes the luma (ITU-R 601) of a colour image.
+    samples in 0 .. 2**bit_depth - 1; one of 12-bit samples is for a depth of 12 alone. The
+    `window`, a black and a white level, is mapped linearly to 0 .. 255; below it all is black,
+    above it all is white. Without one the whole range is mapped. `colour="grey"` takes the luma
+    (ITU-R 601) of a colour image.
     """
 
     colour: Literal["rgb", "grey"] = "rgb"
     bit_depth: Literal[8, 10, 12, 14, 16] = 8
+    window: tuple[int, int] | None = None
+
+    @model_validator(mode="after")
+    def _window_fits(self) -> "PixelContract":
+        if self.window is None:
+            return self
+        black, white = self.window
+        if self.bit_depth == 8:
+            raise ValueError("a window is for samples of more than 8 bits")
+        if not 0 <= black < white < 1 << self.bit_depth:
+            raise ValueError(
+                f"a window has a black level below its white level, both within 0 and "
+                f"{(1 << self.bit_depth) - 1}"
+            )
+        return self
 
 
 class InputSize(Contract):
@@ -273,7 +291,7 @@ def _check_depth(image: Image.Image, bits: int, contract: PixelContract) -> None
 
 
 def _map(image: Image.Image, bits: int, contract: PixelContract) -> Pixels:
-    image8 = _to_8_bit(image, contract.bit_depth) if bits > 8 else image
+    image8 = _to_8_bit(image, contract) if bits > 8 else image
     if "A" in image8.getbands() or "transparency" in image8.info:
         image8 = _opaque(image8)
     if contract.colour == "grey" and image8.mode != "L":
@@ -283,23 +301,25 @@ def _map(image: Image.Image, bits: int, contract: PixelContract) -> Pixels:
     return np.array(image8.convert("RGB"))
 
 
-def _to_8_bit(image: Image.Image, bit_depth: int) -> Image.Image:
+def _to_8_bit(image: Image.Image, contract: PixelContract) -> Image.Image:
     samples = np.asarray(image)
     if image.mode not in _GREY16:
         raise ImageError(
             "The image holds 16-bit colour samples.",
             remedy="Send 16-bit grey, or 8-bit colour to a recipe of bit depth 8.",
         )
-    top = (1 << bit_depth) - 1
+    top = (1 << contract.bit_depth) - 1
     if int(samples.max(initial=0)) > top:
         raise ImageError(
-            f"The image has samples up to {int(samples.max())}; a bit depth of {bit_depth} ends "
-            f"at {top}.",
+            f"The image has samples up to {int(samples.max())}; a bit depth of "
+            f"{contract.bit_depth} ends at {top}.",
             remedy="Check whether the camera left-aligns its samples; train the recipe for 16.",
         )
     if "transparency" in image.info and (samples == image.info["transparency"]).any():
         raise _translucent()
-    return Image.fromarray(np.rint(samples.astype(np.float64) * (255.0 / top)).astype(np.uint8))
+    black, white = contract.window or (0, top)
+    levels = (samples.astype(np.float64) - black) * (255.0 / (white - black))
+    return Image.fromarray(np.rint(levels.clip(0, 255)).astype(np.uint8))
 
 
 def _opaque(image: Image.Image) -> Image.Image:

@@ -44,7 +44,7 @@ class CrossFit:
         found = []
         for start in range(0, len(self.files), BATCH):
             part = self.distances[:, start : start + BATCH].float()
-            found.append(scorer.score.scores(scorer.fusion(part)))
+            found.append(scorer.score.scores(scorer.fused(part)))
         return torch.cat(found).numpy()
 
     def only(self, kept: Sequence[int]) -> "CrossFit":
@@ -62,7 +62,7 @@ class CrossFit:
         for start in range(0, len(self.files), BATCH):
             part = self.distances[:, start : start + BATCH].float()
             with torch.inference_mode():
-                scores, heatmaps = scorer.score(scorer.fusion(part))
+                scores, heatmaps = scorer.score(scorer.fused(part))
             files = self.files[start : start + BATCH]
             yield from zip(files, scores.tolist(), heatmaps.numpy(), strict=True)
 
@@ -71,7 +71,7 @@ class CrossFit:
         found = []
         for start in range(0, len(self.files), BATCH):
             part = self.distances[:, start : start + BATCH].float()
-            found.append(torch.stack([scorer.score.scores(each) for each in part]))
+            found.append(torch.stack([scorer.score.scores(each * scorer.roi_HW) for each in part]))
         return torch.cat(found, 1)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from pydantic import ValidationError
 
 from models.backbone import EMBEDDED, PROCEDURAL
 from models.bundle import MODEL, SIGNATURE, Bundle, open_bundle
@@ -142,6 +143,16 @@ def fit_command(
     bit_depth: Annotated[
         Literal["8", "10", "12", "14", "16"], typer.Option(help="Significant bits of a sample.")
     ] = "8",
+    window: Annotated[
+        str,
+        typer.Option(
+            help="Of samples of more than 8 bits, BLACK:WHITE, the levels that become 0 and 255; "
+            "the whole range by default."
+        ),
+    ] = "",
+    roi: Annotated[
+        Path | None, typer.Option(help="Mask image of what is inspected: white, the rest black.")
+    ] = None,
     without: Annotated[
         list[Path] | None,
         typer.Option("--without", help="An image of a good part to leave out; several times."),
@@ -168,7 +179,8 @@ def fit_command(
         rates=Rates(review=false_review, reject=false_reject),
         anomalies=_names(anomalies),
         external=external,
-        pixels=PixelContract.model_validate({"colour": colour, "bit_depth": int(bit_depth)}),
+        roi=roi,
+        pixels=_pixels(colour, int(bit_depth), window),
         seed=seed,
         steps=steps,
         device=device,
@@ -373,6 +385,24 @@ def _sides(size: str) -> Size:
             f"An input of {size} pixels is too small.", remedy=f"Choose {LEAST_SIDE} at least."
         )
     return width, height
+
+
+def _pixels(colour: str, bit_depth: int, window: str) -> PixelContract:
+    """What the camera delivers. Raises TrainingError for a window that makes no sense."""
+    levels = re.fullmatch(r"(\d+):(\d+)", window)
+    if window and not levels:
+        raise TrainingError(f"{window} is no window.", remedy="Name --window as 200:3500.")
+    given = {"colour": colour, "bit_depth": bit_depth}
+    try:
+        return PixelContract.model_validate(
+            given | ({"window": (int(levels[1]), int(levels[2]))} if levels else {})
+        )
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise TrainingError(
+            f"--window {window} cannot be used: {reason}.",
+            remedy=f"Choose levels of --bit-depth {bit_depth}, or another --bit-depth.",
+        ) from error
 
 
 def _names(listed: str) -> tuple[str, ...]:

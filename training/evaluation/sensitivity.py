@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from models.bundle import Thresholds
 from models.image import Pixels
@@ -75,7 +76,7 @@ def find_spots(
     with reporter.bar("Drawing spots", len(parts)) as advance:
         for number, image in enumerate(images):
             rng = np.random.default_rng(number)
-            spotted = np.stack([spot(image, side, rng) for side in sides])
+            spotted = np.stack([spot(image, side, rng, scorer.roi_HW.numpy()) for side in sides])
             with torch.inference_mode():
                 scores, _ = scorer(cache.compute(spotted))
             verdicts = [thresholds.verdict(score) for score in scores.tolist()]
@@ -91,10 +92,17 @@ def find_spots(
     )
 
 
-def spot(image: Pixels, side: int, rng: np.random.Generator) -> Pixels:
-    """A round spot with a soft edge, darker on what is bright and brighter on what is dark."""
+def spot(
+    image: Pixels, side: int, rng: np.random.Generator, roi_HW: NDArray[np.float32] | None = None
+) -> Pixels:
+    """A round spot with a soft edge, darker on what is bright and brighter on what is dark; in one
+    of the cells of a region of interest, or anywhere but near the border."""
     height, width = image.shape[:2]
     x, y = rng.uniform(0.2, 0.8, 2) * (width, height)
+    if roi_HW is not None and not roi_HW.all():
+        row, column = rng.choice(np.argwhere(roi_HW))
+        x = (column + rng.random()) * width / roi_HW.shape[1]
+        y = (row + rng.random()) * height / roi_HW.shape[0]
     rows, columns = np.mgrid[:height, :width]
     away = np.hypot(columns - x, rows - y)
     covered = np.clip(side / 2 - away + 0.5, 0, 1).astype(np.float32)[..., None]

@@ -103,7 +103,7 @@ def train_candidate(
     _check(labels)
     context = TrainContext(
         labels.good, cache, learning.seed, labels.defective, learning,
-        champion if grows else None, reporter=reporter, worker=worker,
+        champion if grows else None, roi=champion.roi_HW, reporter=reporter, worker=worker,
     )  # fmt: skip
     whole = method.with_defects(located=any(file.mask for file in labels.defective))
     scorer, curve = whole.learn(context, champion.score.settings)

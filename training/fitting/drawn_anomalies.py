@@ -6,12 +6,15 @@ from pathlib import Path
 
 import numpy as np
 
-from models.image import Pixels, encode_png
+from models.image import Mask, Pixels, encode_png
 from training.backbones.features import BATCH, FeatureCache
 from training.data.drawn_defects import DRAWINGS, EDITION, changed, drawn_on
 from training.data.folders import LabelledFile
 from training.errors import DatasetError
 from training.progress import Reporter
+
+# A patch can land on its like, and change nothing, or outside of a small region of interest.
+_TRIES = 100
 
 
 def draw_anomalies(
@@ -22,12 +25,14 @@ def draw_anomalies(
     directory: Path,
     *,
     seed: int = 0,
+    roi: Mask | None = None,
     reporter: Reporter | None = None,
 ) -> tuple[LabelledFile, ...]:
     """Draw `count` anomalies on good parts, with their masks, and put their features into `cache`.
 
     Which part, which kind and where are drawn independently; `drawn_on` says on which part. Images
-    and masks lie in `directory` to be looked at; what is there already is not drawn again.
+    and masks lie in `directory` to be looked at; what is there already is not drawn again. Each
+    reaches into the region of interest `roi` (H, W), in pixels of the network's input.
     Raises DatasetError for a kind that there is not.
     """
     unknown = set(kinds) - set(DRAWINGS)
@@ -42,7 +47,7 @@ def draw_anomalies(
     with (reporter or Reporter()).bar("Drawing anomalies", count) as advance:
         for number, part in enumerate(drawn_on(len(files), count, seed)):
             kind = kinds[number % len(kinds)]
-            anomaly, image = _anomaly(files[part], cache, kind, directory, [seed, number])
+            anomaly, image = _anomaly(files[part], cache, kind, directory, [seed, number], roi)
             drawn.append(anomaly)
             if image is not None:
                 missing[anomaly.sha256] = image
@@ -54,10 +59,16 @@ def draw_anomalies(
 
 
 def _anomaly(
-    file: LabelledFile, cache: FeatureCache, kind: str, directory: Path, seed: list[int]
+    file: LabelledFile,
+    cache: FeatureCache,
+    kind: str,
+    directory: Path,
+    seed: list[int],
+    roi: Mask | None,
 ) -> tuple[LabelledFile, Pixels | None]:
     """The anomaly, and its image where its features are not in the cache."""
-    facts = f"{EDITION} {kind} {seed} {file.sha256} {cache.source.size}"
+    inside = "" if roi is None else hashlib.sha256(np.packbits(roi).tobytes()).hexdigest()
+    facts = f"{EDITION} {kind} {seed} {file.sha256} {cache.source.size} {inside}"
     name = hashlib.sha256(facts.encode()).hexdigest()
     mask_file = directory / f"{name}_mask.png"
     drawn = LabelledFile(directory / f"{name}.png", name, "ng", kind, mask_file)
@@ -66,10 +77,10 @@ def _anomaly(
         return drawn, None
     image = cache.source.read(file.image)
     rng = np.random.default_rng(seed)
-    for _ in range(20):  # a patch can land on its like, and change nothing
+    for _ in range(_TRIES):
         after = DRAWINGS[kind](image, rng)
         mask = changed(image, after)
-        if mask.any():
+        if (mask if roi is None else mask & roi).any():
             break
     else:
         raise DatasetError(

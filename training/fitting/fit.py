@@ -10,6 +10,7 @@ from models.bundle import BackboneReference, Manifest, Thresholds, check_recipe_
 from training.calibration.suspects import suspects_line
 from training.calibration.thresholds import calibrate, statement
 from training.data.folders import Dataset
+from training.data.levels import used_levels
 from training.directories import Directories
 from training.engine.distributed import Worker, enlisted
 from training.engine.export import export, git_commit, golden_images, next_version, save_bundle
@@ -19,11 +20,13 @@ from training.evaluation.verdicts import by_label
 from training.fitting.effort import foresee, look
 from training.fitting.settings import FitSettings
 from training.fitting.training import Trained, train_recipe
+from training.methods.train_context import evenly
 from training.progress import Reporter
 from training.reporting.report import Report, render
 
 # Good parts whose scores a bundle carries, to be replayed where it is served.
 GOLDEN = 3
+_LOOKED_AT = 20  # parts whose levels are counted
 
 
 @dataclass(frozen=True)
@@ -52,9 +55,10 @@ def fit(
     """
     started = time.monotonic()
     check_recipe_name(settings.recipe)
+    notes = _contrast(data, settings)
     with enlisted(settings.device) as worker:
         reporter = reporter if reporter and worker.rank == 0 else Reporter()
-        for note in data.notes:
+        for note in (*data.notes, *notes):
             reporter.say(f"Note: {note}")
         trained = train_recipe(
             data, backbone, settings, directories, resume=resume, reporter=reporter, worker=worker
@@ -68,6 +72,9 @@ def fit(
     reporter.say(str(spots))
     if trained.test:
         reporter.say(verdicts_line(trained.test, thresholds))
+    inspected = float(trained.scorer.roi_HW.mean())
+    if inspected < 1:
+        reporter.say(f"The region of interest is {inspected:.0%} of the image.")
     source = trained.cache.source
     images = golden_images([source.read(file.image) for file in trained.learned[:GOLDEN]])
     exported = export(trained.scorer, source, images, device=settings.device)
@@ -79,6 +86,7 @@ def fit(
         method=settings.preset,
         input=source.size,
         pixels=settings.pixels,
+        inspected=inspected,
         calibration=calibration,
         thresholds=thresholds,
         backbone=BackboneReference(
@@ -98,7 +106,7 @@ def fit(
     report = render(
         Report(
             manifest, trained.curve, trained.scorer, trained.cache, trained.good, trained.test,
-            data.digest, asdict(settings), spots, told=trained.told, notes=data.notes,
+            data.digest, asdict(settings), spots, told=trained.told, notes=(*data.notes, *notes),
             by_others=(trained.cross,),
         )
     )  # fmt: skip
@@ -109,6 +117,14 @@ def fit(
     for checkpoint in directories.training(settings.recipe).glob("checkpoint-*.pt"):
         checkpoint.unlink()
     return Fitted(path, trained, time.monotonic() - started)
+
+
+def _contrast(data: Dataset, settings: FitSettings) -> tuple[str, ...]:
+    """What is lost where samples of more than 8 bits use little of their range."""
+    if settings.pixels.bit_depth == 8 or settings.pixels.window:
+        return ()
+    levels = used_levels(evenly(data.train, _LOOKED_AT), settings.pixels.bit_depth)
+    return () if levels is None or levels.enough else (str(levels),)
 
 
 def verdicts_line(test: Evaluation, thresholds: Thresholds) -> str:

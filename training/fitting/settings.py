@@ -22,7 +22,7 @@ class FitSettings:
 
     `anomalies` are kinds to draw on good parts, `external` is a folder of images of something else:
     with either, networks that have learned to rebuild good parts then learn by `push_pull` not to
-    rebuild those.
+    rebuild those. `roi` is a mask image, white where parts are inspected.
     """
 
     recipe: str
@@ -32,6 +32,7 @@ class FitSettings:
     grid: int | None = None
     tile: int | None = None
     stages: tuple[str, ...] = ()
+    roi: Path | None = None
     pixels: PixelContract = field(default_factory=PixelContract)
     seed: int = 0
     steps: int | None = None

@@ -28,6 +28,7 @@ from training.evaluation.metrics import PixelCounts
 from training.evaluation.scoring import Evaluation, evaluate, score_features
 from training.fitting.drawn_anomalies import draw_anomalies
 from training.fitting.inputs import feature_source
+from training.fitting.region_of_interest import RegionOfInterest, read_roi
 from training.fitting.settings import FitSettings
 from training.methods.fusion import choose_branches, fit_fusion, weigh_learned
 from training.methods.registry import Method, method
@@ -108,15 +109,16 @@ def train_recipe(
     worker.wait()
     gathered = time.monotonic()
     learned = data.train + data.validation
+    roi = read_roi(settings.roi, source, learned[0]) if settings.roi else None
     context = TrainContext(
         learned, cache, settings.seed, schedule=settings.schedule, steps=settings.steps,
-        reporter=reporter, worker=worker,
+        roi=roi.on_grid(source.layout.grid) if roi else None, reporter=reporter, worker=worker,
         state=_states(settings, data, cache, directories, resume=resume),
     )  # fmt: skip
     score = settings.scored(min(source.size.height, source.size.width))
 
     def exposure(files: tuple[LabelledFile, ...]) -> tuple[LabelledFile, ...]:
-        return _anomalies(context.only(files), settings, directories)
+        return _anomalies(context.only(files), settings, directories, roi)
 
     if settings.exposed:
         context = replace(context, defective=exposure(learned), push_pull=settings.push_pull)
@@ -128,7 +130,7 @@ def train_recipe(
     folds = split_folds(groups)
     drawn, drawn_folds = (), np.zeros(0, np.int64)
     if chosen.weighted and not settings.exposed:
-        drawn, drawn_folds = _draw(calibrated, folds, context, directories)
+        drawn, drawn_folds = _draw(calibrated, folds, context, directories, roi)
     cross, cross_drawn = cross_fit(
         chosen, context, calibrated, folds, score, defective=drawn, defective_folds=drawn_folds,
         exposure=exposure if settings.exposed else None,
@@ -195,25 +197,30 @@ def _draw(
     folds: NDArray[np.int64],
     context: TrainContext,
     directories: Directories,
+    roi: RegionOfInterest | None,
 ) -> tuple[tuple[LabelledFile, ...], NDArray[np.int64]]:
     """Defects drawn on good parts, and the fold of each one's part."""
     count = min(max(DRAWN_FOR_EACH * len(files), LEAST_DRAWN), MOST_DRAWN)
     drawn = draw_anomalies(
         files, context.cache, tuple(DRAWINGS), count, directories.cache / "anomalies",
-        seed=context.seed, reporter=context.reporter,
+        seed=context.seed, roi=roi.pixels if roi else None, reporter=context.reporter,
     )  # fmt: skip
     return drawn, folds[drawn_on(len(files), count, context.seed)]
 
 
 def _anomalies(
-    context: TrainContext, settings: FitSettings, directories: Directories
+    context: TrainContext,
+    settings: FitSettings,
+    directories: Directories,
+    roi: RegionOfInterest | None,
 ) -> tuple[LabelledFile, ...]:
     """The anomalies to learn not to rebuild: drawn on the context's parts, or of other things."""
     anomalies: tuple[LabelledFile, ...] = ()
     if settings.anomalies:
         anomalies = draw_anomalies(
             context.files, context.cache, settings.anomalies, ANOMALIES,
-            directories.cache / "anomalies", seed=settings.seed, reporter=context.reporter,
+            directories.cache / "anomalies", seed=settings.seed,
+            roi=roi.pixels if roi else None, reporter=context.reporter,
         )  # fmt: skip
     if settings.external:
         others = external_anomalies(settings.external)

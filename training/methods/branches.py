@@ -153,9 +153,11 @@ class PatchMemory:
         rng = np.random.default_rng([seed, number])
         wanted = max(self.size, self.candidates) if self.coreset else self.size
         share = -(-wanted // len(context.context.files))
+        inside = context.inspected().flatten()
         drawn = []
         for features in context.batches():
-            near = neighbourhood_mean(features, self.neighbourhood).flatten(2).transpose(1, 2)
+            near = neighbourhood_mean(features, self.neighbourhood).flatten(2)[..., inside]
+            near = near.transpose(1, 2)
             drawn += [part[torch.from_numpy(rng.permutation(len(part))[:share])] for part in near]
         vectors = torch.cat(drawn)
         vectors = vectors[torch.from_numpy(rng.permutation(len(vectors))[:wanted])]

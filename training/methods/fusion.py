@@ -92,6 +92,7 @@ def only_branches(scorer: Scorer, kept: Sequence[int]) -> Scorer:
             for each in inputs
         ],
         scorer.score,
+        scorer.roi_HW,
     )
     _copy_fusion(scorer.fusion, smaller.fusion, kept)
     return smaller.eval()
@@ -108,6 +109,7 @@ def with_discriminator(scorer: Scorer, discriminator: Discriminator, view: int) 
         [*(scorer.branches[n] for n in kept), discriminator],
         [*(scorer.inputs[n] for n in kept), BranchInput(view)],
         scorer.score,
+        scorer.roi_HW,
     )
     _copy_fusion(scorer.fusion, grown.fusion, kept)
     return grown.eval()
@@ -133,7 +135,7 @@ def discriminators(scorer: Scorer) -> Tensor:
 
 def _fused(scorer: Scorer, distances_PNHW: Tensor) -> np.ndarray:
     found = [
-        scorer.score.scores(scorer.fusion(part.float())) for part in distances_PNHW.split(16, dim=1)
+        scorer.score.scores(scorer.fused(part.float())) for part in distances_PNHW.split(16, dim=1)
     ]
     return torch.cat(found).numpy()
 

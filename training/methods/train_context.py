@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from training.backbones.features import FeatureCache
 from training.data.folders import LabelledFile
@@ -43,9 +44,10 @@ class TrainContext:
 
     `start` is a scorer to go on from, where the good parts that it learned are not among these: its
     statistics are kept, its memory grows, its networks are trained further. `steps` overrides every
-    schedule's length. `state` gives the checkpoint of a branch, by the branch's number and its
-    schedule, where a training is to be kept. `worker` is this process among those that learn
-    together.
+    schedule's length. `roi` (H, W) is 1 on the cells of the finest map that are inspected, and 0 on
+    the others; None inspects all. `state` gives the checkpoint of a branch, by the branch's number
+    and its schedule, where a training is to be kept. `worker` is this process among those that
+    learn together.
     """
 
     files: Sequence[LabelledFile]
@@ -56,6 +58,7 @@ class TrainContext:
     start: Scorer | None = None
     schedule: ScheduleName = "short"
     steps: int | None = None
+    roi: Tensor | None = None
     reporter: Reporter = dataclasses.field(default_factory=Reporter)
     state: Callable[[int, Schedule], TrainingState] | None = None
     worker: Worker = dataclasses.field(default_factory=Worker)
@@ -121,6 +124,13 @@ class ViewContext:
             return torch.eye(self.whitening.config.kept)
         deviation = self.standardise.std.flatten()
         return self._moments[1] / torch.outer(deviation, deviation)
+
+    def inspected(self) -> Tensor:
+        """Which cells (H, W) of this map are inspected: those that the finest map has some of."""
+        grid = self.raw_shape[1:]
+        if self.context.roi is None:
+            return torch.ones(grid, dtype=torch.bool)
+        return F.adaptive_max_pool2d(self.context.roi[None], grid)[0] > 0
 
     @property
     def raw_shape(self) -> tuple[int, int, int]:

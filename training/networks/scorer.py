@@ -177,7 +177,8 @@ class Scorer(nn.Module):
     """Flat features (B, D) to score (B) and heatmap (B, h, w): what a bundle holds.
 
     Each map of the features is standardised. A branch turns it, or its whitening, into distances
-    (B, H, W). All are brought to the finest grid and fused.
+    (B, H, W). All are brought to the finest grid and fused. Cells outside of the region of interest
+    `roi_HW` (1 inside, 0 outside; everything by default) count as 0.
     """
 
     def __init__(
@@ -188,8 +189,11 @@ class Scorer(nn.Module):
         branches: Sequence[nn.Module],
         inputs: Sequence[BranchInput],
         score: HeatmapScore,
+        roi_HW: Tensor | None = None,
     ) -> None:
         super().__init__()
+        self.register_buffer("roi_HW", torch.ones(layout.grid) if roi_HW is None else roi_HW)
+        self.roi_HW: Tensor
         self.layout = layout
         self.standardise = nn.ModuleList(standardise)
         self.whitenings = nn.ModuleList(whitenings)
@@ -227,7 +231,12 @@ class Scorer(nn.Module):
         return torch.stack(found)
 
     def forward(self, features_BD: Tensor) -> tuple[Tensor, Tensor]:
-        return self.score(self.fusion(self.distances(features_BD)))
+        return self.score(self.fused(self.distances(features_BD)))
+
+    def fused(self, distance_PBHW: Tensor) -> Tensor:
+        """The one map (B, H, W) of all branches' distances, 0 outside of the region of interest."""
+        joined: Tensor = self.fusion(distance_PBHW) * self.roi_HW
+        return joined
 
     def _at_finest(self, distance_BHW: Tensor) -> Tensor:
         grid = self.layout.grid

@@ -1,0 +1,62 @@
+"""The part of an image that is inspected: a mask, given once for all parts of a recipe."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.errors import ImageError
+from models.image import Mask, decode, read_mask, resize_mask
+from training.backbones.features import FeatureSource
+from training.data.folders import LabelledFile
+from training.errors import DatasetError
+
+
+@dataclass(frozen=True)
+class RegionOfInterest:
+    """`pixels` (H, W) of the network's input that are inspected."""
+
+    pixels: Mask
+
+    @property
+    def share(self) -> float:
+        """Of the image that is inspected."""
+        return float(self.pixels.mean())
+
+    def on_grid(self, grid: tuple[int, int]) -> Tensor:
+        """1 on cells (H, W) that are inspected by half at least, 0 on the others."""
+        height, width = self.pixels.shape
+        blocks = self.pixels.reshape(grid[0], height // grid[0], grid[1], width // grid[1])
+        return torch.from_numpy((blocks.mean((1, 3)) >= 0.5).astype(np.float32))
+
+
+def read_roi(path: Path, source: FeatureSource, part: LabelledFile) -> RegionOfInterest:
+    """Read a mask, white where parts are inspected; `part` is one of them.
+
+    Raises DatasetError where it is no mask, of another size than the part's image, or leaves
+    nothing to inspect.
+    """
+    try:
+        mask = read_mask(path.read_bytes())
+    except (OSError, ImageError) as error:
+        reason = error.message if isinstance(error, ImageError) else error.strerror
+        raise DatasetError(
+            f"The region of interest {path} cannot be read: {reason}",
+            remedy="Give an 8-bit PNG, white where parts are inspected and black elsewhere.",
+        ) from error
+    image = decode(part.image.read_bytes(), source.pixels)
+    if mask.shape != image.shape[:2]:
+        raise DatasetError(
+            f"The region of interest is {mask.shape[1]}×{mask.shape[0]} pixels, the parts' images "
+            f"are {image.shape[1]}×{image.shape[0]}.",
+            remedy="Draw it on an image of a part.",
+        )
+    region = RegionOfInterest(resize_mask(mask, source.size))
+    if not bool(region.on_grid(source.layout.grid).any()):
+        raise DatasetError(
+            f"The region of interest {path} leaves nothing to inspect.",
+            remedy="Mark what is inspected in white.",
+        )
+    return region
