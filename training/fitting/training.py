@@ -142,8 +142,9 @@ def train_recipe(
     names, told = tuple(branch.name for branch in chosen.branches), []
     if drawn:
         scorer, kept, choice = choose_branches(
-            scorer, cross.distances, cross_drawn.distances, names
-        )
+            scorer, cross.distances, cross_drawn.distances, names,
+            [branch.family for branch in chosen.branches],
+        )  # fmt: skip
         names, cross = tuple(names[number] for number in kept), cross.only(kept)
         told += [choice] if choice else []
     scores = cross.fused(scorer)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from training.evaluation.bootstrap import draws
@@ -37,13 +38,18 @@ def fit_fusion(scorer: Scorer, scores_PN: Tensor) -> None:
 
 
 def choose_branches(
-    scorer: Scorer, good_PNHW: Tensor, drawn_PMHW: Tensor, names: Sequence[str]
+    scorer: Scorer,
+    good_PNHW: Tensor,
+    drawn_PMHW: Tensor,
+    names: Sequence[str],
+    families: Sequence[str],
 ) -> tuple[Scorer, list[int], str]:
-    """Leave out the branches without which drawn defects are found as well.
+    """Leave out the families of branches (P) without which drawn defects are found as well.
 
-    Of all choices, that of the most branches whose image AUROC between good parts and drawn defects
-    (neither learned) is within one standard error of the best (Breiman et al. 1984). A branch that
-    sees what others do not cannot be recognised by drawings; one that only adds noise can.
+    Of all choices, that of the most families whose image AUROC between good parts and drawn defects
+    (neither learned) is within one standard error of the best (Breiman et al. 1984). What finds
+    drawn defects need not find real ones: a single branch that sees what others do not cannot be
+    recognised by drawings, a family that does not suit the product can.
 
     Returns the scorer of the branches that are kept, their numbers, and the choice in words.
     """
@@ -53,28 +59,32 @@ def choose_branches(
     anomalous = np.arange(good_PNHW.shape[1] + drawn_PMHW.shape[1]) >= good_PNHW.shape[1]
     once_and_drawn = np.concatenate([np.ones((1, len(anomalous))), draws(anomalous)])
     distances = torch.cat([good_PNHW, drawn_PMHW], 1)
+
+    def auroc(kept: Sequence[int]) -> NDArray[np.float64]:
+        scores = _fused(only_branches(scorer, kept), distances[list(kept)])
+        return image_metrics(scores, anomalous, once_and_drawn)["image_auroc"]
+
     choices = [
-        torch.tensor(chosen)
-        for chosen in itertools.product((0.0, 1.0), repeat=count)
-        if any(chosen)
+        [number for number in range(count) if families[number] in chosen]
+        for size in range(1, len(set(families)) + 1)
+        for chosen in itertools.combinations(dict.fromkeys(families), size)
     ]
-    found = []
-    for chosen in choices:
-        kept = torch.nonzero(chosen).flatten().tolist()
-        scores = _fused(only_branches(scorer, kept), distances[kept])
-        found.append(image_metrics(scores, anomalous, once_and_drawn)["image_auroc"])
-    auroc_TB = np.stack(found)
+    auroc_TB = np.stack([auroc(choice) for choice in choices])
     behind_TB = auroc_TB[auroc_TB[:, 0].argmax()] - auroc_TB
     (as_good,) = np.nonzero(behind_TB[:, 0] <= behind_TB[:, 1:].std(1))
-    best = max(as_good, key=lambda t: (float(choices[t].sum()), auroc_TB[t, 0]))
-    kept = torch.nonzero(choices[best]).flatten().tolist()
-    told = ", ".join(names[number] for number in kept)
-    left = ", ".join(names[number] for number in range(count) if number not in kept)
+    best = max(as_good, key=lambda t: (len({families[n] for n in choices[t]}), auroc_TB[t, 0]))
+    kept = choices[best]
+    alone = {number: 100 * auroc([number])[0] for number in range(count)}
+
+    def told(numbers: Sequence[int]) -> str:
+        return ", ".join(f"{names[number]} {alone[number]:.1f}" for number in numbers)
+
     text = (
-        f"Branches: {told}. They tell {drawn_PMHW.shape[1]} drawn defects from good parts with an "
-        f"image AUROC of {100 * auroc_TB[best, 0]:.1f}"
+        f"Between good parts and {drawn_PMHW.shape[1]} drawn defects the branches have an image "
+        f"AUROC of {100 * auroc_TB[best, 0]:.1f}; each alone: {told(kept)}."
     )
-    text += f"; without effect, and left out: {left}." if left else "."
+    if left := [number for number in range(count) if number not in kept]:
+        text += f" Left out, since nothing is lost without: {told(left)}."
     return only_branches(scorer, kept), kept, text
 
 

@@ -7,7 +7,7 @@ and a heatmap in the same way; so they differ in nothing but what they are named
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -32,6 +32,7 @@ from training.networks.scorer import BranchInput, HeatmapScore, Scorer, ScoreSet
 from training.networks.whitening import Whitening
 
 Shape = tuple[int, int, int]
+Family = Literal["positions", "anywhere", "networks"]
 
 SLOW = Schedule(steps=800, batch=8, learning_rate=1e-3)
 QUICK = Schedule(steps=800, batch=8, learning_rate=2e-3)
@@ -52,6 +53,14 @@ class Branch:
     weight: float = 1.0
 
     @property
+    def family(self) -> Family:
+        """What it compares a part with: good parts at the same position, patches from anywhere, or
+        what a network has learned. Families are kept or left out as a whole."""
+        if self.trains:
+            return "networks"
+        return "anywhere" if isinstance(self.learn, PatchMemory) else "positions"
+
+    @property
     def trains(self) -> bool:
         """Whether it has a network, trained by descent in minutes rather than seconds."""
         return isinstance(self.learn, TrainReconstruction | TrainRotation)
@@ -61,7 +70,8 @@ class Branch:
 class Method:
     """Branches that are learned one after the other, and whose distances are fused.
 
-    With `weighted`, branches that do not help to find defects drawn on good parts are left out.
+    With `weighted`, families of branches that do not help to find defects drawn on good parts are
+    left out.
     """
 
     about: str
@@ -205,11 +215,9 @@ POSITIONAL = Whiten(100, components=True)
 EVERYWHERE = Whiten(100, positional=False, components=True)
 # The same for the default's views, with covariances shrunk so that few parts do.
 _SIDE = 48
-FINE, COARSE = (Whiten(kept, components=True, per_side=_SIDE, shrink=True) for kept in (32, 48))
+FINE, COARSE = (Whiten(kept, components=True, per_side=_SIDE, shrink=True) for kept in (48, 96))
 # Chosen on CIFAR-10's training images, those of other classes as anomalies.
 ROTATION_WEIGHT = 0.5
-# Good parts that a positional bank holds at most.
-REFERENCES = 700
 
 _ADTR_WHITENED = _adtr(BRIEF, windows=True, **_SMALL)
 
@@ -219,9 +227,10 @@ def _one(about: str, learn: Learner, whiten: Whiten | None = None, **more: Any) 
 
 
 _QUICK = (
-    Branch("positional-knn/fine", PositionalKnn(REFERENCES, _SIDE), "fine", FINE),
-    Branch("positional-knn/middle", PositionalKnn(REFERENCES, _SIDE), "middle", COARSE),
-    Branch("positional-knn/deep", PositionalKnn(REFERENCES, _SIDE), "deep", COARSE),
+    Branch("positional-knn/fine", PositionalKnn(_SIDE), "fine", FINE),
+    Branch("positional-knn/middle", PositionalKnn(_SIDE), "middle", COARSE),
+    Branch("positional-knn/deep", PositionalKnn(_SIDE), "deep", COARSE),
+    Branch("patch-memory/middle", PatchMemory(4000), "middle", EVERYWHERE),
     Branch("patch-memory/deep", PatchMemory(4000), "deep", EVERYWHERE),
 )
 
@@ -242,7 +251,7 @@ METHODS: dict[str, Method] = {
     "adtr-whitened": _one("small ADTR (2+2 layers, 128 wide) on whitened features",
                           _ADTR_WHITENED, POSITIONAL),
     "positional-knn": _one("the nearest good part at each position, of whitened features",
-                           PositionalKnn(REFERENCES), POSITIONAL),
+                           PositionalKnn(), POSITIONAL),
     "patch-memory": _one("the nearest patch of good parts, of features whitened alike everywhere",
                          PatchMemory(8000, coreset=True), EVERYWHERE),
     # The paper's figure 1 and its tables, on a small network.

@@ -53,23 +53,3 @@ def neighbourhood_mean(features_BCHW: Tensor, side: int) -> Tensor:
     if side == 1:
         return features_BCHW
     return F.avg_pool2d(features_BCHW, side, 1, side // 2, count_include_pad=False)
-
-
-def greedy_coreset(vectors_NC: Tensor, size: int, *, seed: int, projected: int = 128) -> Tensor:
-    """Indices (size) of vectors that cover all: each next one is the farthest from those chosen.
-
-    Distances are measured in a random projection to `projected` dimensions (Johnson-Lindenstrauss),
-    as in PatchCore.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    count, channels = vectors_NC.shape
-    projection = torch.randn(channels, projected, generator=generator) / projected**0.5
-    points = vectors_NC @ projection if projected < channels else vectors_NC
-    chosen = torch.empty(min(size, count), dtype=torch.long)
-    chosen[0] = torch.randint(count, (1,), generator=generator)
-    nearest = torch.full((count,), torch.inf)
-    for i in range(1, len(chosen)):
-        away = (points - points[chosen[i - 1]]).square().sum(1)
-        nearest = torch.minimum(nearest, away)
-        chosen[i] = nearest.argmax()
-    return chosen

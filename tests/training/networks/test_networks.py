@@ -4,12 +4,8 @@ import torch
 
 from training.networks.adtr import Adtr, AdtrConfig, around
 from training.networks.convolutional import ConvolutionalAutoencoder, ConvolutionalConfig
-from training.networks.memory_bank import (
-    MemoryBank,
-    MemoryBankConfig,
-    greedy_coreset,
-    neighbourhood_mean,
-)
+from training.networks.coreset import coreset_by_position, greedy_coreset
+from training.networks.memory_bank import MemoryBank, MemoryBankConfig, neighbourhood_mean
 from training.networks.orientation import TURNS, Orientation, OrientationConfig
 from training.networks.positional_bank import PositionalBank, PositionalBankConfig
 from training.networks.positions import by_cell, by_position, positions_of
@@ -118,6 +114,20 @@ def test_a_coreset_covers_what_random_vectors_miss():
     chosen = greedy_coreset(vectors, 5, seed=0)
     assert len(set(chosen.tolist())) == 5
     assert 500 in chosen
+
+
+def test_each_position_keeps_vectors_that_cover_its_own():
+    torch.manual_seed(0)
+    vectors = torch.randn(3, 60, 4) * 0.1
+    vectors[0, 41], vectors[2, 7] = 9.0, -9.0
+    kept = coreset_by_position(vectors, 5)
+    assert kept.shape == (3, 5, 4)
+    assert (kept[0] == 9.0).all(1).any() and (kept[2] == -9.0).all(1).any()
+    assert kept[1].abs().max() < 1
+    farthest = torch.cdist(vectors, kept).amin(2).amax(1)
+    random = torch.cdist(vectors, vectors[:, 10:15]).amin(2).amax(1)
+    assert (farthest < random).all()
+    assert coreset_by_position(vectors, 60) is vectors
 
 
 def test_a_neighbourhood_is_the_mean_of_the_cells_that_are_there():
