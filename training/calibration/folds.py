@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 FOLDS = 5
 # Up to so many groups each fold holds one of them: a fold of a fifth would take too much away.
-FEW = 30
+FEW = 60
 FOLDS_OF_FEW = 10
 _SEED = 20261128
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import ndtri
 from torch import Tensor
 
 from training.evaluation.bootstrap import draws
@@ -13,24 +14,27 @@ from training.evaluation.metrics import image_metrics
 from training.networks.discriminator import Discriminator
 from training.networks.scorer import BranchInput, Fusion, Reconstruction, Scorer
 
-# Robust deviation of a normal distribution's median absolute deviation.
-_MAD = 1.4826
+# The share of good parts below the upper end of what is usual, and how many deviations from the
+# median that is in a normal distribution. A tenth of the parts can be odd without a say in it.
+_USUAL, _DEVIATIONS = 0.9, 1.2816
 # Of the logarithm of scores: what varies less between good parts varies by chance.
 _STEADY = 0.02
 # Of a discriminator's logits on good parts, which are all alike where defects are easily told.
 _STEADY_SIGNED = 1.0
 _HARDLY_ANY = 0.95
+# Image AUROCs of branches beyond which a few dozen drawn defects tell no difference.
+_TOLD = (0.6, 0.995)
 
 
 def fit_fusion(scorer: Scorer, scores_PN: Tensor) -> None:
-    """Set the units in which branches are fused, in place: the median and the robust deviation of
+    """Set the units in which branches are fused, in place: the median and the upper deviation of
     the scores (P, N) that each branch alone gives good parts that it has not learned.
 
-    A signed branch, which knows a few defects, counts from where hardly any good part reaches."""
+    Upwards alone: a branch by which some good parts stand out says less when a part does. A signed branch, which knows a few defects, counts from where hardly any good part reaches."""
     fusion: Fusion = scorer.fusion
     evidence = fusion.evidence(scores_PN)
     centre = evidence.median(1).values
-    deviation = _MAD * (evidence - centre.unsqueeze(1)).abs().median(1).values
+    deviation = (evidence.quantile(_USUAL, dim=1) - centre) / _DEVIATIONS
     floor = torch.where(fusion.signed_P, _STEADY_SIGNED, _STEADY)
     reached = evidence.quantile(_HARDLY_ANY, dim=1)
     fusion.centre_P.copy_(torch.where(fusion.signed_P, reached, centre))
@@ -44,12 +48,15 @@ def choose_branches(
     names: Sequence[str],
     families: Sequence[str],
 ) -> tuple[Scorer, list[int], str]:
-    """Leave out the families of branches (P) without which drawn defects are found as well.
+    """Weigh branches (P) by how well each tells drawn defects from good parts, neither of which was
+    learned, and leave out the families without which they are told as well.
 
-    Of all choices, that of the most families whose image AUROC between good parts and drawn defects
-    (neither learned) is within one standard error of the best (Breiman et al. 1984). What finds
-    drawn defects need not find real ones: a single branch that sees what others do not cannot be
-    recognised by drawings, a family that does not suit the product can.
+    A branch's deviations count in proportion to the distance between good parts and drawn defects
+    that its image AUROC stands for (d', Green & Swets 1966), against that of the best one: what
+    tells nothing of this product adds little noise. Of all choices of families, that of the fewest
+    is taken whose image AUROC is within one standard error of the best, of the difference (Breiman
+    et al. 1984): each family takes time on the line. Single branches are not left out, since what
+    drawings do not show may be what real defects look like.
 
     Returns the scorer of the branches that are kept, their numbers, and the choice in words.
     """
@@ -64,6 +71,9 @@ def choose_branches(
         scores = _fused(only_branches(scorer, kept), distances[list(kept)])
         return image_metrics(scores, anomalous, once_and_drawn)["image_auroc"]
 
+    alone = np.array([auroc([number])[0] for number in range(count)])
+    apart = ndtri(alone.clip(*_TOLD))
+    scorer.fusion.scale_P.mul_(torch.from_numpy(apart.max() / apart).float())
     choices = [
         [number for number in range(count) if families[number] in chosen]
         for size in range(1, len(set(families)) + 1)
@@ -72,12 +82,11 @@ def choose_branches(
     auroc_TB = np.stack([auroc(choice) for choice in choices])
     behind_TB = auroc_TB[auroc_TB[:, 0].argmax()] - auroc_TB
     (as_good,) = np.nonzero(behind_TB[:, 0] <= behind_TB[:, 1:].std(1))
-    best = max(as_good, key=lambda t: (len({families[n] for n in choices[t]}), auroc_TB[t, 0]))
+    best = min(as_good, key=lambda t: (len({families[n] for n in choices[t]}), -auroc_TB[t, 0]))
     kept = choices[best]
-    alone = {number: 100 * auroc([number])[0] for number in range(count)}
 
     def told(numbers: Sequence[int]) -> str:
-        return ", ".join(f"{names[number]} {alone[number]:.1f}" for number in numbers)
+        return ", ".join(f"{names[number]} {100 * alone[number]:.1f}" for number in numbers)
 
     text = (
         f"Between good parts and {drawn_PMHW.shape[1]} drawn defects the branches have an image "
