@@ -30,7 +30,9 @@ def fit_fusion(scorer: Scorer, scores_PN: Tensor) -> None:
     """Set the units in which branches are fused, in place: the median and the upper deviation of
     the scores (P, N) that each branch alone gives good parts that it has not learned.
 
-    Upwards alone: a branch by which some good parts stand out says less when a part does. A signed branch, which knows a few defects, counts from where hardly any good part reaches."""
+    Upwards alone: a branch by which some good parts stand out says less when a part does. A signed
+    branch, which knows a few defects, counts from where hardly any good part reaches.
+    """
     fusion: Fusion = scorer.fusion
     evidence = fusion.evidence(scores_PN)
     centre = evidence.median(1).values
