@@ -17,13 +17,19 @@ def reconstruction(features: Tensor, rebuilt: Tensor) -> Tensor:
 
 
 def pseudo_huber(features: Tensor, rebuilt: Tensor) -> Tensor:
-    """φ = sqrt((mean_C |f - f̂|)² + 1) - 1, (B, H, W)."""
-    return ((features - rebuilt.float()).abs().mean(dim=1).square() + 1).sqrt() - 1
+    """φ = sqrt(m² + 1) - 1 with m = mean_C |f - f̂|, (B, H, W).
+
+    Computed as m² / (sqrt(m² + 1) + 1): the difference itself is 0 in float32 below m = 2e-4, and
+    has no gradient there.
+    """
+    square = (features - rebuilt.float()).abs().mean(dim=1).square()
+    return square / ((square + 1).sqrt() + 1)
 
 
 def push(distance: Tensor) -> Tensor:
-    """-log(1 - exp(-x)): large where an anomaly is rebuilt well. Finite for x ≥ 0."""
-    return -torch.log(-torch.expm1(-distance.clamp_min(_SMALLEST)))
+    """-log(1 - exp(-x)): large where an anomaly is rebuilt well. Finite for x ≥ 0, with a gradient
+    there, too: what is rebuilt best is pushed."""
+    return -torch.log(-torch.expm1(-(distance + _SMALLEST)))
 
 
 def push_pull_pixels(phi: Tensor, anomalous: Tensor, alpha: float) -> Tensor:

@@ -80,12 +80,14 @@ class TrainReconstruction:
     """A network that learns to rebuild features, by descent on ADTR's normal-only loss.
 
     `network` makes one for features of a shape (C, H, W). `jitter` is UniAD's (arXiv 2206.03687):
-    noise of so many times the token's norm over C, added to what the network sees.
+    noise of so many times the token's norm over C, added to what the network sees. With `paper` the
+    schedule is always the paper's.
     """
 
     network: Callable[[tuple[int, int, int]], nn.Module]
     short: Schedule
     jitter: float = 0.0
+    paper: bool = False
 
     def __call__(
         self, context: ViewContext, number: int, start: nn.Module | None = None
@@ -97,7 +99,7 @@ class TrainReconstruction:
         seed = parts.seed + 1000 * number
         torch.manual_seed(seed)
         network = self.network(context.shape)
-        if isinstance(network, Adtr):
+        if isinstance(network, Adtr) and not network.config.strict:
             network.start_at_components(context.covariance)
         schedule = self._schedule(context)
         indices = epochs(len(parts.files), schedule.batch, seed)
@@ -122,7 +124,7 @@ class TrainReconstruction:
 
     def _schedule(self, context: ViewContext) -> Schedule:
         chosen, parts = self.short, context.context
-        if parts.schedule == "paper":
+        if self.paper or parts.schedule == "paper":
             per_epoch = max(1, len(parts.files) // PAPER_BATCH)
             chosen = Schedule(PAPER_EPOCHS * per_epoch, PAPER_BATCH, 1e-4, kind="step")
         return dataclasses.replace(chosen, steps=parts.steps) if parts.steps else chosen

@@ -71,12 +71,13 @@ class Method:
     """Branches that are learned one after the other, and whose distances are fused.
 
     With `weighted`, families of branches that do not help to find defects drawn on good parts are
-    left out.
+    left out. Without `standardised`, branches see features as the backbone gives them.
     """
 
     about: str
     branches: tuple[Branch, ...]
     weighted: bool = False
+    standardised: bool = True
     sees: tuple[ViewName, ...] = ()
     # Of its branches, their numbers in the method that it is a part of.
     numbers: tuple[int, ...] = ()
@@ -113,6 +114,7 @@ class Method:
 
         Where there are several branches, their fusion is yet to be fitted. Raises TrainingError.
         """
+        context = replace(context, standardised=self.standardised)
         views = {name: context.view(number) for number, name in enumerate(self.views)}
         whitenings: dict[tuple[ViewName, Whiten], int] = {}
         modules, learned, inputs, curve = [], [], [], []
@@ -180,7 +182,12 @@ def method(name: str) -> Method:
 
 
 def _adtr(
-    short: Schedule, *, jitter: float = 0.0, windows: bool = False, **settings: Any
+    short: Schedule,
+    *,
+    jitter: float = 0.0,
+    windows: bool = False,
+    paper: bool = False,
+    **settings: Any,
 ) -> TrainReconstruction:
     def network(shape: Shape) -> nn.Module:
         _, height, width = shape
@@ -194,7 +201,7 @@ def _adtr(
             )
         return Adtr(config)
 
-    return TrainReconstruction(network, short, jitter)
+    return TrainReconstruction(network, short, jitter, paper)
 
 
 def _convolutional(*widths: int) -> TrainReconstruction:
@@ -245,6 +252,11 @@ METHODS: dict[str, Method] = {
         "`quick` with ADTR on the whitened deepest view",
         (*_QUICK, Branch("adtr-whitened/deep", _ADTR_WHITENED, "deep", COARSE)),
         weighted=True,
+    ),
+    "paper": Method(
+        "ADTR as the paper has it: features as they come, random weights, 500 epochs",
+        (Branch("", _adtr(SLOW, paper=True, strict=True)),),
+        standardised=False,
     ),
     "adtr": _one("ADTR with the paper's size, 4+4 layers, 256 wide, and a start of our own",
                  _adtr(SLOW)),

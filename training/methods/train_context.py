@@ -47,7 +47,7 @@ class TrainContext:
     schedule's length. `roi` (H, W) is 1 on the cells of the finest map that are inspected, and 0 on
     the others; None inspects all. `state` gives the checkpoint of a branch, by the branch's number
     and its schedule, where a training is to be kept. `worker` is this process among those that
-    learn together.
+    learn together. Without `standardised`, features are learned as the backbone gives them.
     """
 
     files: Sequence[LabelledFile]
@@ -59,6 +59,7 @@ class TrainContext:
     schedule: ScheduleName = "short"
     steps: int | None = None
     roi: Tensor | None = None
+    standardised: bool = True
     reporter: Reporter = dataclasses.field(default_factory=Reporter)
     state: Callable[[int, Schedule], TrainingState] | None = None
     worker: Worker = dataclasses.field(default_factory=Worker)
@@ -109,11 +110,13 @@ class ViewContext:
 
     @cached_property
     def standardise(self) -> Standardise:
-        """To zero mean and unit deviation over these parts."""
+        """To zero mean and unit deviation over these parts, or as they are."""
         if self.context.start:
             kept = self.context.start.standardise[self.number]
             assert isinstance(kept, Standardise)
             return kept
+        if not self.context.standardised:
+            return Standardise.blank(self.raw_shape[0])
         mean_C, covariance_CC = self._moments
         return Standardise(mean_C, covariance_CC.diagonal().clamp_min(0).sqrt())
 

@@ -19,9 +19,24 @@ def test_pseudo_huber_by_hand():
 
 
 def test_push_by_hand_and_finite_at_nothing():
-    assert losses.push(torch.tensor(0.7)).item() == pytest.approx(-math.log(1 - math.exp(-0.7)))
+    assert losses.push(torch.tensor(0.7)).item() == pytest.approx(
+        -math.log(1 - math.exp(-0.7)), rel=1e-5
+    )
     assert torch.isfinite(losses.push(torch.tensor(0.0)))
-    assert losses.push(torch.tensor(1e-4)).item() == pytest.approx(-math.log(1e-4), rel=1e-3)
+    assert losses.push(torch.tensor(1e-4)).item() == pytest.approx(-math.log(1e-4), rel=2e-3)
+
+
+@pytest.mark.parametrize("away", [1e-2, 1e-3, 1e-4, 1e-5])
+def test_what_is_rebuilt_nearly_perfectly_is_still_pushed(away):
+    """In float32 the square root of 1 and a small square is 1: the distance must not vanish so."""
+    features = torch.zeros(1, 4, 2, 2)
+    rebuilt = torch.full_like(features, away, requires_grad=True)
+    phi = losses.pseudo_huber(features, rebuilt)
+    assert phi.detach().flatten()[0] == pytest.approx(away**2 / 2, rel=1e-4)
+    marked = torch.ones(1, 2, 2)
+    losses.push_pull_pixels(phi, marked, 0.3).sum().backward()
+    assert (rebuilt.grad < 0).all()  # a step against it moves what is rebuilt further away
+    assert rebuilt.grad.abs().min() > 0.1 * away
 
 
 def test_pixel_labels_by_hand():

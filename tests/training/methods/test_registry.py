@@ -39,7 +39,7 @@ def context(learn_from):
 
 # To be exported takes ten times as long as to be learned, and these are made of the same layers as
 # another: of `adtr-small`'s, of `best`'s, of `padim`'s.
-ALIKE = {"last-stage", "adtr-whitened", "positional-gaussian", "quick"}
+ALIKE = {"last-stage", "adtr-whitened", "positional-gaussian", "quick", "paper", "adtr"}
 
 
 @pytest.fixture
@@ -82,6 +82,20 @@ def test_weights_in_an_earlier_format_are_refused(context):
     scorer.branches[1].body[3] = torch.nn.Linear(3, 3)  # as if the network had looked otherwise
     with pytest.raises(TrainingError, match="no longer read"):
         load_checkpoint(dump_checkpoint(scorer))
+
+
+def test_the_papers_network_sees_features_as_they_come_and_starts_at_random(context):
+    scorer, _ = method("paper").learn(context)
+    raw = context.cache.batch([context.files[0].sha256])
+    torch.testing.assert_close(scorer.seen(raw, 0), context.cache.layout.map(raw, 0))
+    assert method("paper").branches[0].learn._schedule(context.view(0)).kind == "step"
+    network = scorer.branches[0].network
+    assert network.config.strict
+    assert (network.config.layers, network.config.dimension) == (4, 256)
+    # Xavier's bound; a start at principal components and small branches would show elsewhere.
+    narrow = network.encoder[0].feedforward.narrow.weight.detach()
+    bound = (6 / sum(narrow.shape)) ** 0.5
+    assert 0.9 * bound < float(narrow.abs().max()) < 1.1 * bound
 
 
 def test_an_unknown_method_is_named_with_those_there_are():
