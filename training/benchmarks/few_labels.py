@@ -161,7 +161,7 @@ class _Learner:
         )
         learning = Learning(seed=self.seed)
         if self.steps:
-            learning = replace(learning, steps=self.steps)
+            learning = replace(learning, steps=self.steps, network_steps=self.steps)
         started = time.monotonic()
         candidate = train_candidate(
             before, self.champion.learned(), champion_method(self.champion), self.cache, labels,

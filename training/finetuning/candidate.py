@@ -31,10 +31,12 @@ CALIBRATED = 2000
 @dataclass(frozen=True)
 class Learning(PushPull):
     """How labels are learned. What knows the labelled defects has the weight `share` of all other
-    branches together."""
+    branches together. `network_steps` is another length of the training of networks on good parts.
+    """
 
     share: float = 0.25
     seed: int = 0
+    network_steps: int | None = None
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,8 @@ def train_candidate(
     _check(labels)
     context = TrainContext(
         labels.good, cache, learning.seed, labels.defective, learning,
-        champion if grows else None, roi=champion.roi_HW, reporter=reporter, worker=worker,
+        champion if grows else None, steps=learning.network_steps, roi=champion.roi_HW,
+        reporter=reporter, worker=worker,
     )  # fmt: skip
     whole = method.with_defects(located=any(file.mask for file in labels.defective))
     scorer, curve = whole.learn(context, champion.score.settings)
