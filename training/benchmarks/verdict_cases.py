@@ -5,7 +5,7 @@ learn and to test. What was used to develop the default method is no evidence of
 elsewhere: FIGURES.md says which sets these are.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,6 +22,8 @@ LEARNED_SHOOTS = ("exp0", "exp1", "exp2")
 OF_OTHERS = 20
 # The quickstart's seeds, and draws of few good parts: chance decides more there.
 QUICKSTARTS, DRAWS = 20, 10
+# Good parts of a learning curve.
+CURVE = (10, 20, 50, 100, 300)
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,26 @@ def verdict_cases(shared: Path, work: Path) -> dict[str, VerdictCase]:
     return {case.name: case for case in cases}
 
 
+def curve_cases(shared: Path, work: Path) -> dict[str, VerdictCase]:
+    """Drawn caps and magnetic tiles, of which more and more good parts are learned."""
+
+    def few(name: str, count: int, data: Callable[[int], Dataset]) -> VerdictCase:
+        return VerdictCase(f"{name}-{count}", lambda seed: fewer(data(seed), count, seed))
+
+    def caps(seed: int) -> Dataset:
+        return demo(work, seed, good=CURVE[-1])
+
+    def tiles(seed: int) -> Dataset:
+        return read_mvtec(shared / "data" / TILE)
+
+    cases = [
+        *(few("demo", count, caps) for count in CURVE),
+        *(few("tile", count, tiles) for count in CURVE),
+        VerdictCase("tile-668", tiles, 1),
+    ]
+    return {case.name: case for case in cases}
+
+
 def demo(work: Path, seed: int, *, good: int = 260) -> Dataset:
     """Drawn caps, with 200 good and 96 defective ones to test."""
     folder = work / f"demo-{good}-{seed}"
@@ -87,7 +109,7 @@ def redraw(data: Dataset, seed: int) -> Dataset:
     if seed == 0:
         return data
     tested = tuple(file for file in data.test if file.verdict == "ok")
-    good = _shuffled((*data.train, *tested), seed)
+    good = shuffled((*data.train, *tested), seed)
     return replace(
         data,
         train=good[: len(data.train)],
@@ -97,7 +119,7 @@ def redraw(data: Dataset, seed: int) -> Dataset:
 
 def fewer(data: Dataset, count: int, seed: int) -> Dataset:
     """The set with so many of its good parts to learn, drawn by the seed."""
-    return replace(data, train=_shuffled(data.train, seed)[:count])
+    return replace(data, train=shuffled(data.train, seed)[:count])
 
 
 def by_shoot(data: Dataset, given: int = 0, seed: int = 0) -> Dataset:
@@ -105,11 +127,17 @@ def by_shoot(data: Dataset, given: int = 0, seed: int = 0) -> Dataset:
     `given` good ones are the validation set."""
     good = (*data.train, *(file for file in data.test if file.verdict == "ok"))
     learned = tuple(file for file in good if _shoot(file) in LEARNED_SHOOTS)
-    others = _shuffled([file for file in good if _shoot(file) not in LEARNED_SHOOTS], seed)
+    others = shuffled([file for file in good if _shoot(file) not in LEARNED_SHOOTS], seed)
     defective = tuple(file for file in _defective(data) if _shoot(file) not in LEARNED_SHOOTS)
     return replace(
         data, train=learned, validation=others[:given], test=(*others[given:], *defective)
     )
+
+
+def shuffled(files: Sequence[LabelledFile], seed: int) -> tuple[LabelledFile, ...]:
+    """The files in the order of a seed."""
+    order = np.random.default_rng(seed).permutation(len(files))
+    return tuple(files[number] for number in order)
 
 
 def _shoot(file: LabelledFile) -> str:
@@ -118,10 +146,3 @@ def _shoot(file: LabelledFile) -> str:
 
 def _defective(data: Dataset) -> tuple[LabelledFile, ...]:
     return tuple(file for file in data.test if file.verdict == "ng")
-
-
-def _shuffled(files: tuple[LabelledFile, ...] | list[LabelledFile], seed: int) -> tuple[
-    LabelledFile, ...
-]:  # fmt: skip
-    order = np.random.default_rng(seed).permutation(len(files))
-    return tuple(files[number] for number in order)

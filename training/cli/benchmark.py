@@ -1,5 +1,6 @@
-"""`kizu-train benchmark`: methods, verdicts."""
+"""`kizu-train benchmark`: methods, verdicts, curve, calibration."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -11,10 +12,13 @@ from training.backbones.sources import IMAGENET_MEAN, IMAGENET_STD, import_backb
 from training.backbones.wheels import DEFAULT as DEFAULT_BACKBONE
 from training.backbones.wheels import obtain_backbone
 from training.benchmarks.benchmark import Benchmark
+from training.benchmarks.calibration_rates import CalibrationBenchmark
+from training.benchmarks.calibration_rates import table as calibration_table
+from training.benchmarks.curve import page as curve_page
 from training.benchmarks.few_labels import EXAMPLES
 from training.benchmarks.page import render
 from training.benchmarks.tables import comma_separated, markdown
-from training.benchmarks.verdict_cases import verdict_cases
+from training.benchmarks.verdict_cases import VerdictCase, curve_cases, verdict_cases
 from training.benchmarks.verdicts import VerdictBenchmark
 from training.benchmarks.verdicts import table as verdict_table
 from training.cli.backbone import BackbonesOption
@@ -181,18 +185,67 @@ def verdicts_command(
     backbones: BackbonesOption,
 ) -> None:
     """Count good parts stopped and defects passed by the default fit, at its own thresholds."""
-    known = verdict_cases(shared, out / "data")
-    if unknown := set(cases or ()) - set(known):
-        raise TrainingError(
-            f"There is no case {', '.join(sorted(unknown))}.",
-            remedy=f"Choose among {', '.join(known)}.",
-        )
     benchmark = VerdictBenchmark(
-        [known[name] for name in cases or known],
+        _chosen(cases, verdict_cases(shared, out / "data")),
         _backbone(backbone, backbones, shared, out),
         seeds, out, TerminalReporter(), preset,
     )  # fmt: skip
     typer.echo(verdict_table(benchmark.run(json_file)))
+
+
+@benchmark_app.command("curve")
+def curve_command(
+    *,
+    cases: Annotated[
+        list[str] | None, typer.Argument(help="Some of the cases, by name; all by default.")
+    ] = None,
+    json_file: JsonOption,
+    out: OutOption = OUT,
+    seeds: Annotated[int, typer.Option(min=1, help="How many draws of good parts.")] = 3,
+    preset: Annotated[str, typer.Option(help=f"One of {', '.join(METHODS)}.")] = DEFAULT,
+    backbone: MeasuredBackboneOption = DEFAULT_BACKBONE,
+    shared: SharedOption = SHARED,
+    backbones: BackbonesOption,
+) -> None:
+    """Count verdicts of the default fit against the number of good parts it learns."""
+    reporter = TerminalReporter()
+    benchmark = VerdictBenchmark(
+        _chosen(cases, curve_cases(shared, out / "data")),
+        _backbone(backbone, backbones, shared, out),
+        seeds, out, reporter, preset,
+    )  # fmt: skip
+    results = benchmark.run(json_file)
+    write_file(out / "curve.html", curve_page(results).encode())
+    reporter.say(f"Plots: {out / 'curve.html'}")
+    typer.echo(verdict_table(results))
+
+
+@benchmark_app.command("calibration")
+def calibration_command(
+    *,
+    json_file: JsonOption,
+    out: OutOption = OUT,
+    draws: Annotated[int, typer.Option(min=1, help="Of each number of good parts.")] = 30,
+    preset: Annotated[str, typer.Option(help=f"One of {', '.join(METHODS)}.")] = DEFAULT,
+    backbone: MeasuredBackboneOption = DEFAULT_BACKBONE,
+    shared: SharedOption = SHARED,
+    backbones: BackbonesOption,
+) -> None:
+    """Count how many drawn good parts lie beyond thresholds that promise 5 and 1 %."""
+    benchmark = CalibrationBenchmark(
+        _backbone(backbone, backbones, shared, out), draws, out, TerminalReporter(), preset=preset
+    )
+    typer.echo(calibration_table(benchmark.run(json_file)))
+
+
+def _chosen(names: list[str] | None, known: Mapping[str, VerdictCase]) -> list[VerdictCase]:
+    """The cases with these names, or all. Raises TrainingError for one that there is not."""
+    if unknown := set(names or ()) - set(known):
+        raise TrainingError(
+            f"There is no case {', '.join(sorted(unknown))}.",
+            remedy=f"Choose among {', '.join(known)}.",
+        )
+    return [known[name] for name in names or known]
 
 
 def _backbone(name: str, backbones: Path, shared: Path, out: Path) -> Backbone:

@@ -110,6 +110,29 @@ def changes(comparison: Comparison) -> str:
     return embed(figure)
 
 
+def bands(
+    x: Sequence[float], series: Mapping[str, tuple[Sequence[Sequence[float]], str]],
+    across: str, up: str,
+) -> str:  # fmt: skip
+    """Medians over runs at each x, on a logarithmic axis, in a band from the least to the largest.
+
+    `series` holds for each name the runs' values at each x, and a colour.
+    """
+    figure, axes = _plot((7.0, 3.4))
+    for name, (values, colour) in series.items():
+        axes.fill_between(
+            x, [min(runs) for runs in values], [max(runs) for runs in values],
+            color=colour, alpha=0.15, linewidth=0,
+        )  # fmt: skip
+        axes.plot(x, [float(np.median(runs)) for runs in values], "o-", color=colour, label=name)
+    axes.set_xscale("log")
+    axes.set_xticks(list(x), [f"{value:g}" for value in x])
+    axes.minorticks_off()
+    axes.set(xlabel=across, ylabel=up, ylim=(0, None))
+    _legend(axes)
+    return embed(figure)
+
+
 def overlay(
     image: Pixels, heatmap: NDArray[np.float32], mask: Mask | None, low: float, high: float
 ) -> str:

@@ -4,7 +4,10 @@ import json
 
 import pytest
 
-from training.benchmarks.verdict_cases import VerdictCase, by_shoot, fewer, redraw
+from training.benchmarks.calibration_rates import CalibrationBenchmark
+from training.benchmarks.calibration_rates import table as calibration_table
+from training.benchmarks.curve import page
+from training.benchmarks.verdict_cases import VerdictCase, by_shoot, curve_cases, fewer, redraw
 from training.benchmarks.verdicts import VerdictBenchmark, table
 from training.data.folders import Dataset, LabelledFile
 from training.errors import TrainingError
@@ -65,3 +68,31 @@ def test_runs_are_counted_kept_and_not_done_twice(dataset, backbone, tmp_path):
     other = VerdictBenchmark(benchmark.cases, backbone, 1, tmp_path, Reporter(), "padim")
     with pytest.raises(TrainingError, match="another preset"):
         other.run(file)
+
+
+def test_realised_rates_are_counted_on_parts_that_were_not_learned(backbone, tmp_path):
+    benchmark = CalibrationBenchmark(
+        backbone, 1, tmp_path, Reporter(), counts=(12,), preset="gaussian", pool=14, others=20
+    )
+    file = tmp_path / "rates.json"
+    results = benchmark.run(file)
+    run = results["runs"]["12/0"]
+    assert 0 <= run["reject"] <= run["review"] <= 1
+    assert run["review"] * 20 == pytest.approx(round(run["review"] * 20))
+    assert benchmark.run(file) == results
+    assert f"| 12 | 1 | {100 * run['review']:.1f} (0.0) |" in calibration_table(results)
+
+
+def test_a_curve_has_a_plot_for_each_set_and_a_point_for_each_count(tmp_path):
+    cases = curve_cases(tmp_path, tmp_path)
+    assert list(cases)[:2] == ["demo-10", "demo-20"] and list(cases)[-1] == "tile-668"
+
+    def run(count, stopped):
+        good = {"ok": 100 - stopped, "review": stopped, "ng": 0}
+        bad = {"ok": 2, "review": 3, "ng": 5}
+        return {"good_parts": count, "verdicts": {"good": good, "defective": bad}}
+
+    runs = {f"cap-{count}/{seed}": run(count, 10 + seed) for count in (10, 50) for seed in (0, 1)}
+    shown = page({"runs": runs})
+    assert shown.count("<img") == 1 and "data:image/png;base64," in shown
+    assert "4 fits" in shown
