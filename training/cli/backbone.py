@@ -1,7 +1,7 @@
 """`kizu-train backbone`: import, pull, pretrain, sheet, score, list."""
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,12 +14,13 @@ from models.durable import write_file
 from models.image import encode_png
 from models.session import Device
 from training.backbones.sources import import_backbone, pretrained_backbone, pull_backbone
-from training.backbones.wheels import DEFAULT, obtain_backbone, pull_lite
-from training.benchmarks.probe import probe
-from training.benchmarks.tables import probes
+from training.backbones.wheels import DEFAULT, at_hand, obtain_backbone, pull_lite
 from training.data.folders import read_mvtec
+from training.directories import Directories
 from training.engine.distributed import enlisted
 from training.errors import TrainingError
+from training.fitting.backbone_choice import try_backbones
+from training.fitting.settings import FitSettings, parse_size
 from training.networks.efficientnet_lite import VARIANTS
 from training.pretrain.pretraining import PretrainSettings, pretrain
 from training.pretrain.sheet import draw_sheet
@@ -149,36 +150,52 @@ def sheet_command(
 @backbone_app.command("score")
 def score_command(
     *,
-    data: Annotated[Path, typer.Argument(help="Folder with train/good/ and a labelled test/.")],
+    data: Annotated[Path, typer.Argument(help="Folder with train/good/, optionally test/.")],
     backbone: Annotated[
-        list[str], typer.Option(help="Name of a backbone; give several to compare them.")
-    ],
+        list[str] | None,
+        typer.Option(help="Name of a backbone, several times; all that are at hand by default."),
+    ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="All figures.")] = None,
-    size: Annotated[int, typer.Option(min=32, help="Side of the input in pixels.")] = 256,
-    grid: Annotated[int, typer.Option(min=2, help="Cells per side.")] = 16,
-    seeds: Annotated[int, typer.Option(min=1, help="How many draws of good cells.")] = 3,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads while it is timed.")] = 2,
+    size: Annotated[
+        str, typer.Option(help="The input in pixels: a side, WIDTHxHEIGHT, or auto.")
+    ] = "auto",
+    seed: Annotated[int, typer.Option(help="Of the drawn defects.")] = 0,
     device: Annotated[Device, typer.Option("--device", envvar="KIZU_DEVICE")] = "auto",
     cache: Annotated[
         Path, typer.Option(envvar="KIZU_CACHE", help="Directory of cached features.")
     ] = Path(".kizu/features"),
     backbones: BackbonesOption,
 ) -> None:
-    """Score backbones on labelled parts by nearest neighbours, without any training."""
-    dataset, reporter = read_mvtec(data), TerminalReporter()
-    found = {
-        name: probe(
-            dataset, obtain_backbone(name, (EMBEDDED, backbones)), cache, size=size, grid=grid,
-            seeds=seeds, threads=threads, device=device, reporter=reporter,
-        )
-        for name in backbone
-    }  # fmt: skip
+    """Compare backbones on your good parts and on defects drawn on them, and recommend one."""
+    names = backbone or at_hand((EMBEDDED, backbones))
+    choice = try_backbones(
+        read_mvtec(data),
+        [obtain_backbone(name, (EMBEDDED, backbones)) for name in names],
+        FitSettings("score", size=parse_size(size), seed=seed, device=device),
+        Directories(cache, cache),
+        reporter=TerminalReporter(),
+    )
     if json_file:
-        figures = {name: asdict(probed) for name, probed in found.items()}
-        conditions = {"size": size, "grid": grid, "seeds": seeds, "threads": threads}
-        results = {"data": dataset.digest, "conditions": conditions, "backbones": figures}
-        write_file(json_file, json.dumps(results, indent=2).encode())
-    typer.echo(probes(found))
+        figures = {
+            one.name: {
+                "drawn_image_auroc": float(one.auroc()[0]),
+                "deviation": float(one.auroc()[1:].std()),
+                "milliseconds": one.milliseconds,
+                **one.test,
+            }
+            for one in choice.tried
+        }
+        write_file(json_file, json.dumps(figures, indent=2).encode())
+    table = Table("Backbone", "AUROC, drawn defects", "AUROC, test images", "ms an image", "MB")
+    for one in choice.tried:
+        auroc = 100 * one.auroc()
+        test = f"{100 * one.test['image_auroc']:.1f}" if one.test else ""
+        table.add_row(
+            one.name, f"{auroc[0]:.1f} ± {auroc[1:].std():.1f}", test,
+            f"{one.milliseconds:.1f}", f"{len(one.backbone.model) / 1e6:.1f}",
+        )  # fmt: skip
+    Console().print(table)
+    typer.echo(f"Recommended: {choice.best.name}")
 
 
 @backbone_app.command("list")

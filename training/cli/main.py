@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -19,7 +19,7 @@ from models.session import Device, open_session
 from models.signature import Signer
 from training import progress
 from training.backbones.wheels import DEFAULT as DEFAULT_BACKBONE
-from training.backbones.wheels import obtain_backbone
+from training.backbones.wheels import at_hand, obtain_backbone
 from training.benchmarks.repeatability import read_parts, repeatability
 from training.calibration.thresholds import Rates
 from training.cli.backbone import BackbonesOption, backbone_app
@@ -34,8 +34,9 @@ from training.errors import TrainingError
 from training.evaluation.scoring import evaluate, score_images
 from training.evaluation.verdicts import by_label
 from training.finetuning.retrain import RejectBy, RetrainSettings, champion_source, retrain
+from training.fitting.backbone_choice import try_backbones
 from training.fitting.fit import fit
-from training.fitting.settings import FitSettings, Size
+from training.fitting.settings import FitSettings, parse_size
 from training.methods.registry import DEFAULT as DEFAULT_PRESET
 from training.methods.registry import METHODS
 from training.methods.train_context import ScheduleName
@@ -53,7 +54,7 @@ def _whole(*, version: VersionOption = False) -> None:
     """Options before any command."""
 
 
-LEAST_SIDE = 32
+AUTO = "auto"  # a backbone that is chosen by the parts
 PROCEDURAL_COSTS = (
     "Note: procedural has only seen drawn images. `kizu-train backbone score` compares it with "
     "others on your parts."
@@ -96,7 +97,11 @@ def fit_command(
     ],
     recipe: Annotated[str, typer.Option(help="Name of the inspected view of one product.")],
     backbone: Annotated[
-        str, typer.Option(help="Name of a backbone, see `backbone list`.")
+        str,
+        typer.Option(
+            help="Name of a backbone, see `backbone list`; auto tries those at hand on the good "
+            "parts and on defects drawn on them."
+        ),
     ] = DEFAULT_BACKBONE,
     store: StoreOption = Path("models/bundles"),
     preset: Annotated[str, typer.Option(help=f"One of {', '.join(METHODS)}.")] = DEFAULT_PRESET,
@@ -172,7 +177,7 @@ def fit_command(
         recipe=recipe,
         preset=preset,
         schedule=schedule,
-        size=_sides(size),
+        size=parse_size(size),
         grid=grid,
         tile=tile,
         stages=_names(stages),
@@ -186,7 +191,7 @@ def fit_command(
         device=device,
     )
     signer = Signer(signing_key) if signing_key else None
-    frozen = obtain_backbone(backbone, (EMBEDDED, backbones))
+    roots = (EMBEDDED, backbones)
     if backbone == PROCEDURAL:
         reporter.say(PROCEDURAL_COSTS)
     directories = Directories(store, cache, signer)
@@ -194,6 +199,14 @@ def fit_command(
         products = [read_mvtec(folder) for folder in data]
         given = products[0] if len(products) == 1 else joined(products, data[0].parent)
         given = leave_out(given, without or [])
+        if backbone == AUTO:
+            known = [obtain_backbone(name, roots) for name in at_hand(roots)]
+            choice = try_backbones(given, known, settings, directories, reporter=reporter)
+            reporter.say(str(choice))
+            given = replace(given, notes=(*given.notes, str(choice)))
+            frozen = choice.best.backbone
+        else:
+            frozen = obtain_backbone(backbone, roots)
         fitted = fit(given, frozen, settings, directories, resume=resume, reporter=reporter)
     except KeyboardInterrupt:
         reporter.say("Interrupted. The same command with --resume goes on from here.")
@@ -370,21 +383,6 @@ def _evaluate(bundle: Bundle, dataset: Dataset, device: Device) -> dict[str, obj
         },
         **result.metrics,
     }
-
-
-def _sides(size: str) -> Size:
-    """Width and height of `256` or `1024x768`; `auto` as it is."""
-    if size == "auto":
-        return "auto"
-    found = re.fullmatch(r"([1-9]\d*)(?:x([1-9]\d*))?", size)
-    if not found:
-        raise TrainingError(f"{size} is no size.", remedy="Name --size as auto, 256 or 1024x768.")
-    width, height = (int(side) for side in (found[1], found[2] or found[1]))
-    if min(width, height) < LEAST_SIDE:
-        raise TrainingError(
-            f"An input of {size} pixels is too small.", remedy=f"Choose {LEAST_SIDE} at least."
-        )
-    return width, height
 
 
 def _pixels(colour: str, bit_depth: int, window: str) -> PixelContract:

@@ -1,5 +1,6 @@
 """What a fit is told: the recipe, the method, the input, and where things are kept."""
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -7,11 +8,31 @@ from typing import Literal
 from models.image import PixelContract
 from models.session import Device
 from training.calibration.thresholds import Rates
+from training.errors import TrainingError
 from training.methods.registry import DEFAULT
 from training.methods.train_context import PushPull, ScheduleName
 from training.networks.scorer import ScoreSettings
 
 Size = int | tuple[int, int] | Literal["auto"]
+
+
+# Of the input, in pixels along its shorter side.
+LEAST_SIDE = 32
+
+
+def parse_size(size: str) -> Size:
+    """Width and height of `256` or `1024x768`; `auto` as it is. Raises TrainingError."""
+    if size == "auto":
+        return "auto"
+    found = re.fullmatch(r"([1-9]\d*)(?:x([1-9]\d*))?", size)
+    if not found:
+        raise TrainingError(f"{size} is no size.", remedy="Name --size as auto, 256 or 1024x768.")
+    width, height = (int(side) for side in (found[1], found[2] or found[1]))
+    if min(width, height) < LEAST_SIDE:
+        raise TrainingError(
+            f"An input of {size} pixels is too small.", remedy=f"Choose {LEAST_SIDE} at least."
+        )
+    return width, height
 
 
 @dataclass(frozen=True)

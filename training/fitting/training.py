@@ -49,7 +49,8 @@ CALIBRATED = 2000
 class Trained:
     """What a training leaves. `learned` are the good parts, all of which the scorer knows;
     `scores` (N) are those of `calibrated`, by models that did not learn them, in `groups`
-    independent groups; `cross` has their distances. `branches` names the scorer's branches, `told`
+    independent groups; `cross` has their distances, and `drawn` (M) are scores of defects drawn on
+    them, where there were any. `branches` names the scorer's branches, `told`
     says what was chosen by the parts, and why."""
 
     scorer: Scorer
@@ -63,6 +64,7 @@ class Trained:
     cross: CrossFit
     curve: list[float]
     test: Evaluation | None
+    drawn: NDArray[np.float32] | None
     feature_seconds: float
     learning_seconds: float
     told: tuple[str, ...] = ()
@@ -139,13 +141,14 @@ def train_recipe(
     fit_fusion(scorer, cross.branch_scores(scorer))
     if settings.exposed:
         weigh_learned(scorer, 0.0)
-    names, told = tuple(branch.name for branch in chosen.branches), []
+    names, told, drawn_scores = tuple(branch.name for branch in chosen.branches), [], None
     if drawn:
         scorer, kept, choice = choose_branches(
             scorer, cross.distances, cross_drawn.distances, names,
             [branch.family for branch in chosen.branches],
         )  # fmt: skip
         names, cross = tuple(names[number] for number in kept), cross.only(kept)
+        drawn_scores = cross_drawn.only(kept).fused(scorer)
         told += [choice] if choice else []
     scores = cross.fused(scorer)
     suspects = find_suspects(calibrated, scores)
@@ -166,7 +169,7 @@ def train_recipe(
     test = evaluate(score_features(scorer, cache, data.test), source.size) if data.test else None
     return Trained(
         scorer, cache, learned, calibrated, scores, len(np.unique(groups)),
-        suspects, names, cross, curve, test,
+        suspects, names, cross, curve, test, drawn_scores,
         feature_seconds=gathered - started, learning_seconds=learned_at - gathered,
         told=tuple(told),
     )  # fmt: skip

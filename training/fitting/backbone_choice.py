@@ -1,0 +1,136 @@
+"""Which backbone suits a product: tried on good parts and on defects drawn on parts not learned.
+
+No backbone is best on every product. Each is tried as the default method would use it, on the same
+parts and the same drawings, so that differences are differences of the backbones.
+"""
+
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.backbone import Backbone
+from models.session import Device, open_session
+from training.backbones.features import FeatureSource
+from training.data.folders import Dataset
+from training.directories import Directories
+from training.errors import TrainingError
+from training.evaluation.bootstrap import draws
+from training.evaluation.metrics import image_metrics
+from training.fitting.settings import FitSettings
+from training.fitting.training import train_recipe
+from training.methods.train_context import evenly
+from training.progress import Reporter
+
+# Good parts that backbones are compared on, at most.
+PARTS = 80
+THREADS = 2
+_RUNS = 15  # of one image, whose median is the time
+
+
+@dataclass(frozen=True)
+class TriedBackbone:
+    """What a backbone found: raw scores (N) of good parts and drawn defects, neither learned;
+    metrics of the labelled test images, if there are any; milliseconds an image on two threads."""
+
+    backbone: Backbone
+    scores: NDArray[np.float32]
+    anomalous: NDArray[np.bool_]
+    test: Mapping[str, float]
+    milliseconds: float
+
+    @property
+    def name(self) -> str:
+        """Of the backbone."""
+        return self.backbone.manifest.name
+
+    def auroc(self) -> NDArray[np.float64]:
+        """Image AUROC on drawn defects (1 + B): of all parts, and of draws of them."""
+        every = np.concatenate([np.ones((1, len(self.scores))), draws(self.anomalous)])
+        return image_metrics(self.scores, self.anomalous, every)["image_auroc"]
+
+
+@dataclass(frozen=True)
+class BackboneChoice:
+    """Backbones that were tried on the same parts."""
+
+    tried: tuple[TriedBackbone, ...]
+
+    @property
+    def best(self) -> TriedBackbone:
+        """The fastest among those that are, within one standard error of the difference, as good
+        as the best."""
+        auroc = {one.name: one.auroc() for one in self.tried}
+        highest = max(auroc.values(), key=lambda values: float(values[0]))
+        as_good = [
+            one
+            for one in self.tried
+            if (behind := highest - auroc[one.name])[0] <= behind[1:].std()
+        ]
+        return min(as_good, key=lambda one: one.milliseconds)
+
+    def __str__(self) -> str:
+        found = ", ".join(
+            f"{one.name} {100 * one.auroc()[0]:.1f} ({one.milliseconds:.0f} ms)"
+            for one in self.tried
+        )
+        count = int(self.tried[0].anomalous.sum())
+        return (
+            f"Backbones, by their image AUROC on {count} drawn defects and their time for an "
+            f"image: {found}. The fastest of those as good as the best is {self.best.name}."
+        )
+
+
+def try_backbones(
+    data: Dataset,
+    backbones: Sequence[Backbone],
+    settings: FitSettings,
+    directories: Directories,
+    *,
+    reporter: Reporter | None = None,
+) -> BackboneChoice:
+    """Fit each backbone on an even choice of the good parts, and see what it tells apart.
+
+    Test images are reported on and decide nothing. Raises DatasetError or TrainingError.
+    """
+    reporter = reporter or Reporter()
+    if settings.exposed:
+        raise TrainingError(
+            "Backbones are compared by drawn defects, which must not be learned.",
+            remedy="Choose a --backbone by name, or leave --anomalies and --external out.",
+        )
+    few = replace(data, train=tuple(evenly(data.train, PARTS)), validation=())
+    tried = []
+    for backbone in backbones:
+        reporter.say(f"Trying {backbone.manifest.name}")
+        trained = train_recipe(few, backbone, settings, directories, reporter=reporter)
+        if trained.drawn is None:
+            raise TrainingError(
+                f"{settings.preset} draws no defects that backbones could be compared by.",
+                remedy="Choose --preset quick or best, or a --backbone by name.",
+            )
+        scores = np.concatenate([trained.scores, trained.drawn])
+        tried.append(
+            TriedBackbone(
+                backbone,
+                scores,
+                np.arange(len(scores)) >= len(trained.scores),
+                trained.test.metrics if trained.test else {},
+                _milliseconds(trained.cache.source, settings.device),
+            )
+        )
+    return BackboneChoice(tuple(tried))
+
+
+def _milliseconds(source: FeatureSource, device: Device) -> float:
+    session = open_session(source.graph, device=device, threads=THREADS)
+    image = np.zeros((1, source.size.height, source.size.width, 3), np.uint8)
+    taken = []
+    for _ in range(_RUNS):
+        started = time.perf_counter()
+        session.run(None, {"image": image})
+        taken.append(time.perf_counter() - started)
+    return 1000 * statistics.median(taken)
