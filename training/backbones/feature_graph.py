@@ -86,7 +86,8 @@ def feature_graph(
         helper.make_node("Div", ["kizu_nchw", "kizu_255"], [source]),
         *body.node,
     ]
-    initializers = [*body.initializer, numpy_helper.from_array(np.float32(255.0), "kizu_255")]
+    brightest = numpy_helper.from_array(np.array(255, np.float32), "kizu_255")
+    initializers = [*body.initializer, brightest]
     maps = []
     for number, view in enumerate(views):
         resized = []
@@ -108,7 +109,7 @@ def feature_graph(
         tiled = tile_by_tile(whole, tiles, [view.cell for view in views])
         nodes, initializers = list(tiled.node), list(tiled.initializer)
     nodes += _flattened([value.name for value in maps])
-    return _model(nodes, inputs, [_FEATURES], initializers).SerializeToString()
+    return _serialised(_model(nodes, inputs, [_FEATURES], initializers))
 
 
 _FEATURES = helper.make_tensor_value_info("features", TensorProto.FLOAT, ["B", "D"])
@@ -138,9 +139,9 @@ def pixel_graph() -> bytes:
         nodes,
         [helper.make_tensor_value_info("image", TensorProto.UINT8, ["B", "H", "W", 3])],
         [_FEATURES],
-        [numpy_helper.from_array(np.float32(255.0), "kizu_255")],
+        [numpy_helper.from_array(np.array(255, np.float32), "kizu_255")],
     )
-    return model.SerializeToString()
+    return _serialised(model)
 
 
 def join(features: bytes, head: onnx.ModelProto) -> bytes:
@@ -152,7 +153,7 @@ def join(features: bytes, head: onnx.ModelProto) -> bytes:
         io_map=[("features", f"head_{head.graph.input[0].name}")],
     )
     onnx.checker.check_model(joined)
-    return joined.SerializeToString()
+    return _serialised(joined)
 
 
 def feature_part(model: bytes) -> bytes:
@@ -162,9 +163,9 @@ def feature_part(model: bytes) -> bytes:
     """
     part = onnx.utils.Extractor(onnx.load_from_string(model)).extract_model(["image"], ["features"])
     graph = part.graph
-    return _model(
-        list(graph.node), list(graph.input), list(graph.output), list(graph.initializer)
-    ).SerializeToString()
+    return _serialised(
+        _model(list(graph.node), list(graph.input), list(graph.output), list(graph.initializer))
+    )
 
 
 def at_opset(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -227,3 +228,8 @@ def _model(
     model.ir_version = IR_VERSION
     onnx.checker.check_model(model)
     return model
+
+
+def _serialised(model: onnx.ModelProto) -> bytes:
+    content: bytes = model.SerializeToString()
+    return content

@@ -53,7 +53,9 @@ class FeatureSource:
     def scale(self, path: Path) -> float:
         """How many of an image file's pixels make one of the network's, along its longer side."""
         image = decode(path.read_bytes(), self.pixels)
-        return max(image.shape[0] / self.size.height, image.shape[1] / self.size.width)
+        height, width = image.shape[:2]
+        scale: float = max(height / self.size.height, width / self.size.width)
+        return scale
 
 
 class FeatureCache:
@@ -94,7 +96,8 @@ class FeatureCache:
         shape = self.layout.shapes[number]
         start = sum(math.prod(shape) for shape in self.layout.shapes[:number])
         flat = self._read(names, slice(start, start + math.prod(shape)))
-        return flat.unflatten(1, shape)
+        maps: Tensor = flat.unflatten(1, shape)
+        return maps
 
     def _read(self, names: Sequence[str], part: slice) -> Tensor:
         read = [np.load(self._path(name), mmap_mode="r", allow_pickle=False) for name in names]

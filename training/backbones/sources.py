@@ -15,7 +15,7 @@ from models.backbone import BackboneManifest, Stage, write_backbone
 from models.session import open_session
 from training.backbones import feature_graph as graph
 from training.errors import TrainingError
-from training.networks.onnx_export import export_onnx
+from training.networks.onnx_export import OPSET, export_onnx
 from training.networks.residual import ResidualNetwork
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -58,7 +58,7 @@ def import_backbone(
         raise
     except Exception as error:  # the checker and the converter share no base but this
         raise TrainingError(
-            f"{file} cannot be brought to operator set {graph.OPSET}: {error}",
+            f"{file} cannot be brought to operator set {OPSET}: {error}",
             remedy="Export it again with standard operators only.",
         ) from error
     return write_measured(
@@ -141,7 +141,8 @@ def _load_timm(architecture: str, weights: Path | None) -> tuple[Any, dict[str, 
         ) from error
     if weights:
         _load_weights(network, weights)
-    return network.eval(), dict(network.pretrained_cfg)
+    configuration: Any = network.pretrained_cfg
+    return network.eval(), dict(configuration)
 
 
 def _load_weights(network: nn.Module, path: Path) -> None:

@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 
@@ -56,7 +56,7 @@ def labelling(name: str) -> Labelling | None:
     if not found:
         return None
     how, count, unseen = found.groups()
-    choice: Choice = how if how in ("random", "active") else "kind"
+    choice = cast(Choice, how) if how in ("random", "active") else "kind"
     if unseen and choice != "kind":
         return None
     return Labelling(int(count), choice, how != "images", bool(unseen))

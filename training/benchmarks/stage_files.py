@@ -1,12 +1,12 @@
 """What a benchmark keeps of a stage beside its figures, for its page: scores, curves, pictures."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.durable import make_directory, write_file
 from training.fitting.training import Trained
@@ -58,5 +58,5 @@ def _curve(curve: tuple[Any, Any] | None) -> list[list[float]] | None:
     return [_numbers(axis[chosen]) for axis in curve]
 
 
-def _numbers(values: Sequence[float]) -> list[float]:
+def _numbers(values: NDArray[np.floating]) -> list[float]:
     return [round(float(value), 5) for value in values]

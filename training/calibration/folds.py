@@ -1,7 +1,5 @@
 """Folds of good parts: what is held out together, so that no fold knows its own parts."""
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,13 +10,13 @@ FOLDS_OF_FEW = 10
 _SEED = 20261128
 
 
-def split_folds(groups: Sequence[int], folds: int | None = None) -> NDArray[np.int64]:
+def split_folds(groups: NDArray[np.int64], folds: int | None = None) -> NDArray[np.int64]:
     """The fold (N) of each part. Parts of one group share a fold; folds are of similar size.
 
     `groups` (N) are numbers of groups. Few groups are split into more folds, so that what learns
     without one of them is nearly what learns them all. The same groups give the same folds.
     """
-    numbers, member = np.unique(np.asarray(groups), return_inverse=True)
+    numbers, member = np.unique(groups, return_inverse=True)
     if folds is None:
         folds = FOLDS_OF_FEW if len(numbers) <= FEW else FOLDS
     folds = min(folds, len(numbers))

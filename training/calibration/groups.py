@@ -93,4 +93,5 @@ def _descriptors(files: Sequence[LabelledFile], cache: FeatureCache) -> NDArray[
         @ projection_DK
         for file in files
     ]
-    return (torch.cat(projected) / _DIRECTIONS**0.5).numpy()
+    descriptors: NDArray[np.float32] = (torch.cat(projected) / _DIRECTIONS**0.5).numpy()
+    return descriptors

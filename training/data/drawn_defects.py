@@ -33,10 +33,10 @@ def confetti(image: Pixels, rng: np.random.Generator) -> Pixels:
         box = ((_spot(image, rng)), (float(sides[0]), float(sides[1])), float(rng.uniform(0, 180)))
         shape = np.zeros(image.shape[:2], np.float32)
         cv2.fillPoly(shape, [cv2.boxPoints(box).astype(np.int32)], 1.0)
-        shape = cv2.GaussianBlur(shape, (0, 0), rng.uniform(0.5, 2.0))[..., None]
+        soft = cv2.GaussianBlur(shape, (0, 0), rng.uniform(0.5, 2.0))[..., None]
         # On a grey part colour itself would give the anomaly away.
         colour = rng.uniform(0, 255, 1 if _grey(image) else 3)
-        drawn += shape * (colour - drawn)
+        drawn += soft * (colour - drawn)
     return _pixels(drawn)
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from safetensors.torch import load, save
@@ -42,11 +42,12 @@ _MODULES: dict[str, tuple[type[nn.Module], type[Any]]] = {
 
 def dump_checkpoint(scorer: Scorer) -> bytes:
     """The scorer as safetensors, its settings in the header."""
+    whitenings = cast(list[Whitening], list(scorer.whitenings))
     settings = {
         "shapes": scorer.layout.shapes,
         "stride": scorer.score.stride,
         "score": dataclasses.asdict(scorer.score.settings),
-        "whitenings": [dataclasses.asdict(whitening.config) for whitening in scorer.whitenings],
+        "whitenings": [dataclasses.asdict(whitening.config) for whitening in whitenings],
         "branches": [_describe(branch) for branch in scorer.branches],
         "inputs": [dataclasses.asdict(source) for source in scorer.inputs],
     }
@@ -95,7 +96,8 @@ def _describe(branch: nn.Module) -> dict[str, Any]:
         return {"kind": "length", "settings": {}}
     module = branch.network if isinstance(branch, Reconstruction) else branch
     (kind,) = (name for name, (of, _) in _MODULES.items() if type(module) is of)
-    return {"kind": kind, "settings": dataclasses.asdict(module.config)}
+    config: Any = module.config
+    return {"kind": kind, "settings": dataclasses.asdict(config)}
 
 
 def _rebuild(kind: str, settings: dict[str, Any]) -> nn.Module:

@@ -10,9 +10,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import NoReturn, TypeVar
+from typing import NoReturn, TypeVar, overload
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import distributed, nn
 
 from models.session import Device
@@ -32,7 +34,11 @@ class Worker:
     count: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
-    def share(self, items: Sequence[T]) -> Sequence[T]:
+    @overload
+    def share(self, items: NDArray[np.int64]) -> NDArray[np.int64]: ...
+    @overload
+    def share(self, items: Sequence[T]) -> Sequence[T]: ...
+    def share(self, items: Sequence[T] | NDArray[np.int64]) -> Sequence[T] | NDArray[np.int64]:
         """This process's part of a batch. Raises TrainingError where it cannot be shared evenly."""
         if len(items) % self.count:
             raise TrainingError(

@@ -63,7 +63,7 @@ class Step(Generic[Batch]):
         with self._worker.precision():
             value = self._loss(batch)
         self.optimiser.zero_grad()
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()
         return value.detach()
 
     def _update(self) -> Tensor:

@@ -108,4 +108,5 @@ def spot(
     covered = np.clip(side / 2 - away + 0.5, 0, 1).astype(np.float32)[..., None]
     under = float((covered * image).sum() / (3 * covered.sum()))
     drawn = image + covered * (-CONTRAST if under > 127 else CONTRAST)
-    return np.clip(np.round(drawn), 0, 255).astype(np.uint8)
+    spotted: Pixels = np.clip(np.round(drawn), 0, 255).astype(np.uint8)
+    return spotted

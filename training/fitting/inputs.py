@@ -83,7 +83,7 @@ def choose_size(
         )
     width, height = np.median(np.array(sizes), 0)
     shorter = min(width, height)
-    scale = min(max(shorter, SMALLEST), LARGEST) / shorter
+    scale: float = min(max(shorter, SMALLEST), LARGEST) / shorter
     step = math.lcm(multiple, tile or 1)
 
     def rounded(side: float) -> int:

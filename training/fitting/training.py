@@ -130,7 +130,8 @@ def train_recipe(
     calibrated = tuple(evenly(sorted(learned, key=lambda file: file.sha256), CALIBRATED))
     groups = group_parts(calibrated, cache)
     folds = split_folds(groups)
-    drawn, drawn_folds = (), np.zeros(0, np.int64)
+    drawn: tuple[LabelledFile, ...] = ()
+    drawn_folds = np.zeros(0, np.int64)
     if chosen.weighted and not settings.exposed:
         drawn, drawn_folds = _draw(calibrated, folds, context, directories, roi)
     cross, cross_drawn = cross_fit(

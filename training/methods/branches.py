@@ -133,7 +133,8 @@ class TrainReconstruction:
         if not self.jitter:
             return features
         spread = features.norm(dim=1, keepdim=True) / features.shape[1] * self.jitter
-        return features + spread * torch.randn_like(features)
+        jittered: Tensor = features + spread * torch.randn_like(features)
+        return jittered
 
 
 @dataclass(frozen=True)

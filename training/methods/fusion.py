@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -12,7 +13,8 @@ from torch import Tensor
 from training.evaluation.bootstrap import draws
 from training.evaluation.metrics import image_metrics
 from training.networks.discriminator import Discriminator
-from training.networks.scorer import BranchInput, Fusion, Reconstruction, Scorer
+from training.networks.scorer import BranchInput, Fusion, Reconstruction, Scorer, Standardise
+from training.networks.whitening import Whitening
 
 # The share of good parts below the upper end of what is usual, and how many deviations from the
 # median that is in a normal distribution. A tenth of the parts can be odd without a say in it.
@@ -105,8 +107,8 @@ def only_branches(scorer: Scorer, kept: Sequence[int]) -> Scorer:
     used = sorted({source.whitening for source in inputs if source.whitening is not None})
     smaller = Scorer(
         scorer.layout,
-        list(scorer.standardise),
-        [scorer.whitenings[number] for number in used],
+        cast(list[Standardise], list(scorer.standardise)),
+        cast(list[Whitening], [scorer.whitenings[number] for number in used]),
         [scorer.branches[number] for number in kept],
         [
             BranchInput(each.view, None if each.whitening is None else used.index(each.whitening))
@@ -125,8 +127,8 @@ def with_discriminator(scorer: Scorer, discriminator: Discriminator, view: int) 
     kept = [n for n, branch in enumerate(scorer.branches) if not isinstance(branch, Discriminator)]
     grown = Scorer(
         scorer.layout,
-        list(scorer.standardise),
-        list(scorer.whitenings),
+        cast(list[Standardise], list(scorer.standardise)),
+        cast(list[Whitening], list(scorer.whitenings)),
         [*(scorer.branches[n] for n in kept), discriminator],
         [*(scorer.inputs[n] for n in kept), BranchInput(view)],
         scorer.score,

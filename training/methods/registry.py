@@ -117,7 +117,8 @@ class Method:
         context = replace(context, standardised=self.standardised)
         views = {name: context.view(number) for number, name in enumerate(self.views)}
         whitenings: dict[tuple[ViewName, Whiten], int] = {}
-        modules, learned, inputs, curve = [], [], [], []
+        modules: list[Whitening] = []
+        learned, inputs, curve = [], [], []
         for number, branch in enumerate(self.branches):
             view = views[branch.view]
             source = BranchInput(view.number)
@@ -214,7 +215,7 @@ def _convolutional(*widths: int) -> TrainReconstruction:
 # What branches that know labelled defects are called.
 DEFECTS = "known-defects"
 
-_SMALL = {"layers": 2, "dimension": 128, "feedforward": 512}
+_SMALL: dict[str, Any] = {"layers": 2, "dimension": 128, "feedforward": 512}
 _ALL = 1_000_000  # channels
 
 # The 100 directions in which good parts vary most, whitened at each position, or alike everywhere.

@@ -8,6 +8,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -146,7 +147,7 @@ class ViewContext:
         channels, *grid = self.raw_shape
         return (self.whitening.config.kept if self.whitening else channels, grid[0], grid[1])
 
-    def features(self, indices: Sequence[int]) -> Tensor:
+    def features(self, indices: Sequence[int] | NDArray[np.int64]) -> Tensor:
         """Features (B, K, H, W) of the parts with these indices."""
         return self.named([self.context.files[i].sha256 for i in indices])
 

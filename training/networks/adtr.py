@@ -151,7 +151,9 @@ class EncoderLayer(nn.Module):
 
     def forward(self, x_BLD: Tensor, position_BLD: Tensor) -> Tensor:
         placed_BLD = x_BLD + position_BLD
-        return self.feedforward(self.attention(x_BLD, placed_BLD, placed_BLD, x_BLD))
+        x_BLD = self.attention(x_BLD, placed_BLD, placed_BLD, x_BLD)
+        out_BLD: Tensor = self.feedforward(x_BLD)
+        return out_BLD
 
 
 class DecoderLayer(nn.Module):
@@ -170,7 +172,8 @@ class DecoderLayer(nn.Module):
         x_BLD = self.self_attention(x_BLD, asked_BLD, asked_BLD, x_BLD)
         keys_BLD = memory_BLD + position_BLD
         x_BLD = self.cross_attention(x_BLD, x_BLD + query_BLD, keys_BLD, memory_BLD)
-        return self.feedforward(x_BLD)
+        out_BLD: Tensor = self.feedforward(x_BLD)
+        return out_BLD
 
 
 class Attention(nn.Module):
@@ -198,7 +201,8 @@ class Attention(nn.Module):
         mixed_BLD, _ = self.attention(
             q_BLD, k_BLD, v_BLD, need_weights=False, attn_mask=self.hidden_LL
         )
-        return self.norm(x_BLD + self.dropout(mixed_BLD))
+        out_BLD: Tensor = self.norm(x_BLD + self.dropout(mixed_BLD))
+        return out_BLD
 
 
 class Alone(nn.Module):
@@ -215,7 +219,8 @@ class Alone(nn.Module):
         self.project.weight *= _BRANCH
 
     def forward(self, x_BLD: Tensor, q_BLD: Tensor, k_BLD: Tensor, v_BLD: Tensor) -> Tensor:
-        return self.norm(x_BLD + self.dropout(self.project(v_BLD)))
+        out_BLD: Tensor = self.norm(x_BLD + self.dropout(self.project(v_BLD)))
+        return out_BLD
 
 
 class FeedForward(nn.Module):
@@ -234,7 +239,8 @@ class FeedForward(nn.Module):
 
     def forward(self, x_BLD: Tensor) -> Tensor:
         inner_BLF = self.dropout(torch.relu(self.widen(x_BLD)))
-        return self.norm(x_BLD + self.dropout(self.narrow(inner_BLF)))
+        out_BLD: Tensor = self.norm(x_BLD + self.dropout(self.narrow(inner_BLF)))
+        return out_BLD
 
 
 def mixer(config: AdtrConfig) -> Attention | Alone:

@@ -132,7 +132,7 @@ class Block(nn.Module):
         self.residual = stride == 1 and channels == out
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        y_BCHW = F.relu6(self.expand(x_BCHW)) if self.expand else x_BCHW
+        y_BCHW: Tensor = F.relu6(self.expand(x_BCHW)) if self.expand else x_BCHW
         y_BCHW = self.project(F.relu6(self.depthwise(y_BCHW)))
         return x_BCHW + y_BCHW if self.residual else y_BCHW
 

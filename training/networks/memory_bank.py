@@ -45,7 +45,9 @@ class MemoryBank(nn.Module):
         square_TN = torch.addmm(squares_N, tokens_BLC.flatten(0, 1), self.bank_NC.T, alpha=-2)
         nearest_BL = square_TN.amin(1).view(tokens_BLC.shape[:2]) + tokens_BLC.square().sum(2)
         least = _SMALLEST * self.config.channels
-        return nearest_BL.clamp_min(least).sqrt().unflatten(1, features_BCHW.shape[2:])
+        distance_BL = nearest_BL.clamp_min(least).sqrt()
+        distance_BHW: Tensor = distance_BL.unflatten(1, features_BCHW.shape[2:])
+        return distance_BHW
 
 
 def neighbourhood_mean(features_BCHW: Tensor, side: int) -> Tensor:

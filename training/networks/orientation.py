@@ -27,8 +27,8 @@ class Orientation(nn.Module):
     def __init__(self, config: OrientationConfig) -> None:
         super().__init__()
         self.config = config
-        window = [-(-side // _SIDE) for side in (config.height, config.width)]
-        stride = [config.height - window[0], config.width - window[1]]
+        window = (-(-config.height // _SIDE), -(-config.width // _SIDE))
+        stride = (config.height - window[0], config.width - window[1])
         self.body = nn.Sequential(
             nn.AvgPool2d(window, stride),
             nn.Flatten(),

@@ -4,6 +4,8 @@ A finer grid has more cells, but not more good parts to learn each from, and sta
 each cell would outgrow memory. P positions, N tokens of one position, K channels.
 """
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 MOST_PER_SIDE = 16
@@ -26,13 +28,14 @@ def even_part(cells: int, most: int = MOST_PER_SIDE) -> int:
 def by_position(features_BKHW: Tensor, positions: tuple[int, int]) -> Tensor:
     """The cells of every position together, (P, N, K): batch, then row, then column."""
     rows, columns = positions
-    blocks = features_BKHW.unflatten(3, (columns, -1)).unflatten(2, (rows, -1))  # B K R h C w
+    blocks: Tensor = features_BKHW.unflatten(3, (columns, -1))
+    blocks = blocks.unflatten(2, (rows, -1))  # B K R h C w
     return blocks.permute(2, 4, 0, 3, 5, 1).flatten(2, 4).flatten(0, 1)
 
 
-def by_cell(tokens_PNK: Tensor, positions: tuple[int, int], grid: tuple[int, ...]) -> Tensor:
+def by_cell(tokens_PNK: Tensor, positions: tuple[int, int], grid: Sequence[int]) -> Tensor:
     """The inverse of `by_position`, (B, K, H, W)."""
     (rows, columns), (height, width) = positions, grid
-    blocks = tokens_PNK.unflatten(0, (rows, columns))
+    blocks: Tensor = tokens_PNK.unflatten(0, (rows, columns))
     blocks = blocks.unflatten(2, (-1, height // rows, width // columns))  # R C B h w K
     return blocks.permute(2, 5, 0, 3, 1, 4).flatten(4, 5).flatten(2, 3)

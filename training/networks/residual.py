@@ -59,7 +59,8 @@ def relative_brightness(x_BCHW: Tensor) -> Tensor:
     moments = F.avg_pool2d(moments, _AROUND, 1, _AROUND // 2, count_include_pad=False)
     moments = F.interpolate(moments, size=grey.shape[2:], mode="bilinear")
     mean, square = moments.split(1, 1)
-    return (grey - mean) * (square - mean.square()).clamp_min(_FLOOR**2).rsqrt()
+    relative: Tensor = (grey - mean) * (square - mean.square()).clamp_min(_FLOOR**2).rsqrt()
+    return relative
 
 
 class Block(nn.Module):

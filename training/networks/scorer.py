@@ -116,7 +116,9 @@ class Reconstruction(nn.Module):
         self.network = network
 
     def forward(self, features_BCHW: Tensor) -> Tensor:
-        return torch.linalg.vector_norm(features_BCHW - self.network(features_BCHW), dim=1)
+        difference_BCHW = features_BCHW - self.network(features_BCHW)
+        distance_BHW: Tensor = torch.linalg.vector_norm(difference_BCHW, dim=1)
+        return distance_BHW
 
 
 class Length(nn.Module):
@@ -124,7 +126,8 @@ class Length(nn.Module):
     from good parts."""
 
     def forward(self, features_BCHW: Tensor) -> Tensor:
-        return torch.linalg.vector_norm(features_BCHW, dim=1)
+        length_BHW: Tensor = torch.linalg.vector_norm(features_BCHW, dim=1)
+        return length_BHW
 
 
 class Fusion(nn.Module):
@@ -231,7 +234,8 @@ class Scorer(nn.Module):
         return torch.stack(found)
 
     def forward(self, features_BD: Tensor) -> tuple[Tensor, Tensor]:
-        return self.score(self.fused(self.distances(features_BD)))
+        scored: tuple[Tensor, Tensor] = self.score(self.fused(self.distances(features_BD)))
+        return scored
 
     def fused(self, distance_PBHW: Tensor) -> Tensor:
         """The one map (B, H, W) of all branches' distances, 0 outside of the region of interest."""

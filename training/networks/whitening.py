@@ -59,8 +59,8 @@ class Moments:
         self, direction_CK: Tensor, positions: tuple[int, int], *, pooled: bool = False
     ) -> None:
         self._direction_CK = direction_CK
-        self._config = WhiteningConfig(*direction_CK.shape, positions, pooled)
-        kept = self._config.kept
+        channels, kept = direction_CK.shape
+        self._config = WhiteningConfig(channels, kept, positions, pooled)
         self._count = 0
         self._sum_PK = torch.zeros(positions[0] * positions[1], kept, dtype=torch.float64)
         self._square_PKK = torch.zeros(positions[0] * positions[1], kept, kept)

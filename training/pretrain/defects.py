@@ -55,12 +55,8 @@ def hole(surface: Surface, rng: np.random.Generator, px: float) -> None:
 def stain(surface: Surface, rng: np.random.Generator, px: float) -> None:
     """Oil, paint or rust: another colour, with a soft edge or a sharp one."""
     blob = _blotch(surface, rng, px, 5, 60)
-    _tint(
-        surface,
-        cv2.GaussianBlur(blob, (0, 0), rng.uniform(0.5, 5) * px),
-        rng.uniform(0.15, 0.9),
-        rng,
-    )
+    soft = np.asarray(cv2.GaussianBlur(blob, (0, 0), rng.uniform(0.5, 5) * px), np.float32)
+    _tint(surface, soft, rng.uniform(0.15, 0.9), rng)
 
 
 def smear(surface: Surface, rng: np.random.Generator, px: float) -> None:
@@ -86,7 +82,8 @@ def moved(surface: Surface, rng: np.random.Generator, px: float) -> None:
     """A patch that shows what lies elsewhere, turned, as where a thread or a print slipped."""
     blob = (_blotch(surface, rng, px, 8, 50) > 0.5).astype(np.float32)
     side = len(surface.height)
-    turn = cv2.getRotationMatrix2D((side / 2, side / 2), float(rng.uniform(20, 340)), 1.0)
+    centre, angle = (side / 2, side / 2), float(rng.uniform(20, 340))
+    turn = np.asarray(cv2.getRotationMatrix2D(centre, angle, 1.0), np.float64)
     turn[:, 2] += rng.uniform(-0.3, 0.3, 2) * side
 
     def elsewhere(plane: Field) -> Field:

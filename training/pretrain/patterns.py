@@ -84,7 +84,8 @@ def voronoi(rng: np.random.Generator) -> Relief:
     shifts = np.stack(np.meshgrid(*[(-1, 0, 1)] * 2), -1).reshape(-1, 2)
     tree = cKDTree((points[None] + shifts[:, None]).reshape(-1, 2))
     place = np.stack(np.meshgrid(*[(np.arange(TILE) + 0.5) / TILE] * 2), -1)
-    near, which = tree.query(place, k=2)
+    distances, numbers = tree.query(place, k=2)
+    near, which = np.asarray(distances), np.asarray(numbers)
     border = (near[..., 1] - near[..., 0]) * side
     cell = rng.standard_normal(len(points))[which[..., 0] % len(points)]
     match rng.integers(4):

@@ -95,10 +95,10 @@ def cover(
         centre = offset + side * pose @ (np.array(layer.centre) - 0.5 + loose[:2])
         matrix = np.column_stack([zoom, centre - zoom @ np.full(2, SHAPE / 2)])
         covered, rise = (cv2.warpAffine(plane, matrix, (side, side)) for plane in layer.shape)
-        x, y, width, height = cv2.boundingRect((covered > 0).astype(np.uint8))
-        if not width:
+        x, y, wide, high = cv2.boundingRect((covered > 0).astype(np.uint8))
+        if not wide:
             return  # it lies outside of what the camera sees
-        frame = slice(y, y + height), slice(x, x + width)
+        frame = slice(y, y + high), slice(x, x + wide)
         covered, rise = covered[frame], rise[frame]
     stretch = _smooth(part.stretch, side)[frame]
     height, paint = _pattern(layer, pose, offset, origin, px, px * stretch, frame)
@@ -107,7 +107,7 @@ def cover(
     albedo = low + mix * (high - low)
     raised = np.float32(layer.relief * part.relief * px) * height
     below, beside, shiny = surface.height[frame], surface.albedo[frame], surface.gloss[frame]
-    if covered is None:
+    if covered is None or rise is None:
         below[:], beside[:], shiny[:] = raised, albedo, layer.gloss
         return
     # What rises lies on the ground and follows it; print and inlays are level.
@@ -153,7 +153,7 @@ def shade(product: Product, part: Part, surface: Surface) -> Pixels:
     noise = rng.standard_normal((side, side, channels), np.float32)
     image = image + np.float32(product.variation.noise) * noise
     image = np.clip(image, 0, 1) ** np.float32(product.tone)
-    seen = np.round(image * 255).astype(np.uint8)
+    seen: Pixels = np.round(image * 255).astype(np.uint8)
     if product.quality is None:
         return seen
     packed = cv2.imencode(".jpg", seen, [cv2.IMWRITE_JPEG_QUALITY, product.quality])[1]
@@ -185,12 +185,12 @@ def _pattern(
     rows, columns = (np.arange(side.start, side.stop, dtype=np.float32) for side in frame)
     x = stretch[..., 0] + (columns - np.float32(offset[0]))
     y = stretch[..., 1] + (rows - np.float32(offset[1]))[:, None]
-    place = [np.float32(origin[i]) + matrix[i, 0] * x + matrix[i, 1] * y for i in range(2)]
+    across, down = (np.float32(origin[i]) + matrix[i, 0] * x + matrix[i, 1] * y for i in range(2))
     height, paint = (
-        cv2.remap(plane, *place, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+        cv2.remap(plane, across, down, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
         for plane in (layer.material.height, layer.material.paint)
     )
-    return height, paint
+    return np.asarray(height, np.float32), np.asarray(paint, np.float32)
 
 
 def _smooth(grid: Field, side: int) -> Field:

@@ -95,7 +95,7 @@ def pretrain(
     reporter, worker = reporter or Reporter(), worker or Worker()
     torch.manual_seed(settings.seed)
     task = Task(ResidualNetwork(settings.network), half=settings.precision == "bfloat16")
-    task.network.to(memory_format=torch.channels_last)
+    task.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     started = time.monotonic()
     losses: list[float] = []
     if settings.schedule.steps:

@@ -31,9 +31,9 @@ def polygon(rng: np.random.Generator) -> Shape:
             power, slim = rng.uniform(1.5, 8), rng.uniform(0.2, 1)
             radius = (np.abs(x) ** power + np.abs(y / slim) ** power) ** (1 / power) / 0.9
         case 1:  # a gear or a star
-            depth, sharp = rng.uniform(0.05, 0.4), rng.uniform(0.5, 5)
+            deep, sharp = rng.uniform(0.05, 0.4), rng.uniform(0.5, 5)
             teeth = np.tanh(sharp * np.cos(corners * angle)) / math.tanh(sharp)
-            radius = away / (0.9 - depth / 2 + depth / 2 * teeth)
+            radius = away / (0.9 - deep / 2 + deep / 2 * teeth)
         case 2:  # a polygon
             step = 2 * math.pi / corners
             radius = away * np.cos((angle % step) - step / 2) / 0.85
@@ -111,7 +111,8 @@ def bulb(rng: np.random.Generator) -> Shape:
     hit = ((depth > 0) & (depth < 3.2)).reshape(SHAPE, SHAPE).astype(np.float32)
     height = np.where(hit > 0, 1 - depth.reshape(SHAPE, SHAPE) / 3.2, 0)
     top = max(float(height.max()), 1e-6)
-    return cv2.GaussianBlur(hit, (0, 0), 0.5), np.asarray(height / top, np.float32)
+    covered = np.asarray(cv2.GaussianBlur(hit, (0, 0), 0.5), np.float32)
+    return covered, np.asarray(height / top, np.float32)
 
 
 SHAPES: dict[str, Callable[[np.random.Generator], Shape]] = {
@@ -125,7 +126,8 @@ def lobed(angle: NDArray[np.floating], rng: np.random.Generator) -> NDArray[np.f
         rng.normal(0, 0.3 / k) * np.cos(k * angle + rng.uniform(0, 2 * math.pi))
         for k in range(2, 6)
     ]
-    return np.maximum(1 + np.sum(waves, axis=0), 0.2)
+    radius: NDArray[np.floating] = np.maximum(1 + np.sum(waves, axis=0), 0.2)
+    return radius
 
 
 def _bulb_distance(

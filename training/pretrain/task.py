@@ -28,7 +28,7 @@ class Task(nn.Module):
     def __init__(self, network: ResidualNetwork, *, half: bool) -> None:
         super().__init__()
         self.network = network
-        self.half = half
+        self.in_half = half
         self.sharpness = nn.Parameter(torch.tensor(4.0))
         self.offset = nn.Parameter(torch.tensor(1.5))
         self.image_offset = nn.Parameter(torch.tensor(1.5))
@@ -36,7 +36,7 @@ class Task(nn.Module):
     def forward(self, images_ENCHW: Tensor, references: int, changed_ENhw: Tensor) -> Tensor:
         """The loss of E episodes of N images each, the first `references` of which are good."""
         device = images_ENCHW.device.type
-        with torch.autocast(device, torch.bfloat16, enabled=self.half):
+        with torch.autocast(device, torch.bfloat16, enabled=self.in_half):
             maps = self.network(images_ENCHW.flatten(0, 1))
         # Differences of squares lose in half precision what tells two cells apart, and a training
         # on a GPU computes all in it that is not told otherwise.
@@ -59,8 +59,8 @@ class Task(nn.Module):
 
 def gather(maps: list[Tensor]) -> Tensor:
     """Maps of several strides, averaged over the cells of the last and joined: (B, C, cells)."""
-    side = maps[-1].shape[2:]
-    return torch.cat([F.adaptive_avg_pool2d(one, side) for one in maps], 1).flatten(2)
+    height, width = maps[-1].shape[2:]
+    return torch.cat([F.adaptive_avg_pool2d(one, (height, width)) for one in maps], 1).flatten(2)
 
 
 def relative_distances(features_ENCL: Tensor, references: int) -> Tensor:
@@ -84,7 +84,7 @@ def relative_distances(features_ENCL: Tensor, references: int) -> Tensor:
     itself.fill_diagonal_(True)
     itself = itself.repeat_interleave(cells, 0).repeat_interleave(cells, 1)
     nearest = square.masked_fill(itself, torch.inf).amin(2).clamp_min(_SMALLEST)
-    far = 0.5 * nearest.log().unflatten(1, (count, cells))
+    far: Tensor = 0.5 * nearest.log().unflatten(1, (count, cells))
     return far - far[:, :references].mean((1, 2), keepdim=True)
 
 

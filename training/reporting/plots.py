@@ -46,7 +46,7 @@ def histogram(
     groups = {name: group for name, group in groups.items() if len(group[0])}
     figure, axes = _plot()
     everything = np.concatenate([scores for scores, _ in groups.values()])
-    bins = np.linspace(everything.min(), everything.max() + 1e-6, 40)
+    bins = np.linspace(everything.min(), everything.max() + 1e-6, 40).tolist()
     for name, (scores, colour) in groups.items():
         weights = np.full(len(scores), 100 / len(scores))
         axes.hist(scores, bins, weights=weights, color=colour, alpha=0.65, label=name)
@@ -158,7 +158,7 @@ def embed(figure: "Figure", dpi: int = 110) -> str:
 
 def _legend(axes: "Axes", columns: int = 4) -> None:
     # Over the plot, where it hides no data; looking for the best place within can take seconds.
-    at = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2}
+    at: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2}
     axes.legend(fontsize=7, frameon=False, ncols=columns, **at)
 
 
