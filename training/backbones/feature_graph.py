@@ -53,7 +53,7 @@ def store_half(model: onnx.ModelProto, *, lossless: bool = False) -> onnx.ModelP
         values = numpy_helper.to_array(tensor)
         with np.errstate(over="ignore"):
             rounded = values.astype(np.float16)
-        if lossless and not np.array_equal(rounded, values):
+        if lossless and not (np.isfinite(rounded).all() and np.array_equal(rounded, values)):
             kept.append(tensor)
             continue
         if not np.isfinite(rounded).all():

@@ -11,9 +11,9 @@ from training.errors import TrainingError
 
 
 def test_parts_of_one_group_share_a_fold_and_folds_are_even():
-    groups = np.repeat(np.arange(50), np.arange(50) % 4 + 1)
+    groups = np.repeat(np.arange(80), np.arange(80) % 4 + 1)
     folds = split_folds(groups)
-    assert all(len(set(folds[groups == group])) == 1 for group in range(50))
+    assert all(len(set(folds[groups == group])) == 1 for group in range(80))
     sizes = np.bincount(folds)
     assert len(sizes) == FOLDS
     assert sizes.max() - sizes.min() <= 4

@@ -171,7 +171,7 @@ def test_a_worse_candidate_is_not_written(with_network, dataset, tmp_path):
     bundle = open_bundle(with_network.path)
     snapshot = write_snapshot(tmp_path / "snapshots", labelled(dataset.test, masks=True))
     places = Directories(tmp_path / "store", tmp_path / "cache")
-    ruined = RetrainSettings(steps=40, alpha_pixels=-50.0, learning_rate=5e-2)
+    ruined = RetrainSettings(steps=40, network_steps=30, alpha_pixels=-50.0, learning_rate=5e-2)
     result = retrain(snapshot, bundle, places, ruined, data=dataset)
     assert result.path is None
     assert "fell from" in str(result.comparison)
