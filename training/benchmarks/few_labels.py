@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -80,7 +81,9 @@ def learn_few(
     cache = FeatureCache(places.cache, source)
     gather_features(cache, data.train + data.test, reporter)
     pool, tested = halves(data.test)
-    learner = _Learner(data, champion, cache, how, seed, steps, reporter)
+    learner = _Learner(
+        data, champion, cache, how, seed, steps, reporter, places.cache / "anomalies"
+    )
     if not how.unseen:
         return learner.figures(pool, tested)
     kinds = sorted({file.defect_class for file in pool if file.defect_class})
@@ -136,6 +139,7 @@ class _Learner:
     seed: int
     steps: int | None
     reporter: Reporter
+    drawings: Path
 
     def figures(
         self, pool: Sequence[LabelledFile], tested: Sequence[LabelledFile]
@@ -165,7 +169,7 @@ class _Learner:
         started = time.monotonic()
         candidate = train_candidate(
             before, self.champion.learned(), champion_method(self.champion), self.cache, labels,
-            learning, self.reporter, Worker(),
+            learning, self.reporter, Worker(), self.drawings,
         )  # fmt: skip
         found: dict[str, Any] = {
             "labels": len(taken),

@@ -59,11 +59,13 @@ class Change:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What champion and candidate did on the same files."""
+    """What champion and candidate did on the same files. `drawn` says that defects drawn on good
+    parts stood in for labelled ones."""
 
     champion: Evaluation
     candidate: Evaluation
     changes: tuple[Change, ...]
+    drawn: bool = False
 
     @property
     def worse(self) -> tuple[Change, ...]:
@@ -77,6 +79,11 @@ class Comparison:
             f"On {good} good and {defective} defective labels, each by models that did not learn "
             "it, "
         )
+        if self.drawn:
+            where = (
+                f"Too few defects are labelled to compare on. On {good} good parts and defects "
+                "drawn on them, each by models that did not learn it, "
+            )
         changes = self.worse or self.changes
         sentence = where + " and ".join(str(change) for change in changes) + "."
         unsure = [c for c in changes if not c.worse and not c.better]

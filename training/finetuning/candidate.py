@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,12 +13,14 @@ from training.calibration.cross_fit import CrossFit, cross_fit
 from training.calibration.folds import split_folds
 from training.calibration.groups import group_parts
 from training.calibration.thresholds import LEAST
+from training.data.drawn_defects import DRAWINGS, drawn_on
 from training.data.folders import LabelledFile
 from training.engine.distributed import Worker
 from training.errors import TrainingError
 from training.evaluation.comparison import Comparison, compare
 from training.evaluation.metrics import image_metrics
 from training.evaluation.scoring import evaluate, score_features
+from training.fitting.drawn_anomalies import draw_anomalies
 from training.methods.fusion import fit_fusion, weigh_learned
 from training.methods.registry import Method
 from training.methods.train_context import PushPull, TrainContext, evenly
@@ -26,6 +29,8 @@ from training.progress import Reporter
 
 # Good parts that calibrate and are compared on, at most.
 CALIBRATED = 2000
+# Fewer labelled defects cannot be learned and compared on; so many drawn ones stand in for them.
+LEAST_DEFECTIVE, DRAWN = 2, 60
 
 
 @dataclass(frozen=True)
@@ -54,8 +59,9 @@ class Labels:
 class Candidate:
     """A scorer that has learned labels, and how it did against the champion.
 
-    `good` and `defective` hold the distances of all labels by scorers that did not learn them.
-    `curve` is the loss of every step, `seconds` what the learning took.
+    `good` and `defective` hold the distances of all labels by scorers that did not learn them;
+    where too few defects are labelled, `defective` are drawn ones besides. `curve` is the loss of
+    every step, `seconds` what the learning took.
     """
 
     scorer: Scorer
@@ -75,7 +81,7 @@ class Candidate:
         files = [*self.good.files, *self.defective.files]
         values = [*self.good.fused(self.scorer), *self.defective.fused(self.scorer)]
         scores = {file.sha256: float(value) for file, value in zip(files, values, strict=True)}
-        return {file.sha256: None for file in self.learned} | scores
+        return {file.sha256: scores.get(file.sha256) for file in self.learned}
 
 
 def train_candidate(
@@ -87,13 +93,15 @@ def train_candidate(
     learning: Learning,
     reporter: Reporter,
     worker: Worker,
+    drawings: Path,
 ) -> Candidate:
     """Learn the good parts anew and the labelled defects besides, and compare with the champion.
 
     `method` is the champion's. `learned` names what the champion has learned, by hash, with the
     score that models gave it which did not learn it, where there is one. Where most of its good
-    parts are not at hand, the champion's statistics are kept and its memory grows. Of several
-    processes only the first returns. Raises TrainingError.
+    parts are not at hand, the champion's statistics are kept and its memory grows. Where fewer than
+    two defects are labelled, none is learned, and the two are compared on defects drawn on good
+    parts, kept in `drawings`. Of several processes only the first returns. Raises TrainingError.
     """
     started = time.monotonic()
     at_hand = {file.sha256 for file in labels.good}
@@ -103,27 +111,46 @@ def train_candidate(
         unknown = tuple(file for file in labels.good if file.sha256 not in learned)
         labels = replace(labels, good=unknown)
     _check(labels)
+    known = labels.defective if len(labels.defective) >= LEAST_DEFECTIVE else ()
     context = TrainContext(
-        labels.good, cache, learning.seed, labels.defective, learning,
+        labels.good, cache, learning.seed, known, learning,
         champion if grows else None, steps=learning.network_steps, roi=champion.roi_HW,
         reporter=reporter, worker=worker,
     )  # fmt: skip
-    whole = method.with_defects(located=any(file.mask for file in labels.defective))
+    whole = method.with_defects(located=any(file.mask for file in known)) if known else method
     scorer, curve = whole.learn(context, champion.score.settings)
     good = tuple(evenly(labels.good, CALIBRATED))
     groups = group_parts(good, cache)
     folds = split_folds(groups)
+    defective, defective_folds = labels.defective, _stratified(labels.defective, folds)
+    if not known:
+        drawn, drawn_folds = _draw(good, folds, context, drawings)
+        defective = (*defective, *drawn)
+        defective_folds = np.concatenate([defective_folds, drawn_folds])
     good_fit, bad_fit = cross_fit(
-        whole, context, good, folds, champion.score.settings, defective=labels.defective,
-        defective_folds=_stratified(labels.defective, int(folds.max()) + 1),
+        whole, context, good, folds, champion.score.settings, defective=defective,
+        defective_folds=defective_folds,
     )  # fmt: skip
     worker.leave_to_the_first()
     fit_fusion(scorer, good_fit.branch_scores(scorer))
     weigh_learned(scorer, _share(scorer, good_fit, bad_fit, learning.share))
+    comparison = _compared(champion, learned, scorer, (good_fit, bad_fit), cache)
     return Candidate(
-        scorer, whole, _compared(champion, learned, scorer, (good_fit, bad_fit), cache),
-        good_fit, bad_fit, labels.good, len(np.unique(groups)), curve, time.monotonic() - started,
+        scorer, whole, replace(comparison, drawn=not known), good_fit, bad_fit,
+        (*labels.good, *known), len(np.unique(groups)), curve, time.monotonic() - started,
     )  # fmt: skip
+
+
+def _draw(
+    good: Sequence[LabelledFile], folds: NDArray[np.int64], context: TrainContext, drawings: Path
+) -> tuple[tuple[LabelledFile, ...], NDArray[np.int64]]:
+    """Defects drawn on good parts, without their masks, and the fold of each one's part."""
+    drawn = draw_anomalies(
+        good, context.cache, tuple(DRAWINGS), DRAWN, drawings, seed=context.seed,
+        reporter=context.reporter,
+    )  # fmt: skip
+    unmarked = tuple(replace(file, mask=None) for file in drawn)
+    return unmarked, folds[drawn_on(len(good), DRAWN, context.seed)]
 
 
 def _share(scorer: Scorer, good: CrossFit, defective: CrossFit, share: float) -> float:
@@ -171,8 +198,9 @@ def _compared(
     )
 
 
-def _stratified(files: Sequence[LabelledFile], count: int) -> NDArray[np.int64]:
+def _stratified(files: Sequence[LabelledFile], good_folds: NDArray[np.int64]) -> NDArray[np.int64]:
     """A fold for each defect: of each class as many in every fold, by content hash."""
+    count = int(good_folds.max()) + 1
     order = sorted(range(len(files)), key=lambda i: (files[i].defect_class or "", files[i].sha256))
     folds = np.empty(len(files), np.int64)
     folds[order] = np.arange(len(files)) % count
@@ -180,14 +208,10 @@ def _stratified(files: Sequence[LabelledFile], count: int) -> NDArray[np.int64]:
 
 
 def _check(labels: Labels) -> None:
-    for what, count, least in (
-        ("good parts that can be held out", len(labels.good), LEAST),
-        ("defective parts", len(labels.defective), 2),
-    ):
-        if count < least:
-            raise TrainingError(
-                f"There are {count} {what}, and {least} are needed to learn some and to compare "
-                "on others.",
-                remedy="Label more parts, and name the good parts that the champion was fitted on "
-                "with --data.",
-            )
+    if len(labels.good) < LEAST:
+        raise TrainingError(
+            f"There are {len(labels.good)} good parts that can be held out, and {LEAST} are needed "
+            "to learn some and to compare on others.",
+            remedy="Label more parts, and name the good parts that the champion was fitted on "
+            "with --data.",
+        )

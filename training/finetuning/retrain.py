@@ -24,7 +24,13 @@ from training.errors import TrainingError
 from training.evaluation.comparison import Comparison
 from training.evaluation.scoring import Evaluation, evaluate
 from training.evaluation.sensitivity import find_spots
-from training.finetuning.candidate import Candidate, Labels, Learning, train_candidate
+from training.finetuning.candidate import (
+    LEAST_DEFECTIVE,
+    Candidate,
+    Labels,
+    Learning,
+    train_candidate,
+)
 from training.fitting.effort import look, measure
 from training.fitting.fit import GOLDEN
 from training.fitting.training import gather_features
@@ -71,6 +77,12 @@ def retrain(
     settings = settings or RetrainSettings()
     reporter = reporter or Reporter()
     labels = _gather(snapshot, champion, data)
+    if settings.reject_by == "f1" and len(labels.defective) < LEAST_DEFECTIVE:
+        raise TrainingError(
+            f"F1 needs labelled defects, and {len(labels.defective)} of {LEAST_DEFECTIVE} are "
+            "there.",
+            remedy="Label more defective parts, or choose --reject-by rate.",
+        )
     source = champion_source(champion)
     cache = FeatureCache(directories.cache, source, device=settings.device)
     gather_features(cache, labels.good + labels.defective, reporter)
@@ -79,8 +91,9 @@ def retrain(
     learned = champion.learned()
     with enlisted(settings.device) as worker:
         candidate = train_candidate(
-            before, learned, champion_method(champion), cache, labels, settings, reporter, worker
-        )
+            before, learned, champion_method(champion), cache, labels, settings, reporter, worker,
+            directories.cache / "anomalies",
+        )  # fmt: skip
     scorer, comparison = candidate.scorer, candidate.comparison
     calibrated, calibration, thresholds = _calibrate(candidate, champion, labels, settings)
     reporter.say(statement(calibration))
@@ -95,7 +108,7 @@ def retrain(
             "thresholds": thresholds,
             "snapshot": snapshot.digest,
             "git_commit": git_commit(),
-            "metrics": comparison.candidate.metrics,
+            "metrics": {} if comparison.drawn else comparison.candidate.metrics,
             "appearance": look(source, labels.good),
             "effort": measure(cache, labels.good, candidate.seconds),
             "sha256": {},

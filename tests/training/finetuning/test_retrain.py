@@ -1,5 +1,6 @@
 import dataclasses
 import hashlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -75,10 +76,10 @@ def _labels(dataset, defective=None):
     )  # fmt: skip
 
 
-def _candidate(bundle, cache, labels, **learning):
+def _candidate(bundle, cache, labels, drawings=Path("unused"), **learning):
     return train_candidate(
         load_checkpoint(bundle.read(CHECKPOINT)), bundle.learned(), champion_method(bundle), cache,
-        labels, Learning(**learning), Reporter(), Worker(),
+        labels, Learning(**learning), Reporter(), Worker(), drawings,
     )  # fmt: skip
 
 
@@ -185,7 +186,6 @@ def test_a_worse_candidate_is_not_written(with_network, dataset, tmp_path):
     [
         # The champion's memory holds these nine: they cannot be held out of it.
         (9, 6, "0 good parts that can be held out, and 10 are needed"),
-        (20, 1, "1 defective parts, and 2 are needed"),
     ],
 )
 def test_too_few_labels_are_named(bundle, trained, dataset, good, bad, says):
@@ -194,6 +194,25 @@ def test_too_few_labels_are_named(bundle, trained, dataset, good, bad, says):
     )
     with pytest.raises(TrainingError, match=says):
         _candidate(bundle, trained.cache, labels)
+
+
+def test_confirmed_false_alarms_alone_are_learned(dataset, backbone, tmp_path):
+    """Nobody has labelled a defect: the two are compared on drawn ones, which nobody learns."""
+    directories = Directories(tmp_path / "store", tmp_path / "cache")
+    alone = dataclasses.replace(dataset, train=dataset.train[:14])
+    champion = open_bundle(fit(alone, backbone, FitSettings("cap", size=64), directories).path)
+    new = dataset.train[14:]
+    snapshot = write_snapshot(tmp_path / "snapshots", labelled(new, masks=False))
+    result = retrain(snapshot, champion, directories, data=alone)
+    assert result.path is not None, str(result.comparison)
+    assert "Too few defects are labelled" in str(result.comparison)
+    candidate = open_bundle(result.path)
+    assert set(candidate.learned()) == {file.sha256 for file in dataset.train}
+    assert candidate.manifest.metrics == {}  # of labelled defects, of which there are none
+    assert not any(name.startswith("known-defects") for name in candidate.manifest.branches)
+    by_f1 = dataclasses.replace(QUICK, reject_by="f1")
+    with pytest.raises(TrainingError, match="F1 needs labelled defects, and 0 of 2"):
+        retrain(snapshot, champion, directories, by_f1, data=alone)
 
 
 def test_labels_of_another_recipe_are_refused(bundle, dataset, tmp_path):
