@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 from pydantic import ValidationError
 
-from models.backbone import EMBEDDED, PROCEDURAL
+from models.backbone import EMBEDDED, PROCEDURAL, find_backbone
 from models.bundle import MODEL, SIGNATURE, Bundle, open_bundle
 from models.command import VersionOption, run
 from models.durable import write_file
@@ -40,6 +40,7 @@ from training.fitting.settings import FitSettings, parse_size
 from training.methods.registry import DEFAULT as DEFAULT_PRESET
 from training.methods.registry import METHODS
 from training.methods.train_context import ScheduleName
+from training.networks.efficientnet_lite import VARIANTS
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -192,6 +193,8 @@ def fit_command(
     )
     signer = Signer(signing_key) if signing_key else None
     roots = (EMBEDDED, backbones)
+    if backbone not in (AUTO, *VARIANTS):  # a wrong name is said before anything is read
+        find_backbone(backbone, roots)
     if backbone == PROCEDURAL:
         reporter.say(PROCEDURAL_COSTS)
     directories = Directories(store, cache, signer)
