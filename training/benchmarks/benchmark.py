@@ -4,7 +4,6 @@ Every stage (a set, a category, a method, a seed) is written as soon as it is th
 interrupted run goes on with the stages that are missing.
 """
 
-import json
 import resource
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,9 +14,9 @@ import numpy as np
 
 from models.backbone import Backbone
 from models.bundle import MODEL, Bundle, open_bundle
-from models.durable import write_file
 from models.session import open_session
 from training.benchmarks.few_labels import labelling, learn_few
+from training.benchmarks.results_file import open_results, write_results
 from training.benchmarks.stage_files import write_stage
 from training.data.drawn_defects import DRAWINGS
 from training.data.folders import Dataset, joined
@@ -121,7 +120,7 @@ class Benchmark:
                     continue
                 figures[str(stage)] = given | self._run(stage)
                 results["peak_memory_gib"] = max(_peak_gib(), results.get("peak_memory_gib", 0.0))
-                write_file(json_file, json.dumps(results, indent=2).encode())
+                write_results(json_file, results)
                 self.reporter.say(f"{stage}: {_line(figures[str(stage)])}")
             advance(len(stages), "")
         return results
@@ -135,16 +134,7 @@ class Benchmark:
             "size": self.size,
             "grid": self.grid,
         }
-        if not json_file.exists():
-            return {"conditions": conditions, "figures": {}}
-        results: dict[str, Any] = json.loads(json_file.read_text())
-        if results.get("conditions") != conditions:
-            raise TrainingError(
-                f"{json_file} holds figures of another backbone, or of trainings of another "
-                "length, size or grid.",
-                remedy="Name another file with --json, and another folder with --out.",
-            )
-        return results
+        return open_results(json_file, conditions, "figures")
 
     def _given(self, stage: Stage) -> dict[str, str]:
         """What a stage's figures depend on beside its name."""

@@ -4,7 +4,6 @@ Good caps are drawn, some are fitted on, and the others say what share really li
 thresholds for 5 % and 1 %. Only drawn parts are many enough to see 1 %.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,13 +12,12 @@ from typing import Any
 import numpy as np
 
 from models.backbone import Backbone
-from models.durable import write_file
+from training.benchmarks.results_file import open_results, write_results
 from training.benchmarks.verdict_cases import shuffled
 from training.calibration.thresholds import Rates, threshold
 from training.data.demo_product import write_demo
 from training.data.folders import Dataset, read_mvtec
 from training.directories import Directories
-from training.errors import TrainingError
 from training.fitting.settings import FitSettings
 from training.fitting.training import train_recipe
 from training.methods.registry import DEFAULT
@@ -46,9 +44,16 @@ class CalibrationBenchmark:
     def run(self, json_file: Path) -> dict[str, Any]:
         """Run the draws that `json_file` lacks, and return all.
 
-        Raises TrainingError where the file holds results of another preset or backbone.
+        Raises TrainingError where the file holds results of other conditions.
         """
-        results = self._earlier(json_file)
+        conditions = {
+            "preset": self.preset,
+            "backbone": self.backbone.manifest.name,
+            "backbone_sha256": self.backbone.manifest.sha256,
+            "pool": self.pool,
+            "others": self.others,
+        }
+        results = open_results(json_file, conditions)
         runs: dict[str, Any] = results["runs"]
         data = self._drawn()
         stages = [(count, draw) for count in self.counts for draw in range(self.draws)]
@@ -58,25 +63,8 @@ class CalibrationBenchmark:
                 advance(number, key)
                 if key not in runs:
                     runs[key] = self._run(data, count, draw)
-                    write_file(json_file, json.dumps(results, indent=2).encode())
+                    write_results(json_file, results)
             advance(len(stages), "")
-        return results
-
-    def _earlier(self, json_file: Path) -> dict[str, Any]:
-        conditions = {
-            "preset": self.preset,
-            "backbone": self.backbone.manifest.name,
-            "pool": self.pool,
-            "others": self.others,
-        }
-        if not json_file.exists():
-            return {"conditions": conditions, "runs": {}}
-        results: dict[str, Any] = json.loads(json_file.read_text())
-        if results.get("conditions") != conditions:
-            raise TrainingError(
-                f"{json_file} holds results of another preset, backbone or number of parts.",
-                remedy="Name another file with --json.",
-            )
         return results
 
     def _drawn(self) -> Dataset:

@@ -5,7 +5,6 @@ nobody knows. Here each fit sets its thresholds from good parts alone, and test 
 good ones that are stopped, defective ones that pass.
 """
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -16,8 +15,8 @@ import numpy as np
 
 from models.backbone import Backbone
 from models.bundle import MODEL, Thresholds, open_bundle
-from models.durable import write_file
 from models.session import open_session
+from training.benchmarks.results_file import open_results, write_results
 from training.benchmarks.verdict_cases import VerdictCase
 from training.calibration.thresholds import calibrate
 from training.data.folders import Dataset
@@ -50,7 +49,12 @@ class VerdictBenchmark:
 
         Raises TrainingError where the file holds results of other conditions.
         """
-        results = self._earlier(json_file)
+        conditions = {
+            "preset": self.preset,
+            "backbone": self.backbone.manifest.name,
+            "backbone_sha256": self.backbone.manifest.sha256,
+        }
+        results = open_results(json_file, conditions)
         runs: dict[str, Any] = results["runs"]
         stages = [(case, seed) for case in self.cases for seed in range(case.seeds or self.seeds)]
         with self.reporter.bar("Verdicts", len(stages)) as advance:
@@ -60,25 +64,9 @@ class VerdictBenchmark:
                 if key in runs:
                     continue
                 runs[key] = self._run(case, seed)
-                write_file(json_file, json.dumps(results, indent=2).encode())
+                write_results(json_file, results)
                 self.reporter.say(f"{key}: {line(runs[key])}")
             advance(len(stages), "")
-        return results
-
-    def _earlier(self, json_file: Path) -> dict[str, Any]:
-        conditions = {
-            "preset": self.preset,
-            "backbone": self.backbone.manifest.name,
-            "backbone_sha256": self.backbone.manifest.sha256,
-        }
-        if not json_file.exists():
-            return {"conditions": conditions, "runs": {}}
-        results: dict[str, Any] = json.loads(json_file.read_text())
-        if results.get("conditions") != conditions:
-            raise TrainingError(
-                f"{json_file} holds results of another preset or backbone.",
-                remedy="Name another file with --json.",
-            )
         return results
 
     def _run(self, case: VerdictCase, seed: int) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FOLDS = 5
-# Up to so many groups each fold holds one of them: a fold of a fifth would take too much away.
+# Up to so many groups are split into more folds, each of which learns more of them.
 FEW = 60
 FOLDS_OF_FEW = 10
 _SEED = 20261128

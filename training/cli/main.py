@@ -204,7 +204,9 @@ def fit_command(
         given = leave_out(given, without or [])
         if backbone == AUTO:
             known = [obtain_backbone(name, roots) for name in at_hand(roots)]
-            choice = try_backbones(given, known, settings, directories, reporter=reporter)
+            choice = try_backbones(
+                replace(given, test=()), known, settings, directories, reporter=reporter
+            )
             reporter.say(str(choice))
             given = replace(given, notes=(*given.notes, str(choice)))
             frozen = choice.best.backbone

@@ -21,7 +21,7 @@ from training.evaluation.comparison import Comparison, compare
 from training.evaluation.metrics import image_metrics
 from training.evaluation.scoring import evaluate, score_features
 from training.fitting.drawn_anomalies import draw_anomalies
-from training.methods.fusion import fit_fusion, weigh_learned
+from training.methods.fusion import fit_fusion, keep_reliability, weigh_learned
 from training.methods.registry import Method
 from training.methods.train_context import PushPull, TrainContext, evenly
 from training.networks.scorer import Scorer
@@ -133,6 +133,7 @@ def train_candidate(
     )  # fmt: skip
     worker.leave_to_the_first()
     fit_fusion(scorer, good_fit.branch_scores(scorer))
+    keep_reliability(champion, scorer)
     weigh_learned(scorer, _share(scorer, good_fit, bad_fit, learning.share))
     comparison = _compared(champion, learned, scorer, (good_fit, bad_fit), cache)
     return Candidate(

@@ -106,8 +106,8 @@ def fit(
     report = render(
         Report(
             manifest, trained.curve, trained.scorer, trained.cache, trained.good, trained.test,
-            data.digest, asdict(settings), spots, told=trained.told, notes=(*data.notes, *notes),
-            by_others=(trained.cross,),
+            data.digest, asdict(settings), spots, choices=trained.choices,
+            notes=(*data.notes, *notes), by_others=(trained.cross,),
         )
     )  # fmt: skip
     path = save_bundle(

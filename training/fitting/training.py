@@ -39,7 +39,7 @@ from training.progress import Reporter
 # Anomalies drawn to learn from, whose features are computed once.
 ANOMALIES = 600
 # Those to choose branches by: for each good part, at least, and at most. More tell no more than the
-# good parts they are told from.
+# good parts that they are compared with.
 DRAWN_FOR_EACH, LEAST_DRAWN, MOST_DRAWN = 2, 40, 120
 # Good parts that calibrate, at most: 999 resolve a false-reject rate of 0.1 %.
 CALIBRATED = 2000
@@ -50,8 +50,8 @@ class Trained:
     """What a training leaves. `learned` are the good parts, all of which the scorer knows;
     `scores` (N) are those of `calibrated`, by models that did not learn them, in `groups`
     independent groups; `cross` has their distances, and `drawn` (M) are scores of defects drawn on
-    them, where there were any. `branches` names the scorer's branches, `told`
-    says what was chosen by the parts, and why."""
+    them, where there were any. `branches` names the scorer's branches, `choices` say what was
+    chosen by the parts, and why."""
 
     scorer: Scorer
     cache: FeatureCache
@@ -67,7 +67,7 @@ class Trained:
     drawn: NDArray[np.float32] | None
     feature_seconds: float
     learning_seconds: float
-    told: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
 
     @property
     def good(self) -> Evaluation:
@@ -142,7 +142,7 @@ def train_recipe(
     fit_fusion(scorer, cross.branch_scores(scorer))
     if settings.exposed:
         weigh_learned(scorer, 0.0)
-    names, told, drawn_scores = tuple(branch.name for branch in chosen.branches), [], None
+    names, choices, drawn_scores = tuple(branch.name for branch in chosen.branches), [], None
     if drawn:
         scorer, kept, choice = choose_branches(
             scorer, cross.distances, cross_drawn.distances, names,
@@ -150,21 +150,21 @@ def train_recipe(
         )  # fmt: skip
         names, cross = tuple(names[number] for number in kept), cross.only(kept)
         drawn_scores = cross_drawn.only(kept).fused(scorer)
-        told += [choice] if choice else []
+        choices += [choice] if choice else []
     scores = cross.fused(scorer)
     suspects = find_suspects(calibrated, scores)
     other_day = {file.sha256 for file in data.validation}
     of_other_day = np.array([file.sha256 in other_day for file in calibrated])
     if of_other_day.any():
         shift = compare(scores[~of_other_day], scores[of_other_day])
-        told.append(str(shift))
+        choices.append(str(shift))
         if shift.sets_thresholds:
             kept_parts = tuple(
                 file for file, kept in zip(calibrated, of_other_day, strict=True) if kept
             )
             calibrated, cross = kept_parts, cross.of(kept_parts)
             scores, groups = scores[of_other_day], groups[of_other_day]
-    for sentence in told:
+    for sentence in choices:
         reporter.say(sentence)
     learned_at = time.monotonic()
     test = evaluate(score_features(scorer, cache, data.test), source.size) if data.test else None
@@ -172,7 +172,7 @@ def train_recipe(
         scorer, cache, learned, calibrated, scores, len(np.unique(groups)),
         suspects, names, cross, curve, test, drawn_scores,
         feature_seconds=gathered - started, learning_seconds=learned_at - gathered,
-        told=tuple(told),
+        choices=tuple(choices),
     )  # fmt: skip
 
 

@@ -24,8 +24,8 @@ _STEADY = 0.02
 # Of a discriminator's logits on good parts, which are all alike where defects are easily told.
 _STEADY_SIGNED = 1.0
 _HARDLY_ANY = 0.95
-# Image AUROCs of branches beyond which a few dozen drawn defects tell no difference.
-_TOLD = (0.6, 0.995)
+# Image AUROCs outside of which a few dozen drawn defects show no difference between branches.
+_AUROC_LIMITS = (0.6, 0.995)
 
 
 def fit_fusion(scorer: Scorer, scores_PN: Tensor) -> None:
@@ -76,8 +76,8 @@ def choose_branches(
         return image_metrics(scores, anomalous, once_and_drawn)["image_auroc"]
 
     alone = np.array([auroc([number])[0] for number in range(count)])
-    apart = ndtri(alone.clip(*_TOLD))
-    scorer.fusion.scale_P.mul_(torch.from_numpy(apart.max() / apart).float())
+    apart = ndtri(alone.clip(*_AUROC_LIMITS))
+    scorer.fusion.reliable_P.copy_(torch.from_numpy(apart / apart.max()))
     choices = [
         [number for number in range(count) if families[number] in chosen]
         for size in range(1, len(set(families)) + 1)
@@ -89,15 +89,15 @@ def choose_branches(
     best = min(as_good, key=lambda t: (len({families[n] for n in choices[t]}), -auroc_TB[t, 0]))
     kept = choices[best]
 
-    def told(numbers: Sequence[int]) -> str:
+    def listed(numbers: Sequence[int]) -> str:
         return ", ".join(f"{names[number]} {100 * alone[number]:.1f}" for number in numbers)
 
     text = (
         f"Between good parts and {drawn_PMHW.shape[1]} drawn defects the branches have an image "
-        f"AUROC of {100 * auroc_TB[best, 0]:.1f}; each alone: {told(kept)}."
+        f"AUROC of {100 * auroc_TB[best, 0]:.1f}; each alone: {listed(kept)}."
     )
     if left := [number for number in range(count) if number not in kept]:
-        text += f" Left out, since nothing is lost without: {told(left)}."
+        text += f" Left out, since nothing is lost without: {listed(left)}."
     return only_branches(scorer, kept), kept, text
 
 
@@ -138,6 +138,13 @@ def with_discriminator(scorer: Scorer, discriminator: Discriminator, view: int) 
     return grown.eval()
 
 
+def keep_reliability(champion: Scorer, candidate: Scorer) -> None:
+    """Let a champion's branches count in the candidate as they did, in place; what is new in the
+    candidate comes after them and counts fully."""
+    kept = min(len(champion.branches), int((~discriminators(candidate)).sum()))
+    candidate.fusion.reliable_P[:kept] = champion.fusion.reliable_P[:kept]
+
+
 def weigh_learned(scorer: Scorer, share: float) -> None:
     """Let branches that have learned from labels count, in place: the discriminator `share` of all
     others together, a network no less than the mean branch."""
@@ -164,6 +171,6 @@ def _fused(scorer: Scorer, distances_PNHW: Tensor) -> np.ndarray:
 
 
 def _copy_fusion(given: Fusion, taken: Fusion, kept: Sequence[int]) -> None:
-    for name in ("centre_P", "scale_P", "weight_P"):
+    for name in ("centre_P", "scale_P", "reliable_P", "weight_P"):
         getattr(taken, name)[: len(kept)] = getattr(given, name)[list(kept)]
     taken.weight_P.div_(taken.weight_P.sum())

@@ -133,9 +133,10 @@ class Length(nn.Module):
 class Fusion(nn.Module):
     """The maps of several branches (P, B, H, W) joined into one (B, H, W).
 
-    Each branch's map becomes a number of robust deviations: its logarithm, less the median of the
-    logarithms of good parts' scores, divided by their deviation. The joined map is the logarithm of
-    1 and the weighted sum of their exponentials: what one branch is sure of counts, however quiet
+    Each branch's map becomes a number of deviations: its logarithm, less the median of the
+    logarithms of good parts' scores, divided by their deviation, times how `reliable` the branch is
+    on this product (0 to 1). The joined map is the logarithm of 1 and the weighted sum of their
+    exponentials: what one branch is sure of counts, however quiet
     the others are, what several suspect adds up, and what none suspects is near 0. A branch that is
     `signed` is evidence already, above or below 0, and no logarithm is taken of it.
 
@@ -148,17 +149,20 @@ class Fusion(nn.Module):
         self.register_buffer("signed_P", torch.tensor(list(signed), dtype=torch.bool))
         self.register_buffer("centre_P", torch.zeros(count))
         self.register_buffer("scale_P", torch.ones(count))
+        self.register_buffer("reliable_P", torch.ones(count))
         self.register_buffer("weight_P", torch.full((count,), 1 / count))
         self.signed_P: Tensor
         self.centre_P: Tensor
         self.scale_P: Tensor
+        self.reliable_P: Tensor
         self.weight_P: Tensor
 
     def forward(self, distance_PBHW: Tensor) -> Tensor:
         if len(self.signed_P) == 1:
             return distance_PBHW[0]
         evidence = self.evidence(distance_PBHW)
-        deviations = (evidence - self.centre_P.view(-1, 1, 1, 1)) / self.scale_P.view(-1, 1, 1, 1)
+        factor_P = self.reliable_P / self.scale_P
+        deviations = (evidence - self.centre_P.view(-1, 1, 1, 1)) * factor_P.view(-1, 1, 1, 1)
         weighted = deviations + self.weight_P.log().view(-1, 1, 1, 1)
         return F.softplus(weighted.logsumexp(0))
 

@@ -31,7 +31,7 @@ EXAMPLES = 6
 class Report:
     """What a report shows. `good` are the good parts that set the thresholds, scored by models that
     did not learn them, `test` is what was tried, `comparison` how the champion did on it; `data`
-    names the images by a digest, `told` says what was chosen by the parts and why, `notes` what
+    names the images by a digest, `choices` say what was chosen by the parts and why, `notes` what
     was found in the folder. Parts in `by_others` are shown as models see them that did not learn
     them."""
 
@@ -45,7 +45,7 @@ class Report:
     settings: dict[str, Any] = field(default_factory=dict)
     spots: Sensitivity | None = None
     comparison: Comparison | None = None
-    told: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     by_others: tuple[CrossFit, ...] = ()
 

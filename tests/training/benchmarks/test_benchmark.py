@@ -104,7 +104,7 @@ def test_an_interrupted_benchmark_goes_on_with_what_is_missing(ran, small, backb
     fewer = type(read_mvtec(small))(small, read_mvtec(small).train[1:], read_mvtec(small).test)
     with pytest.raises(TrainingError, match="another data"):
         benchmark(small, backbone, out, sets={"mine": {"cap": fewer}}).run(file)
-    with pytest.raises(TrainingError, match="another length"):
+    with pytest.raises(TrainingError, match="other conditions: steps"):
         benchmark(small, backbone, out, steps=3).run(other)
 
 

@@ -66,7 +66,7 @@ def test_runs_are_counted_kept_and_not_done_twice(dataset, backbone, tmp_path):
     assert benchmark.run(file) == results and drawn == [0]
     assert f"| cap | 1 | 24 | {100 * run['image_auroc']:.1f} |" in table(results)
     other = VerdictBenchmark(benchmark.cases, backbone, 1, tmp_path, Reporter(), "padim")
-    with pytest.raises(TrainingError, match="another preset"):
+    with pytest.raises(TrainingError, match="other conditions: preset"):
         other.run(file)
 
 

@@ -209,6 +209,9 @@ def test_confirmed_false_alarms_alone_are_learned(dataset, backbone, tmp_path):
     candidate = open_bundle(result.path)
     assert set(candidate.learned()) == {file.sha256 for file in dataset.train}
     assert candidate.manifest.metrics == {}  # of labelled defects, of which there are none
+    before, after = (load_checkpoint(each.read(CHECKPOINT)) for each in (champion, candidate))
+    assert len(set(before.fusion.reliable_P.tolist())) > 1
+    torch.testing.assert_close(after.fusion.reliable_P, before.fusion.reliable_P)
     assert not any(name.startswith("known-defects") for name in candidate.manifest.branches)
     by_f1 = dataclasses.replace(QUICK, reject_by="f1")
     with pytest.raises(TrainingError, match="F1 needs labelled defects, and 0 of 2"):

@@ -97,12 +97,11 @@ def test_noise_counts_little_and_families_that_add_nothing_are_left_out(crossed,
         [*scorer.branches, Noise()], inputs, scorer.score,
     )  # fmt: skip
     fit_fusion(noisy, torch.stack([noisy.score.scores(each) for each in both[0]]))
-    before = noisy.fusion.scale_P.clone()
     families = ["positions"] * 3 + ["anywhere"] * 2 + ["networks"]
     kept, numbers, told = choose_branches(noisy, *both, [*"abcde", "noise"], families)
     assert numbers == [0, 1, 2]
-    grown = noisy.fusion.scale_P / before
-    assert float(grown.min()) == pytest.approx(1) and float(grown[5]) > 2
+    assert float(noisy.fusion.reliable_P.max()) == pytest.approx(1)
+    assert float(noisy.fusion.reliable_P[5]) < 0.5
     assert len(kept.branches) == len(numbers)
     assert "noise" in told.split("Left out")[1]
 
@@ -136,7 +135,7 @@ def test_a_fit_says_which_branches_it_has_and_why(dataset, backbone, tmp_path):
     fitted = fit(dataset, backbone, FitSettings("cap", size=64), directories, reporter=reporter)
     trained = fitted.trained
     assert len(trained.branches) == len(trained.scorer.branches) > 1
-    (told,) = trained.told
+    (told,) = trained.choices
     assert all(name in told for name in trained.branches)
     assert told in reporter.lines
     assert told in (fitted.path / "report.html").read_text()
