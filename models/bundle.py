@@ -132,6 +132,10 @@ class Effort(Contract):
     peak_mb: float
 
 
+# How a part looks in a mirror to its side, in one above it, and turned by half.
+Mirror = Literal["left-right", "top-bottom", "half-turn"]
+
+
 class Manifest(Contract):
     """All that is known of a bundle, and the sha256 of each of its other files."""
 
@@ -146,6 +150,7 @@ class Manifest(Contract):
     input: InputSize
     pixels: PixelContract
     inspected: float = Field(1.0, gt=0, le=1)  # the share of the image: its region of interest
+    mirrors: tuple[Mirror, ...] = ()  # in which good parts were learned besides
     calibration: Calibration
     thresholds: Thresholds
     backbone: BackboneReference

@@ -18,7 +18,7 @@ from training.data.folders import LabelledFile
 from training.evaluation.scoring import Scored
 from training.methods.registry import Method
 from training.methods.train_context import TrainContext, evenly
-from training.networks.scorer import Scorer, ScoreSettings
+from training.networks.scorer import HeatmapScore, Scorer, ScoreSettings
 
 # Networks are trained anew for each fold, so there are fewer of them.
 NETWORK_FOLDS = 2
@@ -66,12 +66,13 @@ class CrossFit:
             files = self.files[start : start + BATCH]
             yield from zip(files, scores.tolist(), heatmaps.numpy(), strict=True)
 
-    def branch_scores(self, scorer: Scorer) -> Tensor:
+    def branch_scores(self, score: HeatmapScore, roi_HW: Tensor | None = None) -> Tensor:
         """The score (P, N) that each branch alone gives each file, as a distance."""
+        inspected = torch.ones(self.distances.shape[2:]) if roi_HW is None else roi_HW
         found = []
         for start in range(0, len(self.files), BATCH):
             part = self.distances[:, start : start + BATCH].float()
-            found.append(torch.stack([scorer.score.scores(each * scorer.roi_HW) for each in part]))
+            found.append(torch.stack([score.scores(each * inspected) for each in part]))
         return torch.cat(found, 1)
 
 

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 FOLDS = 5
 # Up to so many groups are split into more folds, each of which learns more of them.
-FEW = 60
+FEW = 25
 FOLDS_OF_FEW = 10
 _SEED = 20261128
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from models.bundle import Mirror
 from training.backbones.features import FeatureCache
 from training.calibration.cross_fit import CrossFit, cross_fit
 from training.calibration.folds import split_folds
@@ -21,6 +22,7 @@ from training.evaluation.comparison import Comparison, compare
 from training.evaluation.metrics import image_metrics
 from training.evaluation.scoring import evaluate, score_features
 from training.fitting.drawn_anomalies import draw_anomalies
+from training.fitting.symmetry import add_mirrored
 from training.methods.fusion import fit_fusion, keep_reliability, weigh_learned
 from training.methods.registry import Method
 from training.methods.train_context import PushPull, TrainContext, evenly
@@ -94,6 +96,7 @@ def train_candidate(
     reporter: Reporter,
     worker: Worker,
     drawings: Path,
+    mirrors: tuple[Mirror, ...] = (),
 ) -> Candidate:
     """Learn the good parts anew and the labelled defects besides, and compare with the champion.
 
@@ -101,7 +104,8 @@ def train_candidate(
     score that models gave it which did not learn it, where there is one. Where most of its good
     parts are not at hand, the champion's statistics are kept and its memory grows. Where fewer than
     two defects are labelled, none is learned, and the two are compared on defects drawn on good
-    parts, kept in `drawings`. Of several processes only the first returns. Raises TrainingError.
+    parts, kept in `drawings`. Good parts are learned in `mirrors`, too. Of several processes only
+    the first returns. Raises TrainingError.
     """
     started = time.monotonic()
     at_hand = {file.sha256 for file in labels.good}
@@ -115,8 +119,10 @@ def train_candidate(
     context = TrainContext(
         labels.good, cache, learning.seed, known, learning,
         champion if grows else None, steps=learning.network_steps, roi=champion.roi_HW,
-        reporter=reporter, worker=worker,
+        mirrors=mirrors, reporter=reporter, worker=worker,
     )  # fmt: skip
+    if mirrors:
+        add_mirrored(cache, labels.good, mirrors, reporter, worker)
     whole = method.with_defects(located=any(file.mask for file in known)) if known else method
     scorer, curve = whole.learn(context, champion.score.settings)
     good = tuple(evenly(labels.good, CALIBRATED))
@@ -132,7 +138,7 @@ def train_candidate(
         defective_folds=defective_folds,
     )  # fmt: skip
     worker.leave_to_the_first()
-    fit_fusion(scorer, good_fit.branch_scores(scorer))
+    fit_fusion(scorer, good_fit.branch_scores(scorer.score, scorer.roi_HW))
     keep_reliability(champion, scorer)
     weigh_learned(scorer, _share(scorer, good_fit, bad_fit, learning.share))
     comparison = _compared(champion, learned, scorer, (good_fit, bad_fit), cache)

@@ -92,7 +92,7 @@ def retrain(
     with enlisted(settings.device) as worker:
         candidate = train_candidate(
             before, learned, champion_method(champion), cache, labels, settings, reporter, worker,
-            directories.cache / "anomalies",
+            directories.cache / "anomalies", champion.manifest.mirrors,
         )  # fmt: skip
     scorer, comparison = candidate.scorer, candidate.comparison
     calibrated, calibration, thresholds = _calibrate(candidate, champion, labels, settings)

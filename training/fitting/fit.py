@@ -87,6 +87,7 @@ def fit(
         input=source.size,
         pixels=settings.pixels,
         inspected=inspected,
+        mirrors=trained.mirrors,
         calibration=calibration,
         thresholds=thresholds,
         backbone=BackboneReference(

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.backbone import Backbone
-from models.bundle import Suspect
+from models.bundle import Mirror, Suspect
 from training.backbones.features import FeatureCache
 from training.calibration.cross_fit import CrossFit, cross_fit
 from training.calibration.folds import split_folds
@@ -30,6 +30,7 @@ from training.fitting.drawn_anomalies import draw_anomalies
 from training.fitting.inputs import feature_source
 from training.fitting.region_of_interest import RegionOfInterest, read_roi
 from training.fitting.settings import FitSettings
+from training.fitting.symmetry import find_mirrors
 from training.methods.fusion import choose_branches, fit_fusion, weigh_learned
 from training.methods.registry import Method, method
 from training.methods.train_context import TrainContext, evenly
@@ -51,7 +52,7 @@ class Trained:
     `scores` (N) are those of `calibrated`, by models that did not learn them, in `groups`
     independent groups; `cross` has their distances, and `drawn` (M) are scores of defects drawn on
     them, where there were any. `branches` names the scorer's branches, `choices` say what was
-    chosen by the parts, and why."""
+    chosen by the parts, and why, `mirrors` in which mirrors they were learned."""
 
     scorer: Scorer
     cache: FeatureCache
@@ -68,6 +69,7 @@ class Trained:
     feature_seconds: float
     learning_seconds: float
     choices: tuple[str, ...] = ()
+    mirrors: tuple[Mirror, ...] = ()
 
     @property
     def good(self) -> Evaluation:
@@ -124,12 +126,16 @@ def train_recipe(
 
     if settings.exposed:
         context = replace(context, defective=exposure(learned), push_pull=settings.push_pull)
-    scorer, curve = chosen.learn(context, score)
-
     # By content, so that a renamed folder has the same folds.
     calibrated = tuple(evenly(sorted(learned, key=lambda file: file.sha256), CALIBRATED))
     groups = group_parts(calibrated, cache)
     folds = split_folds(groups)
+    choices = []
+    if chosen.weighted and not settings.exposed:
+        mirrors, found = find_mirrors(chosen, context, calibrated, folds, score)
+        context = replace(context, mirrors=mirrors)
+        choices += [found] if found else []
+    scorer, curve = chosen.learn(context, score)
     drawn: tuple[LabelledFile, ...] = ()
     drawn_folds = np.zeros(0, np.int64)
     if chosen.weighted and not settings.exposed:
@@ -139,10 +145,10 @@ def train_recipe(
         exposure=exposure if settings.exposed else None,
     )  # fmt: skip
     worker.leave_to_the_first()
-    fit_fusion(scorer, cross.branch_scores(scorer))
+    fit_fusion(scorer, cross.branch_scores(scorer.score, scorer.roi_HW))
     if settings.exposed:
         weigh_learned(scorer, 0.0)
-    names, choices, drawn_scores = tuple(branch.name for branch in chosen.branches), [], None
+    names, drawn_scores = tuple(branch.name for branch in chosen.branches), None
     if drawn:
         scorer, kept, choice = choose_branches(
             scorer, cross.distances, cross_drawn.distances, names,
@@ -172,7 +178,7 @@ def train_recipe(
         scorer, cache, learned, calibrated, scores, len(np.unique(groups)),
         suspects, names, cross, curve, test, drawn_scores,
         feature_seconds=gathered - started, learning_seconds=learned_at - gathered,
-        choices=tuple(choices),
+        choices=tuple(choices), mirrors=context.mirrors,
     )  # fmt: skip
 
 

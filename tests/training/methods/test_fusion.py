@@ -43,7 +43,7 @@ def crossed(context):
 @pytest.fixture
 def scorer(context, crossed):
     scorer, _ = method("quick").learn(context)
-    fit_fusion(scorer, crossed.branch_scores(scorer))
+    fit_fusion(scorer, crossed.branch_scores(scorer.score, scorer.roi_HW))
     return scorer
 
 
@@ -56,7 +56,7 @@ def test_every_part_is_measured_by_branches_that_did_not_learn_it(context, cross
 
 
 def test_branches_are_fused_in_upper_deviations_of_good_parts(crossed, scorer):
-    evidence = scorer.fusion.evidence(crossed.branch_scores(scorer))
+    evidence = scorer.fusion.evidence(crossed.branch_scores(scorer.score, scorer.roi_HW))
     away = (evidence - scorer.fusion.centre_P[:, None]) / scorer.fusion.scale_P[:, None]
     assert away.median(1).values.tolist() == pytest.approx([0] * 5, abs=1e-5)
     assert away.quantile(0.9, dim=1).tolist() == pytest.approx([1.2816] * 5, abs=1e-3)

@@ -1,0 +1,89 @@
+"""Mirror images are learned where a product looks the same in a mirror, and only there."""
+
+import cv2
+import numpy as np
+import pytest
+
+from models.bundle import CHECKPOINT, open_bundle
+from models.image import PixelContract, decode
+from models.sample import write_snapshot
+from tests.training.finetuning.test_retrain import QUICK, labelled
+from training.data.folders import read_mvtec
+from training.data.mirrored import MIRRORS, mirror_pixels, with_mirrored
+from training.directories import Directories
+from training.engine.checkpoint import load_checkpoint
+from training.finetuning.retrain import retrain
+from training.fitting.fit import fit
+from training.fitting.settings import FitSettings
+
+COUNT = 12
+
+
+@pytest.fixture(scope="module")
+def texture(tmp_path_factory):
+    """Good parts of a cloudy surface without a direction, and some with a dark bar."""
+    root = tmp_path_factory.mktemp("texture")
+    rng = np.random.default_rng(3)
+    for folder, count in (("train/good", COUNT), ("test/bar", 4)):
+        (root / folder).mkdir(parents=True)
+        for number in range(count):
+            noise = cv2.GaussianBlur(rng.normal(0, 1, (96, 96)), (0, 0), 3)
+            image = np.clip(128 + 250 * noise, 0, 255).astype(np.uint8)
+            if folder != "train/good":
+                image[40:46, 20:70] = 0
+            cv2.imwrite(str(root / folder / f"{number}.png"), image)
+    return read_mvtec(root)
+
+
+@pytest.fixture(scope="module")
+def fitted(texture, backbone, tmp_path_factory):
+    root = tmp_path_factory.mktemp("fitted")
+    places = Directories(root / "store", root / "cache")
+    return fit(texture, backbone, FitSettings("cap", size=64), places), places
+
+
+def test_mirror_images_are_learned_of_what_looks_the_same(fitted, texture):
+    result, _ = fitted
+    assert result.trained.mirrors == MIRRORS
+    assert result.trained.learned == texture.train
+    (said,) = [choice for choice in result.trained.choices if "mirrored" in choice]
+    assert f"{COUNT * 4} images" in said
+    # At each position as many vectors as parts and mirror images.
+    bundle = open_bundle(result.path)
+    assert bundle.manifest.mirrors == MIRRORS
+    bank = load_checkpoint(bundle.read(CHECKPOINT)).branches[0].bank_PMC
+    cells = 8 * 8 // (bank.shape[0])
+    assert bank.shape[1] == COUNT * 4 * max(1, cells)
+    # Thresholds are set by the parts alone.
+    assert bundle.manifest.calibration.count == COUNT
+
+
+def test_what_looks_different_in_a_mirror_is_learned_as_it_is(dataset, backbone, tmp_path):
+    places = Directories(tmp_path / "store", tmp_path / "cache")
+    result = fit(dataset, backbone, FitSettings("cap", size=64), places)
+    assert result.trained.mirrors == ()
+    assert not any("mirrored" in choice for choice in result.trained.choices)
+
+
+def test_a_retraining_learns_in_the_same_mirrors(fitted, texture, tmp_path):
+    result, places = fitted
+    champion = open_bundle(result.path)
+    snapshot = write_snapshot(tmp_path / "snapshots", labelled(texture.test, masks=False))
+    retrained = retrain(snapshot, champion, places, QUICK, data=texture)
+    assert retrained.path is not None
+    before, after = (
+        load_checkpoint(each.read(CHECKPOINT)).branches[0].bank_PMC.shape
+        for each in (champion, open_bundle(retrained.path))
+    )
+    assert before == after
+
+
+def test_an_image_mirrored_twice_is_itself(texture):
+    image = decode(texture.train[0].image.read_bytes(), PixelContract())
+    image[:10, :20] = 7
+    seen = [mirror_pixels(image, mirror) for mirror in MIRRORS]
+    for mirror, turned in zip(MIRRORS, seen, strict=True):
+        assert not np.array_equal(turned, image)
+        assert np.array_equal(mirror_pixels(turned, mirror), image)
+    names = [file.sha256 for file in with_mirrored(texture.train, MIRRORS)]
+    assert len(set(names)) == 4 * COUNT
