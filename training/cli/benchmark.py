@@ -1,8 +1,8 @@
-"""`kizu-train benchmark`: methods, verdicts, curve, calibration."""
+"""`kizu-train benchmark`: methods, verdicts, curve, calibration, line."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
@@ -16,9 +16,11 @@ from training.benchmarks.calibration_rates import CalibrationBenchmark
 from training.benchmarks.calibration_rates import table as calibration_table
 from training.benchmarks.curve import page as curve_page
 from training.benchmarks.few_labels import EXAMPLES
+from training.benchmarks.line import LineBenchmark, line_cases
+from training.benchmarks.line import table as line_table
 from training.benchmarks.page import render
 from training.benchmarks.tables import comma_separated, markdown
-from training.benchmarks.verdict_cases import VerdictCase, curve_cases, verdict_cases
+from training.benchmarks.verdict_cases import curve_cases, verdict_cases
 from training.benchmarks.verdicts import VerdictBenchmark
 from training.benchmarks.verdicts import table as verdict_table
 from training.cli.backbone import BackbonesOption
@@ -52,6 +54,7 @@ OutOption = Annotated[Path, typer.Option(help="Folder for models, features, CSV 
 MeasuredBackboneOption = Annotated[
     str, typer.Option(help="Name of a backbone; mobilenet_v2 is also found in --shared.")
 ]
+Case = TypeVar("Case")
 OUT, SHARED = Path(".kizu/benchmark"), Path("../shared")
 
 
@@ -238,7 +241,35 @@ def calibration_command(
     typer.echo(calibration_table(benchmark.run(json_file)))
 
 
-def _chosen(names: list[str] | None, known: Mapping[str, VerdictCase]) -> list[VerdictCase]:
+@benchmark_app.command("line")
+def line_command(
+    *,
+    cases: Annotated[
+        list[str] | None, typer.Argument(help="Some of the cases, by name; all by default.")
+    ] = None,
+    json_file: JsonOption,
+    out: OutOption = OUT,
+    seeds: Annotated[int, typer.Option(min=1, help="How many orders of the parts.")] = 3,
+    every: Annotated[int, typer.Option(min=1, help="Labels until the next retraining.")] = 50,
+    retrainings: Annotated[int, typer.Option(min=1, help="At most.")] = 3,
+    only_good: Annotated[
+        bool, typer.Option("--only-good", help="Label false alarms alone, no defects.")
+    ] = False,
+    preset: Annotated[str, typer.Option(help=f"One of {', '.join(METHODS)}.")] = DEFAULT,
+    backbone: MeasuredBackboneOption = DEFAULT_BACKBONE,
+    shared: SharedOption = SHARED,
+    backbones: BackbonesOption,
+) -> None:
+    """Let another lot come, label what is reviewed, retrain: false alarms and escapes over time."""
+    benchmark = LineBenchmark(
+        _chosen(cases, line_cases(shared, out / "data")),
+        _backbone(backbone, backbones, shared, out),
+        seeds, out, TerminalReporter(), preset, every, retrainings, only_good,
+    )  # fmt: skip
+    typer.echo(line_table(benchmark.run(json_file)))
+
+
+def _chosen(names: list[str] | None, known: Mapping[str, Case]) -> list[Case]:
     """The cases with these names, or all. Raises TrainingError for one that there is not."""
     if unknown := set(names or ()) - set(known):
         raise TrainingError(
