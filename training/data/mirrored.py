@@ -1,6 +1,5 @@
 """Good parts mirrored: more good parts, where a product looks the same."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -26,12 +25,3 @@ def mirror_pixels(image: Pixels, mirror: Mirror) -> Pixels:
             return np.ascontiguousarray(image[::-1])
         case "half-turn":
             return np.ascontiguousarray(image[::-1, ::-1])
-
-
-def with_mirrored(
-    files: Sequence[LabelledFile], mirrors: Sequence[Mirror]
-) -> tuple[LabelledFile, ...]:
-    """The files, each followed by its mirror images."""
-    return tuple(
-        each for file in files for each in (file, *(mirrored(file, mirror) for mirror in mirrors))
-    )

@@ -22,7 +22,7 @@ from training.evaluation.comparison import Comparison, compare
 from training.evaluation.metrics import image_metrics
 from training.evaluation.scoring import evaluate, score_features
 from training.fitting.drawn_anomalies import draw_anomalies
-from training.fitting.symmetry import add_mirrored
+from training.fitting.symmetry import add_mirrored, few_parts
 from training.methods.fusion import fit_fusion, keep_reliability, weigh_learned
 from training.methods.registry import Method
 from training.methods.train_context import PushPull, TrainContext, evenly
@@ -50,11 +50,13 @@ class Learning(PushPull):
 class Labels:
     """What is learned. `good` are the parts that a recipe was fitted on, where they are at hand,
     and those that people called ok; `representative` are the hashes of good parts that were not
-    chosen by their score, and so may set thresholds."""
+    chosen by their score, and so may set thresholds; `another_day` those that show what the fit's
+    parts do not, which count as much as all others together."""
 
     good: tuple[LabelledFile, ...]
     defective: tuple[LabelledFile, ...]
     representative: frozenset[str]
+    another_day: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -119,10 +121,12 @@ def train_candidate(
     context = TrainContext(
         labels.good, cache, learning.seed, known, learning,
         champion if grows else None, steps=learning.network_steps, roi=champion.roi_HW,
-        mirrors=mirrors, reporter=reporter, worker=worker,
+        mirrors=mirrors, another_day=labels.another_day, reporter=reporter, worker=worker,
     )  # fmt: skip
     if mirrors:
-        add_mirrored(cache, labels.good, mirrors, reporter, worker)
+        few = few_parts(labels.good, labels.another_day)
+        add_mirrored(cache, few, mirrors, reporter, worker)
+        context = replace(context, mirrored=frozenset(file.sha256 for file in few))
     whole = method.with_defects(located=any(file.mask for file in known)) if known else method
     scorer, curve = whole.learn(context, champion.score.settings)
     good = tuple(evenly(labels.good, CALIBRATED))

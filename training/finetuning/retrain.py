@@ -191,4 +191,9 @@ def _gather(snapshot: Snapshot, champion: Bundle, data: Dataset | None) -> Label
         good=tuple(file for file in files.values() if file.verdict == "ok"),
         defective=tuple(file for file in files.values() if file.verdict == "ng"),
         representative=frozenset(file.sha256 for file in given),
+        another_day=frozenset(
+            file.sha256
+            for file in (*labelled, *(data.validation if data else ()))
+            if file.verdict == "ok"
+        ),
     )

@@ -40,15 +40,16 @@ def find_mirrors(
     files: Sequence[LabelledFile],
     folds: NDArray[np.int64],
     settings: ScoreSettings,
-) -> tuple[tuple[Mirror, ...], str]:
-    """The mirrors in which the parts look the same to every branch that compares positions, and
-    what was found, in words; nothing where there are enough parts.
+) -> tuple[TrainContext, str]:
+    """The context with the mirrors in which the parts look the same to every branch that compares
+    positions, and what was found, in words; unchanged where there are enough parts.
 
     `folds` (N) belong to `files`. The features of mirror images are in the cache afterwards.
     """
     positional = [n for n, branch in enumerate(method.branches) if branch.family == "positions"]
-    if len(context.files) > MOST_PARTS or not positional:
-        return (), ""
+    few = few_parts(context.files, context.another_day)
+    if not few or not positional:
+        return context, ""
     tried = tuple(evenly(files, _TRIED))
     numbers = {file.sha256: number for number, file in enumerate(files)}
     merged = folds[[numbers[file.sha256] for file in tried]] % _FOLDS
@@ -56,7 +57,7 @@ def find_mirrors(
     images = [replace(mirrored(file, mirror), verdict="ng") for mirror in MIRRORS for file in tried]
     part = method.only(positional)
     found, turned = cross_fit(
-        part, replace(context, files=tried), tried, merged, settings,
+        part, replace(context, files=tried, another_day=frozenset()), tried, merged, settings,
         defective=images, defective_folds=np.tile(merged, len(MIRRORS)),
     )  # fmt: skip
     size, layout = context.cache.source.size, context.cache.layout
@@ -66,13 +67,29 @@ def find_mirrors(
     )
     mirrors = tuple(m for m, auroc in zip(MIRRORS, apart, strict=True) if auroc <= ALIKE)
     if not mirrors:
-        return (), ""
-    add_mirrored(context.cache, context.files, mirrors, context.reporter, context.worker)
-    text = (
-        f"The parts look the same mirrored ({', '.join(mirrors)}), so their mirror images are "
-        f"learned, too: {len(context.files) * (1 + len(mirrors))} images."
+        return context, ""
+    add_mirrored(context.cache, few, mirrors, context.reporter, context.worker)
+    mirrored_parts = frozenset(file.sha256 for file in few)
+    whose = (
+        "with their" if len(few) == len(context.files) else "and those of another day with their"
     )
-    return mirrors, text
+    text = (
+        f"The parts look the same mirrored ({', '.join(mirrors)}), so they are learned {whose} "
+        f"mirror images: {len(context.files) + len(few) * len(mirrors)} images."
+    )
+    return replace(context, mirrors=mirrors, mirrored=mirrored_parts), text
+
+
+def few_parts(
+    files: Sequence[LabelledFile], another_day: frozenset[str]
+) -> tuple[LabelledFile, ...]:
+    """Of which parts mirror images are worth their time: of all where there are few, else of those
+    of another day where these are few, else of none."""
+    late = [file for file in files if file.sha256 in another_day]
+    for few in (files, late):
+        if len(few) <= MOST_PARTS:
+            return tuple(few)
+    return ()
 
 
 def _aurocs(parts_PN: torch.Tensor, images_PM: torch.Tensor) -> list[float]:

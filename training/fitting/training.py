@@ -117,6 +117,7 @@ def train_recipe(
     context = TrainContext(
         learned, cache, settings.seed, schedule=settings.schedule, steps=settings.steps,
         roi=roi.on_grid(source.layout.grid) if roi else None, reporter=reporter, worker=worker,
+        another_day=frozenset(file.sha256 for file in data.validation),
         state=_states(settings, data, cache, directories, resume=resume),
     )  # fmt: skip
     score = settings.scored(min(source.size.height, source.size.width))
@@ -132,8 +133,7 @@ def train_recipe(
     folds = split_folds(groups)
     choices = []
     if chosen.weighted and not settings.exposed:
-        mirrors, found = find_mirrors(chosen, context, calibrated, folds, score)
-        context = replace(context, mirrors=mirrors)
+        context, found = find_mirrors(chosen, context, calibrated, folds, score)
         choices += [found] if found else []
     scorer, curve = chosen.learn(context, score)
     drawn: tuple[LabelledFile, ...] = ()
@@ -159,8 +159,7 @@ def train_recipe(
         choices += [choice] if choice else []
     scores = cross.fused(scorer)
     suspects = find_suspects(calibrated, scores)
-    other_day = {file.sha256 for file in data.validation}
-    of_other_day = np.array([file.sha256 in other_day for file in calibrated])
+    of_other_day = np.array([file.sha256 in context.another_day for file in calibrated])
     if of_other_day.any():
         shift = compare(scores[~of_other_day], scores[of_other_day])
         choices.append(str(shift))

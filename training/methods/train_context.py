@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from models.bundle import Mirror
 from training.backbones.features import FeatureCache
 from training.data.folders import LabelledFile
-from training.data.mirrored import with_mirrored
+from training.data.mirrored import mirrored
 from training.engine.distributed import Worker
 from training.engine.loop import Schedule, TrainingState
 from training.networks.scorer import Scorer, Standardise
@@ -52,7 +52,8 @@ class TrainContext:
     the others; None inspects all. `state` gives the checkpoint of a branch, by the branch's number
     and its schedule, where a training is to be kept. `worker` is this process among those that
     learn together. Without `standardised`, features are learned as the backbone gives them. Good
-    parts are learned in `mirrors`, too: their features are in `cache`.
+    parts with the hashes `mirrored` are learned in `mirrors`, too, whose features are in `cache`.
+    Those of `another_day`, by hash, count as much as all others together, however few they are.
     """
 
     files: Sequence[LabelledFile]
@@ -66,14 +67,25 @@ class TrainContext:
     roi: Tensor | None = None
     standardised: bool = True
     mirrors: tuple[Mirror, ...] = ()
+    mirrored: frozenset[str] = frozenset()
+    another_day: frozenset[str] = frozenset()
     reporter: Reporter = dataclasses.field(default_factory=Reporter)
     state: Callable[[int, Schedule], TrainingState] | None = None
     worker: Worker = dataclasses.field(default_factory=Worker)
 
     @cached_property
     def learned(self) -> tuple[LabelledFile, ...]:
-        """The good parts, and their mirror images."""
-        return with_mirrored(self.files, self.mirrors)
+        """The good parts and their mirror images, those of another day as often as makes them count
+        as much as all others."""
+        usual: list[LabelledFile] = []
+        of_another_day: list[LabelledFile] = []
+        for file in self.files:
+            several = of_another_day if file.sha256 in self.another_day else usual
+            mirrors = self.mirrors if file.sha256 in self.mirrored else ()
+            several += (file, *(mirrored(file, mirror) for mirror in mirrors))
+        if not of_another_day:
+            return tuple(usual)
+        return (*usual, *of_another_day * max(1, round(len(usual) / len(of_another_day))))
 
     def view(self, number: int) -> "ViewContext":
         """The same, of the map with this number in the features' layout."""

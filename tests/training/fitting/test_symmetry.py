@@ -9,12 +9,14 @@ from models.image import PixelContract, decode
 from models.sample import write_snapshot
 from tests.training.finetuning.test_retrain import QUICK, labelled
 from training.data.folders import read_mvtec
-from training.data.mirrored import MIRRORS, mirror_pixels, with_mirrored
+from training.data.mirrored import MIRRORS, mirror_pixels, mirrored
 from training.directories import Directories
 from training.engine.checkpoint import load_checkpoint
 from training.finetuning.retrain import retrain
 from training.fitting.fit import fit
 from training.fitting.settings import FitSettings
+from training.fitting.symmetry import MOST_PARTS, few_parts
+from training.methods.train_context import TrainContext
 
 COUNT = 12
 
@@ -78,6 +80,21 @@ def test_a_retraining_learns_in_the_same_mirrors(fitted, texture, tmp_path):
     assert before == after
 
 
+def test_parts_of_another_day_count_as_much_as_all_others(fitted, texture):
+    cache, parts = fitted[0].trained.cache, texture.train
+    late = frozenset(file.sha256 for file in parts[:2])
+    learned = TrainContext(parts, cache, another_day=late).learned
+    assert len(learned) == 20 and sum(file.sha256 in late for file in learned) == 10
+    assert {file.sha256 for file in learned} == {file.sha256 for file in parts}
+    # Of many parts, mirror images of those of another day alone are worth their time.
+    few = few_parts(parts * (MOST_PARTS // COUNT + 1), late)
+    assert {file.sha256 for file in few} == late
+    assert few_parts(parts, late) == parts
+    context = TrainContext(parts, cache, another_day=late, mirrors=MIRRORS, mirrored=late)
+    assert len(context.learned) == 10 + 8
+    assert TrainContext(parts, cache).learned == parts
+
+
 def test_an_image_mirrored_twice_is_itself(texture):
     image = decode(texture.train[0].image.read_bytes(), PixelContract())
     image[:10, :20] = 7
@@ -85,5 +102,5 @@ def test_an_image_mirrored_twice_is_itself(texture):
     for mirror, turned in zip(MIRRORS, seen, strict=True):
         assert not np.array_equal(turned, image)
         assert np.array_equal(mirror_pixels(turned, mirror), image)
-    names = [file.sha256 for file in with_mirrored(texture.train, MIRRORS)]
-    assert len(set(names)) == 4 * COUNT
+    names = {mirrored(texture.train[0], mirror).sha256 for mirror in MIRRORS}
+    assert len(names | {texture.train[0].sha256}) == 4
