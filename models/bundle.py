@@ -150,7 +150,7 @@ class Manifest(Contract):
     input: InputSize
     pixels: PixelContract
     inspected: float = Field(1.0, gt=0, le=1)  # the share of the image: its region of interest
-    mirrors: tuple[Mirror, ...] = ()  # in which good parts were learned besides
+    mirrors: tuple[Mirror, ...] = ()  # in which the parts look the same; few are learned so, too
     calibration: Calibration
     thresholds: Thresholds
     backbone: BackboneReference

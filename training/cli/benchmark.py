@@ -51,6 +51,10 @@ JsonOption = Annotated[
     Path, typer.Option("--json", help="Every figure; an interrupted run goes on.")
 ]
 OutOption = Annotated[Path, typer.Option(help="Folder for models, features, CSV and page.")]
+CasesArgument = Annotated[
+    list[str] | None, typer.Argument(help="Some of the cases, by name; all by default.")
+]
+PresetOption = Annotated[str, typer.Option(help=f"One of {', '.join(METHODS)}.")]
 MeasuredBackboneOption = Annotated[
     str, typer.Option(help="Name of a backbone; mobilenet_v2 is also found in --shared.")
 ]
@@ -174,15 +178,13 @@ def methods_command(
 @benchmark_app.command("verdicts")
 def verdicts_command(
     *,
-    cases: Annotated[
-        list[str] | None, typer.Argument(help="Some of the cases, by name; all by default.")
-    ] = None,
+    cases: CasesArgument = None,
     json_file: JsonOption,
     out: OutOption = OUT,
     seeds: Annotated[
         int, typer.Option(min=1, help="How many seeds, from 0; each splits the parts anew.")
     ] = 3,
-    preset: Annotated[str, typer.Option(help=f"One of {', '.join(METHODS)}.")] = DEFAULT,
+    preset: PresetOption = DEFAULT,
     backbone: MeasuredBackboneOption = DEFAULT_BACKBONE,
     shared: SharedOption = SHARED,
     backbones: BackbonesOption,
@@ -199,13 +201,11 @@ def verdicts_command(
 @benchmark_app.command("curve")
 def curve_command(
     *,
-    cases: Annotated[
-        list[str] | None, typer.Argument(help="Some of the cases, by name; all by default.")
-    ] = None,
+    cases: CasesArgument = None,
     json_file: JsonOption,
     out: OutOption = OUT,
     seeds: Annotated[int, typer.Option(min=1, help="How many draws of good parts.")] = 3,
-    preset: Annotated[str, typer.Option(help=f"One of {', '.join(METHODS)}.")] = DEFAULT,
+    preset: PresetOption = DEFAULT,
     backbone: MeasuredBackboneOption = DEFAULT_BACKBONE,
     shared: SharedOption = SHARED,
     backbones: BackbonesOption,
@@ -229,7 +229,7 @@ def calibration_command(
     json_file: JsonOption,
     out: OutOption = OUT,
     draws: Annotated[int, typer.Option(min=1, help="Of each number of good parts.")] = 30,
-    preset: Annotated[str, typer.Option(help=f"One of {', '.join(METHODS)}.")] = DEFAULT,
+    preset: PresetOption = DEFAULT,
     backbone: MeasuredBackboneOption = DEFAULT_BACKBONE,
     shared: SharedOption = SHARED,
     backbones: BackbonesOption,
@@ -244,9 +244,7 @@ def calibration_command(
 @benchmark_app.command("line")
 def line_command(
     *,
-    cases: Annotated[
-        list[str] | None, typer.Argument(help="Some of the cases, by name; all by default.")
-    ] = None,
+    cases: CasesArgument = None,
     json_file: JsonOption,
     out: OutOption = OUT,
     seeds: Annotated[int, typer.Option(min=1, help="How many orders of the parts.")] = 3,
@@ -255,7 +253,7 @@ def line_command(
     only_good: Annotated[
         bool, typer.Option("--only-good", help="Label false alarms alone, no defects.")
     ] = False,
-    preset: Annotated[str, typer.Option(help=f"One of {', '.join(METHODS)}.")] = DEFAULT,
+    preset: PresetOption = DEFAULT,
     backbone: MeasuredBackboneOption = DEFAULT_BACKBONE,
     shared: SharedOption = SHARED,
     backbones: BackbonesOption,

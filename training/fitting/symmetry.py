@@ -53,6 +53,8 @@ def find_mirrors(
     tried = tuple(evenly(files, _TRIED))
     numbers = {file.sha256: number for number, file in enumerate(files)}
     merged = folds[[numbers[file.sha256] for file in tried]] % _FOLDS
+    if len(np.unique(merged)) < 2:  # nothing would be left to learn without them
+        return context, ""
     add_mirrored(context.cache, tried, MIRRORS, context.reporter, context.worker)
     images = [replace(mirrored(file, mirror), verdict="ng") for mirror in MIRRORS for file in tried]
     part = method.only(positional)
@@ -70,12 +72,10 @@ def find_mirrors(
         return context, ""
     add_mirrored(context.cache, few, mirrors, context.reporter, context.worker)
     mirrored_parts = frozenset(file.sha256 for file in few)
-    whose = (
-        "with their" if len(few) == len(context.files) else "and those of another day with their"
-    )
+    whose = "all" if len(few) == len(context.files) else "those of another day"
     text = (
-        f"The parts look the same mirrored ({', '.join(mirrors)}), so they are learned {whose} "
-        f"mirror images: {len(context.files) + len(few) * len(mirrors)} images."
+        f"The parts look the same mirrored ({', '.join(mirrors)}), so mirror images of {whose} are "
+        f"learned, too: {len(context.files) + len(few) * len(mirrors)} images."
     )
     return replace(context, mirrors=mirrors, mirrored=mirrored_parts), text
 
@@ -117,9 +117,9 @@ def add_mirrored(
     with reporter.bar("Mirror images", len(files)) as advance:
         for done, file in enumerate(worker.part(files), 1):
             missing = [m for m in mirrors if mirrored(file, m).sha256 not in cache]
-            image = cache.source.read(file.image) if missing else None
-            for mirror in missing:
-                assert image is not None
-                cache.put({mirrored(file, mirror).sha256: mirror_pixels(image, mirror)})
+            if missing:
+                image = cache.source.read(file.image)
+                for mirror in missing:
+                    cache.put({mirrored(file, mirror).sha256: mirror_pixels(image, mirror)})
             advance(done, "")
     worker.wait()

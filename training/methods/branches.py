@@ -191,7 +191,8 @@ class PositionalKnn:
         rows, columns = positions = positions_of(height, width, self.per_side)
         of_each = 4 * channels * rows * columns  # bytes of a vector at each position
         cells = height * width // (rows * columns)
-        parts = evenly(context.context.learned, max(1, CHOSEN_FROM_BYTES // (of_each * cells)))
+        once = tuple(dict.fromkeys(context.context.learned))  # a vector covers as much as two alike
+        parts = evenly(once, max(1, CHOSEN_FROM_BYTES // (of_each * cells)))
         vectors_PNC = torch.cat(
             [by_position(context.named([file.sha256]), positions) for file in parts], 1
         )

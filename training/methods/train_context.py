@@ -1,7 +1,6 @@
 """What a branch learns from: good parts, their features as it sees them, and for how long."""
 
 import dataclasses
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,6 +27,9 @@ ScheduleName = Literal["short", "paper"]
 BATCH = 8
 # Parts that the statistics of all cells together are estimated from, at most: each has hundreds.
 STATISTICS_PARTS = 200
+# How often a good part of another day is learned at most: one alone must not count as much as
+# hundreds, since it may be a defective one that somebody called ok.
+MOST_REPEATED = 16
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,8 @@ class TrainContext:
     and its schedule, where a training is to be kept. `worker` is this process among those that
     learn together. Without `standardised`, features are learned as the backbone gives them. Good
     parts with the hashes `mirrored` are learned in `mirrors`, too, whose features are in `cache`.
-    Those of `another_day`, by hash, count as much as all others together, however few they are.
+    Those of `another_day`, by hash, count as much as all others together, as far as `MOST_REPEATED`
+    allows.
     """
 
     files: Sequence[LabelledFile]
@@ -75,8 +78,8 @@ class TrainContext:
 
     @cached_property
     def learned(self) -> tuple[LabelledFile, ...]:
-        """The good parts and their mirror images, those of another day as often as makes them count
-        as much as all others."""
+        """The good parts and their mirror images; those of another day several times, so that they
+        count as much as all others."""
         usual: list[LabelledFile] = []
         of_another_day: list[LabelledFile] = []
         for file in self.files:
@@ -85,7 +88,8 @@ class TrainContext:
             several += (file, *(mirrored(file, mirror) for mirror in mirrors))
         if not of_another_day:
             return tuple(usual)
-        return (*usual, *of_another_day * max(1, round(len(usual) / len(of_another_day))))
+        times = round(len(usual) / len(of_another_day))
+        return (*usual, *of_another_day * min(max(1, times), MOST_REPEATED))
 
     def view(self, number: int) -> "ViewContext":
         """The same, of the map with this number in the features' layout."""
@@ -186,7 +190,8 @@ class ViewContext:
 
     def batches(self, most: int | None = None) -> Iterator[Tensor]:
         """The features of all parts, or of `most` of them, one batch after the other."""
-        names = [file.sha256 for file in evenly(self.context.learned, most or sys.maxsize)]
+        files = self.context.learned if most is None else evenly(self.context.learned, most)
+        names = [file.sha256 for file in files]
         for start in range(0, len(names), BATCH):
             yield self.named(names[start : start + BATCH])
 

@@ -15,8 +15,9 @@ from training.engine.checkpoint import load_checkpoint
 from training.finetuning.retrain import retrain
 from training.fitting.fit import fit
 from training.fitting.settings import FitSettings
-from training.fitting.symmetry import MOST_PARTS, few_parts
-from training.methods.train_context import TrainContext
+from training.fitting.symmetry import MOST_PARTS, few_parts, find_mirrors
+from training.methods.registry import method
+from training.methods.train_context import MOST_REPEATED, TrainContext
 
 COUNT = 12
 
@@ -93,6 +94,17 @@ def test_parts_of_another_day_count_as_much_as_all_others(fitted, texture):
     context = TrainContext(parts, cache, another_day=late, mirrors=MIRRORS, mirrored=late)
     assert len(context.learned) == 10 + 8
     assert TrainContext(parts, cache).learned == parts
+    # One alone does not count as much as hundreds.
+    one = TrainContext(parts[1:] * 3 + parts[:1], cache, another_day=frozenset({parts[0].sha256}))
+    assert len(one.learned) == 33 + MOST_REPEATED
+
+
+def test_parts_of_one_fold_alone_are_not_tried(fitted, texture):
+    trained = fitted[0].trained
+    context = TrainContext(texture.train, trained.cache)
+    folds = np.zeros(COUNT, np.int64)
+    settings = trained.scorer.score.settings
+    assert find_mirrors(method("quick"), context, texture.train, folds, settings) == (context, "")
 
 
 def test_an_image_mirrored_twice_is_itself(texture):
