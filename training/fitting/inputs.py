@@ -21,6 +21,7 @@ from training.networks.layout import FeatureLayout
 # Of the shorter side, in pixels, where the size is chosen from the images.
 SMALLEST, LARGEST = 256, 448
 _LOOKED_AT = 200
+_CELLS = 16  # about so many along the shorter side, of a map of all stages
 
 
 def feature_source(
@@ -96,11 +97,13 @@ def _view(
     name: ViewName, stages: tuple[Stage, ...], width: int, height: int, settings: FitSettings
 ) -> FeatureView:
     shorter = min(height, width)
-    cells = settings.cells(shorter)
-    cell = shorter // cells
-    if name in ("all", "last") and (shorter % cells or height % cell or width % cell):
+    cells = settings.grid
+    seen = view_of(name, stages, 1).stages
+    cell = shorter // cells if cells else _cell(seen, width, height, settings.tile)
+    if name in ("all", "last") and (height % cell or width % cell or (cells and shorter % cells)):
         raise TrainingError(
-            f"A grid of {cells} does not divide an input of {width}×{height} pixels.",
+            f"A grid of {cells or shorter // cell} does not divide an input of {width}×{height} "
+            "pixels.",
             remedy="Choose --size as a multiple of --grid.",
         )
     view = view_of(name, stages, cell)
@@ -118,6 +121,20 @@ def _view(
                 remedy="Choose another --size, or leave that stage out with --stages.",
             )
     return view
+
+
+def _cell(stages: Sequence[Stage], width: int, height: int, tile: int | None) -> int:
+    """The side in pixels of a cell of all stages: about a sixteenth of the shorter side, or 16 of a
+    tile, so that cells divide the input and fit each stage's."""
+    wanted = 16 if tile else min(height, width) // _CELLS
+    common = math.gcd(height, width)
+    fitting = [
+        cell
+        for cell in range(1, common + 1)
+        if common % cell == 0
+        and all(cell % stage.stride == 0 or stage.stride % cell == 0 for stage in stages)
+    ]
+    return min(fitting, key=lambda cell: abs(math.log(cell / wanted)))
 
 
 def _tiles(views: Sequence[FeatureView], width: int, height: int, tile: int) -> Tiles:

@@ -38,8 +38,9 @@ def parse_size(size: str) -> Size:
 @dataclass(frozen=True)
 class FitSettings:
     """How a recipe is fitted. `size` is in pixels, a side or (width, height), or chosen from the
-    images; `grid` is the number of cells along the shorter side of the view `all`. With a `tile`,
-    in pixels, the backbone sees an image tile by tile.
+    images; `grid` is the number of cells along the shorter side of the view `all`, by default about
+    16, or one for 16 pixels of a tile. With a `tile`, in pixels, the backbone sees an image tile by
+    tile.
 
     `anomalies` are kinds to draw on good parts, `external` is a folder of images of something else:
     with either, networks that have learned to rebuild good parts then learn by `push_pull` not to
@@ -74,7 +75,3 @@ class FitSettings:
         else is said. By a smaller one the finest cells of good parts would decide, of which there
         are many: on drawn caps at 1024 pixels image AUROC fell from 95.5 to 76.4."""
         return self.score or ScoreSettings(pool=max(ScoreSettings.pool, shorter // 16))
-
-    def cells(self, shorter: int) -> int:
-        """Cells of the view `all` along the shorter side: 16, or one for 16 pixels of a tile."""
-        return self.grid or (shorter // 16 if self.tile else 16)

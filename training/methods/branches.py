@@ -16,7 +16,7 @@ from training.methods.rotation import EPOCHS, ROTATION, learn_rotations, rotate_
 from training.methods.train_context import STATISTICS_PARTS, ViewContext, evenly
 from training.networks.adtr import Adtr
 from training.networks.coreset import coreset_by_position, greedy_coreset
-from training.networks.memory_bank import MemoryBank, MemoryBankConfig, neighbourhood_mean
+from training.networks.memory_bank import MemoryBank, MemoryBankConfig
 from training.networks.orientation import Orientation, OrientationConfig
 from training.networks.positional_bank import PositionalBank, PositionalBankConfig
 from training.networks.positions import MOST_PER_SIDE, by_position, positions_of
@@ -29,7 +29,7 @@ PAPER_BATCH = 16
 # would drown everything. Channels can depend on each other exactly.
 SILENCE = 1e-3
 # The coreset is chosen among so many random vectors at most: its cost grows with their number.
-CANDIDATES = 50_000
+CANDIDATES = 100_000
 # Of a positional bank, of which each image that is scored reads all; and of what it is chosen from.
 BANK_BYTES = 24 * 2**20
 CHOSEN_FROM_BYTES = 400 * 2**20
@@ -143,7 +143,6 @@ class PatchMemory:
     """A memory bank of `size` patches from anywhere: random ones, or a greedy coreset."""
 
     size: int
-    neighbourhood: int = 1
     coreset: bool = False
     candidates: int = CANDIDATES
 
@@ -157,8 +156,7 @@ class PatchMemory:
         inside = context.inspected().flatten()
         drawn = []
         for features in context.batches():
-            near = neighbourhood_mean(features, self.neighbourhood).flatten(2)[..., inside]
-            near = near.transpose(1, 2)
+            near = features.flatten(2)[..., inside].transpose(1, 2)
             drawn += [part[torch.from_numpy(rng.permutation(len(part))[:share])] for part in near]
         vectors = torch.cat(drawn)
         vectors = vectors[torch.from_numpy(rng.permutation(len(vectors))[:wanted])]
@@ -168,7 +166,7 @@ class PatchMemory:
             vectors = torch.cat([start.bank_NC, vectors])
             if len(vectors) > self.size:
                 vectors = vectors[greedy_coreset(vectors, self.size, seed=seed)]
-        bank = MemoryBank(MemoryBankConfig(context.shape[0], len(vectors), self.neighbourhood))
+        bank = MemoryBank(MemoryBankConfig(context.shape[0], len(vectors)))
         bank.remember(vectors)
         return bank.eval(), []
 

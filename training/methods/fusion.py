@@ -53,14 +53,14 @@ def choose_branches(
     families: Sequence[str],
 ) -> tuple[Scorer, list[int], str]:
     """Weigh branches (P) by how well each tells drawn defects from good parts, neither of which was
-    learned, and leave out the families without which they are told as well.
+    learned, and leave out the families without which they are told better.
 
     A branch's deviations count in proportion to the distance between good parts and drawn defects
     that its image AUROC stands for (d', Green & Swets 1966), against that of the best one: what
-    tells nothing of this product adds little noise. Of all choices of families, that of the fewest
-    is taken whose image AUROC is within one standard error of the best, of the difference (Breiman
-    et al. 1984): each family takes time on the line. Single branches are not left out, since what
-    drawings do not show may be what real defects look like.
+    tells nothing of this product adds little noise. Of all choices of families, that of the most is
+    taken whose image AUROC is within one standard error of the best, of the difference: drawings
+    are found easily, and what they do not show may be what real defects look like. So single
+    branches are not left out either.
 
     Returns the scorer of the branches that are kept, their numbers, and the choice in words.
     """
@@ -86,7 +86,7 @@ def choose_branches(
     auroc_TB = np.stack([auroc(choice) for choice in choices])
     behind_TB = auroc_TB[auroc_TB[:, 0].argmax()] - auroc_TB
     (as_good,) = np.nonzero(behind_TB[:, 0] <= behind_TB[:, 1:].std(1))
-    best = min(as_good, key=lambda t: (len({families[n] for n in choices[t]}), -auroc_TB[t, 0]))
+    best = max(as_good, key=lambda t: (len({families[n] for n in choices[t]}), auroc_TB[t, 0]))
     kept = choices[best]
 
     def listed(numbers: Sequence[int]) -> str:
@@ -97,7 +97,7 @@ def choose_branches(
         f"AUROC of {100 * auroc_TB[best, 0]:.1f}; each alone: {listed(kept)}."
     )
     if left := [number for number in range(count) if number not in kept]:
-        text += f" Left out, since nothing is lost without: {listed(left)}."
+        text += f" Left out, since defects are told better without: {listed(left)}."
     return only_branches(scorer, kept), kept, text
 
 

@@ -238,8 +238,8 @@ _QUICK = (
     Branch("positional-knn/fine", PositionalKnn(_SIDE), "fine", FINE),
     Branch("positional-knn/middle", PositionalKnn(_SIDE), "middle", COARSE),
     Branch("positional-knn/deep", PositionalKnn(_SIDE), "deep", COARSE),
-    Branch("patch-memory/middle", PatchMemory(4000), "middle", EVERYWHERE),
-    Branch("patch-memory/deep", PatchMemory(4000), "deep", EVERYWHERE),
+    Branch("patch-memory/middle", PatchMemory(4000, coreset=True), "middle", EVERYWHERE),
+    Branch("patch-memory/deep", PatchMemory(4000, coreset=True), "deep", EVERYWHERE),
 )
 
 METHODS: dict[str, Method] = {
@@ -287,8 +287,10 @@ METHODS: dict[str, Method] = {
     ),
     # What users would pick instead.
     "knn": _one("k-NN on 8,000 random vectors", PatchMemory(8000)),
-    "patchcore": _one(
-        "PatchCore: neighbourhoods, coreset", PatchMemory(8000, neighbourhood=3, coreset=True)
+    "patchcore": Method(
+        "PatchCore: neighbourhoods of two middle stages as they come, a coreset of 8,000",
+        (Branch("", PatchMemory(8000, coreset=True), "middle"),),
+        standardised=False,
     ),
     "rotation": Method(
         "`pooled-gaussian`, fused with how surely a part is seen to be upright",

@@ -1,15 +1,14 @@
 """Distance to the nearest feature vector of good parts: the training-free peer.
 
 With random vectors it is the plain k-NN (SPADE, Cohen & Hoshen 2020); with features averaged over
-their neighbourhood and a greedy coreset it is PatchCore's (Roth et al., arXiv 2106.08265), whose
-re-weighting of the image score by the neighbour's own neighbours is left out.
+their neighbourhood, as some views are, and a greedy coreset it is PatchCore's (Roth et al., arXiv
+2106.08265), whose re-weighting of the image score by the neighbour's own neighbours is left out.
 """
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 # Of the squared distance, for each channel, below which float32 cannot tell it from 0.
 _SMALLEST = 4e-6
@@ -17,11 +16,10 @@ _SMALLEST = 4e-6
 
 @dataclass(frozen=True)
 class MemoryBankConfig:
-    """`size` vectors of `channels`; features are averaged over `neighbourhood` × as many cells."""
+    """`size` vectors of `channels`."""
 
     channels: int
     size: int
-    neighbourhood: int = 1
 
 
 class MemoryBank(nn.Module):
@@ -38,8 +36,7 @@ class MemoryBank(nn.Module):
         self.bank_NC.copy_(vectors_NC.half())
 
     def forward(self, features_BCHW: Tensor) -> Tensor:
-        tokens_BLC = neighbourhood_mean(features_BCHW, self.config.neighbourhood)
-        tokens_BLC = tokens_BLC.flatten(2).transpose(1, 2)
+        tokens_BLC = features_BCHW.flatten(2).transpose(1, 2)
         # |a - b|² = |a|² - 2ab + |b|²: one matrix product, whatever the runtime.
         squares_N = self.bank_NC.square().sum(1)
         square_TN = torch.addmm(squares_N, tokens_BLC.flatten(0, 1), self.bank_NC.T, alpha=-2)
@@ -48,10 +45,3 @@ class MemoryBank(nn.Module):
         distance_BL = nearest_BL.clamp_min(least).sqrt()
         distance_BHW: Tensor = distance_BL.unflatten(1, features_BCHW.shape[2:])
         return distance_BHW
-
-
-def neighbourhood_mean(features_BCHW: Tensor, side: int) -> Tensor:
-    """The mean over side × side cells around each, (B, C, H, W); at a border of those inside."""
-    if side == 1:
-        return features_BCHW
-    return F.avg_pool2d(features_BCHW, side, 1, side // 2, count_include_pad=False)

@@ -92,7 +92,7 @@ def test_a_tiled_recipe_is_fitted_exported_and_scored_as_any_other(dataset, back
         ({"size": 256, "tile": 96}, "Tiles of 96 pixels do not divide an input of 256×256"),
         ({"size": 240, "tile": 40, "grid": 15}, "are no multiple of 16"),
         ({"size": (200, 128)}, "no multiple of a stage"),
-        ({"size": (260, 250)}, "A grid of 16 does not divide an input of 260×250"),
+        ({"size": 256, "grid": 15}, "A grid of 15 does not divide an input of 256×256"),
         ({"size": 256, "tile": 64, "preset": "pixel-cnn"}, "no backbone that could see tiles"),
     ],
 )

@@ -5,7 +5,7 @@ import torch
 from training.networks.adtr import Adtr, AdtrConfig, around
 from training.networks.convolutional import ConvolutionalAutoencoder, ConvolutionalConfig
 from training.networks.coreset import coreset_by_position, greedy_coreset
-from training.networks.memory_bank import MemoryBank, MemoryBankConfig, neighbourhood_mean
+from training.networks.memory_bank import MemoryBank, MemoryBankConfig
 from training.networks.orientation import TURNS, Orientation, OrientationConfig
 from training.networks.positional_bank import PositionalBank, PositionalBankConfig
 from training.networks.positions import by_cell, by_position, positions_of
@@ -116,6 +116,21 @@ def test_a_coreset_covers_what_random_vectors_miss():
     assert 500 in chosen
 
 
+def test_each_vector_of_a_coreset_is_the_farthest_from_those_before():
+    torch.manual_seed(0)
+    # Whole numbers: distances are exact, and none depends on the order of sums.
+    vectors = torch.randperm(2**20)[: 2000 * 4].view(2000, 4).double()
+    chosen = greedy_coreset(vectors, 600, seed=0)
+    nearest = torch.full((2000,), torch.inf, dtype=torch.float64)
+    for last, following in zip(chosen, chosen[1:], strict=False):
+        nearest = torch.minimum(nearest, (vectors - vectors[last]).square().sum(1))
+        assert nearest[following] == nearest.max()
+
+
+def test_vectors_that_are_all_alike_are_chosen_once_each():
+    assert len(set(greedy_coreset(torch.zeros(40, 4), 20, seed=0).tolist())) == 20
+
+
 def test_each_position_keeps_vectors_that_cover_its_own():
     torch.manual_seed(0)
     vectors = torch.randn(3, 60, 4) * 0.1
@@ -128,13 +143,6 @@ def test_each_position_keeps_vectors_that_cover_its_own():
     random = torch.cdist(vectors, vectors[:, 10:15]).amin(2).amax(1)
     assert (farthest < random).all()
     assert coreset_by_position(vectors, 60) is vectors
-
-
-def test_a_neighbourhood_is_the_mean_of_the_cells_that_are_there():
-    features = torch.arange(9.0).view(1, 1, 3, 3)
-    mean = neighbourhood_mean(features, 3)
-    assert mean[0, 0, 1, 1] == 4
-    assert mean[0, 0, 0, 0] == (0 + 1 + 3 + 4) / 4
 
 
 @pytest.mark.parametrize("kind", ["each place", "all places", "pooled"])
