@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -122,7 +124,7 @@ def test_each_vector_of_a_coreset_is_the_farthest_from_those_before():
     vectors = torch.randperm(2**20)[: 2000 * 4].view(2000, 4).double()
     chosen = greedy_coreset(vectors, 600, seed=0)
     nearest = torch.full((2000,), torch.inf, dtype=torch.float64)
-    for last, following in zip(chosen, chosen[1:], strict=False):
+    for last, following in itertools.pairwise(chosen):
         nearest = torch.minimum(nearest, (vectors - vectors[last]).square().sum(1))
         assert nearest[following] == nearest.max()
 
