@@ -21,7 +21,8 @@ from training.errors import TrainingError
 from training.evaluation.comparison import Comparison, compare
 from training.evaluation.metrics import image_metrics
 from training.evaluation.scoring import evaluate, score_features
-from training.fitting.drawn_anomalies import draw_anomalies
+from training.evaluation.sensitivity import Spots
+from training.fitting.drawn_anomalies import draw_anomalies, spots_by_fold
 from training.fitting.symmetry import add_mirrored, few_parts
 from training.methods.fusion import fit_fusion, keep_reliability, weigh_learned
 from training.methods.registry import Method
@@ -64,8 +65,9 @@ class Candidate:
     """A scorer that has learned labels, and how it did against the champion.
 
     `good` and `defective` hold the distances of all labels by scorers that did not learn them;
-    where too few defects are labelled, `defective` are drawn ones besides. `curve` is the loss of
-    every step, `seconds` what the learning took.
+    where too few defects are labelled, `defective` are drawn ones besides. `spots` were drawn on
+    some good parts, and have `spot_scores` by scorers that did not learn the part. `curve` is the
+    loss of every step, `seconds` what the learning took.
     """
 
     scorer: Scorer
@@ -73,6 +75,8 @@ class Candidate:
     comparison: Comparison
     good: CrossFit
     defective: CrossFit
+    spots: Spots
+    spot_scores: NDArray[np.float32]
     learned: tuple[LabelledFile, ...]
     groups: int
     curve: list[float]
@@ -137,10 +141,12 @@ def train_candidate(
         drawn, drawn_folds = _draw(good, folds, context, drawings)
         defective = (*defective, *drawn)
         defective_folds = np.concatenate([defective_folds, drawn_folds])
+    spots, spot_folds = spots_by_fold(good, folds, context)
     good_fit, bad_fit = cross_fit(
-        whole, context, good, folds, champion.score.settings, defective=defective,
-        defective_folds=defective_folds,
+        whole, context, good, folds, champion.score.settings, defective=(*defective, *spots.files),
+        defective_folds=np.concatenate([defective_folds, spot_folds]),
     )  # fmt: skip
+    bad_fit, spot_fit = bad_fit.of(defective), bad_fit.of(spots.files)
     worker.leave_to_the_first()
     fit_fusion(scorer, good_fit.branch_scores(scorer.score, scorer.roi_HW))
     keep_reliability(champion, scorer)
@@ -148,7 +154,8 @@ def train_candidate(
     comparison = _compared(champion, learned, scorer, (good_fit, bad_fit), cache)
     return Candidate(
         scorer, whole, replace(comparison, drawn=not known), good_fit, bad_fit,
-        (*labels.good, *known), len(np.unique(groups)), curve, time.monotonic() - started,
+        spots, spot_fit.fused(scorer), (*labels.good, *known), len(np.unique(groups)), curve,
+        time.monotonic() - started,
     )  # fmt: skip
 
 

@@ -23,7 +23,6 @@ from training.engine.export import export, git_commit, golden_images, next_versi
 from training.errors import TrainingError
 from training.evaluation.comparison import Comparison
 from training.evaluation.scoring import Evaluation, evaluate
-from training.evaluation.sensitivity import find_spots
 from training.finetuning.candidate import (
     LEAST_DEFECTIVE,
     Candidate,
@@ -114,7 +113,7 @@ def retrain(
             "sha256": {},
         }
     )
-    spots = find_spots(scorer, cache, labels.good, thresholds, reporter)
+    spots = candidate.spots.sensitivity(candidate.spot_scores, thresholds)
     report = render(
         Report(
             manifest, candidate.curve, scorer, cache, calibrated, comparison.candidate,

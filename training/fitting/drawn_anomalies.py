@@ -1,16 +1,19 @@
-"""Anomalies drawn on good parts: images and masks to be looked at, and their features."""
+"""Anomalies and spots drawn on good parts: images and masks to look at, and their features."""
 
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.image import Mask, Pixels, encode_png
 from training.backbones.features import BATCH, FeatureCache
 from training.data.drawn_defects import DRAWINGS, EDITION, changed, drawn_on
 from training.data.folders import LabelledFile
 from training.errors import DatasetError
+from training.evaluation.sensitivity import PARTS, Spots, draw_spots
+from training.methods.train_context import TrainContext, evenly
 from training.progress import Reporter
 
 # A patch can land on its like, and change nothing, or outside of a small region of interest.
@@ -56,6 +59,16 @@ def draw_anomalies(
                 missing = {}
             advance(number + 1, kind)
     return tuple(drawn)
+
+
+def spots_by_fold(
+    files: Sequence[LabelledFile], folds: NDArray[np.int64], context: TrainContext
+) -> tuple[Spots, NDArray[np.int64]]:
+    """Spots drawn on some good parts, and the fold of each one's part."""
+    chosen = evenly(range(len(files)), PARTS)
+    roi = None if context.roi is None else context.roi.numpy()
+    spots = draw_spots([files[i] for i in chosen], context.cache, context.reporter, roi)
+    return spots, np.repeat(folds[list(chosen)], len(spots.sides))
 
 
 def _anomaly(

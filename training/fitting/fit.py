@@ -15,7 +15,6 @@ from training.directories import Directories
 from training.engine.distributed import Worker, enlisted
 from training.engine.export import export, git_commit, golden_images, next_version, save_bundle
 from training.evaluation.scoring import Evaluation
-from training.evaluation.sensitivity import find_spots
 from training.evaluation.verdicts import by_label
 from training.fitting.effort import foresee, look
 from training.fitting.settings import FitSettings
@@ -68,7 +67,7 @@ def fit(
     reporter.say(statement(calibration))
     if trained.suspects:
         reporter.say(suspects_line(trained.suspects))
-    spots = find_spots(trained.scorer, trained.cache, trained.learned, thresholds, reporter)
+    spots = trained.spots.sensitivity(trained.spot_scores, thresholds)
     reporter.say(str(spots))
     if trained.test:
         reporter.say(verdicts_line(trained.test, thresholds))

@@ -26,7 +26,8 @@ from training.engine.loop import Schedule, TrainingState
 from training.errors import TrainingError
 from training.evaluation.metrics import PixelCounts
 from training.evaluation.scoring import Evaluation, evaluate, score_features
-from training.fitting.drawn_anomalies import draw_anomalies
+from training.evaluation.sensitivity import Spots
+from training.fitting.drawn_anomalies import draw_anomalies, spots_by_fold
 from training.fitting.inputs import feature_source
 from training.fitting.region_of_interest import RegionOfInterest, read_roi
 from training.fitting.settings import FitSettings
@@ -51,7 +52,8 @@ class Trained:
     """What a training leaves. `learned` are the good parts, all of which the scorer knows;
     `scores` (N) are those of `calibrated`, by models that did not learn them, in `groups`
     independent groups; `cross` has their distances, and `drawn` (M) are scores of defects drawn on
-    them, where there were any. `branches` names the scorer's branches, `choices` say what was
+    them, where there were any; `spots` were drawn on some, and have `spot_scores` by models that
+    did not learn the part. `branches` names the scorer's branches, `choices` say what was
     chosen by the parts, and why, `mirrors` in which mirrors they were learned."""
 
     scorer: Scorer
@@ -66,6 +68,8 @@ class Trained:
     curve: list[float]
     test: Evaluation | None
     drawn: NDArray[np.float32] | None
+    spots: Spots
+    spot_scores: NDArray[np.float32]
     feature_seconds: float
     learning_seconds: float
     choices: tuple[str, ...] = ()
@@ -140,10 +144,13 @@ def train_recipe(
     drawn_folds = np.zeros(0, np.int64)
     if chosen.weighted and not settings.exposed:
         drawn, drawn_folds = _draw(calibrated, folds, context, directories, roi)
+    spots, spot_folds = spots_by_fold(calibrated, folds, context)
     cross, cross_drawn = cross_fit(
-        chosen, context, calibrated, folds, score, defective=drawn, defective_folds=drawn_folds,
+        chosen, context, calibrated, folds, score, defective=(*drawn, *spots.files),
+        defective_folds=np.concatenate([drawn_folds, spot_folds]),
         exposure=exposure if settings.exposed else None,
     )  # fmt: skip
+    cross_drawn, cross_spots = cross_drawn.of(drawn), cross_drawn.of(spots.files)
     worker.leave_to_the_first()
     fit_fusion(scorer, cross.branch_scores(scorer.score, scorer.roi_HW))
     if settings.exposed:
@@ -155,6 +162,7 @@ def train_recipe(
             [branch.family for branch in chosen.branches],
         )  # fmt: skip
         names, cross = tuple(names[number] for number in kept), cross.only(kept)
+        cross_spots = cross_spots.only(kept)
         drawn_scores = cross_drawn.only(kept).fused(scorer)
         choices += [choice] if choice else []
     scores = cross.fused(scorer)
@@ -175,7 +183,7 @@ def train_recipe(
     test = evaluate(score_features(scorer, cache, data.test), source.size) if data.test else None
     return Trained(
         scorer, cache, learned, calibrated, scores, len(np.unique(groups)),
-        suspects, names, cross, curve, test, drawn_scores,
+        suspects, names, cross, curve, test, drawn_scores, spots, cross_spots.fused(scorer),
         feature_seconds=gathered - started, learning_seconds=learned_at - gathered,
         choices=tuple(choices), mirrors=context.mirrors,
     )  # fmt: skip

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from training.networks.whitening import Whitening
 from training.progress import Reporter
 
 ScheduleName = Literal["short", "paper"]
+T = TypeVar("T")
 
 BATCH = 8
 # Parts that the statistics of all cells together are estimated from, at most: each has hundreds.
@@ -211,8 +212,8 @@ class Learner(Protocol):
     ) -> tuple[nn.Module, list[float]]: ...
 
 
-def evenly(files: Sequence[LabelledFile], most: int) -> Sequence[LabelledFile]:
-    """`most` of the files at most, evenly over their order."""
-    if len(files) <= most:
-        return files
-    return [files[i] for i in np.linspace(0, len(files) - 1, most).round().astype(int)]
+def evenly(items: Sequence[T], most: int) -> Sequence[T]:
+    """`most` of the items at most, evenly over their order."""
+    if len(items) <= most:
+        return items
+    return [items[i] for i in np.linspace(0, len(items) - 1, most).round().astype(int)]
