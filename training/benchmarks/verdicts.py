@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 
 from models.backbone import Backbone
-from models.bundle import MODEL, Thresholds, open_bundle
-from models.session import open_session
+from models.bundle import Thresholds
 from training.benchmarks.results_file import open_results, write_results
 from training.benchmarks.verdict_cases import VerdictCase
 from training.calibration.thresholds import calibrate
@@ -24,13 +23,11 @@ from training.directories import Directories
 from training.errors import TrainingError
 from training.evaluation.verdicts import Verdicts, by_label
 from training.fitting.fit import fit
+from training.fitting.input_choice import choose_input
 from training.fitting.settings import FitSettings
 from training.fitting.training import Trained, train_recipe
 from training.methods.registry import DEFAULT
 from training.progress import Reporter
-
-THREADS = 2
-_RUNS = 20  # of one image, whose median is the time
 
 
 @dataclass(frozen=True)
@@ -75,13 +72,14 @@ class VerdictBenchmark:
         settings = FitSettings(case.name, preset=self.preset, seed=seed)
         started = time.monotonic()
         if not case.served:
+            settings, _ = choose_input(data, self.backbone, settings, directories, Reporter())
             trained = train_recipe(data, self.backbone, settings, directories)
             return _result(data, trained, time.monotonic() - started)
         fitted = fit(data, self.backbone, settings, directories)
         seconds = time.monotonic() - started
         size = sum(path.stat().st_size for path in fitted.path.iterdir())
         return _result(data, fitted.trained, seconds) | {
-            "milliseconds": _milliseconds(open_bundle(fitted.path).read(MODEL), fitted.trained),
+            "milliseconds": round(fitted.milliseconds, 1),
             "megabytes": round(size / 1e6, 1),
         }
 
@@ -109,19 +107,6 @@ def _result(data: Dataset, trained: Trained, seconds: float) -> dict[str, Any]:
 def _verdicts(trained: Trained, thresholds: Thresholds) -> Mapping[str, Verdicts]:
     assert trained.test is not None
     return by_label(trained.test.scores, trained.test.anomalous, thresholds)
-
-
-def _milliseconds(model: bytes, trained: Trained) -> float:
-    """The median time of one image on two threads, from pixels to score and heatmap."""
-    session = open_session(model, threads=THREADS)
-    size = trained.cache.source.size
-    image = np.zeros((1, size.height, size.width, 3), np.uint8)
-    times = []
-    for _ in range(_RUNS):
-        started = time.perf_counter()
-        session.run(None, {"image": image})
-        times.append(time.perf_counter() - started)
-    return round(1000 * float(np.median(times)), 1)
 
 
 def line(run: Mapping[str, Any]) -> str:

@@ -114,10 +114,17 @@ def fit_command(
         str,
         typer.Option(help="The input in pixels: a side, WIDTHxHEIGHT, or auto, by the images."),
     ] = "auto",
+    budget_ms: Annotated[
+        float,
+        typer.Option(
+            min=1, help="Milliseconds that an image may take on this machine, with --size auto."
+        ),
+    ] = FitSettings.budget_ms,
     grid: Annotated[
         int | None,
         typer.Option(
-            min=2, help="Cells along the shorter side, which divide it: 16, of tiles one per 16 px."
+            min=2,
+            help="Cells along the shorter side, which divide it: about 16, of tiles one per 16 px.",
         ),
     ] = None,
     tile: Annotated[
@@ -179,6 +186,7 @@ def fit_command(
         preset=preset,
         schedule=schedule,
         size=parse_size(size),
+        budget_ms=budget_ms,
         grid=grid,
         tile=tile,
         stages=_names(stages),

@@ -4,8 +4,6 @@ No backbone is best on every product. Each is tried as the default method would 
 parts and the same drawings, so that differences are differences of the backbones.
 """
 
-import statistics
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -13,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.backbone import Backbone
-from models.session import Device, open_session
+from models.session import Device
 from training.backbones.features import FeatureSource
 from training.data.folders import Dataset
 from training.directories import Directories
@@ -21,14 +19,13 @@ from training.errors import TrainingError
 from training.evaluation.bootstrap import draws
 from training.evaluation.metrics import image_metrics
 from training.fitting.settings import FitSettings
+from training.fitting.timing import image_times
 from training.fitting.training import train_recipe
 from training.methods.train_context import evenly
 from training.progress import Reporter
 
 # Good parts that backbones are compared on, at most.
 PARTS = 80
-THREADS = 2
-_RUNS = 15  # of one image, whose median is the time
 
 
 @dataclass(frozen=True)
@@ -119,18 +116,11 @@ def try_backbones(
                 scores,
                 np.arange(len(scores)) >= len(trained.scores),
                 trained.test.metrics if trained.test else {},
-                _milliseconds(trained.cache.source, settings.device),
+                _median_time(trained.cache.source, settings.device),
             )
         )
     return BackboneChoice(tuple(tried))
 
 
-def _milliseconds(source: FeatureSource, device: Device) -> float:
-    session = open_session(source.graph, device=device, threads=THREADS)
-    image = np.zeros((1, source.size.height, source.size.width, 3), np.uint8)
-    taken = []
-    for _ in range(_RUNS):
-        started = time.perf_counter()
-        session.run(None, {"image": image})
-        taken.append(time.perf_counter() - started)
-    return 1000 * statistics.median(taken)
+def _median_time(source: FeatureSource, device: Device) -> float:
+    return float(np.median(image_times(source.graph, source.size, device)))

@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
+
 from models.backbone import Backbone
 from models.bundle import BackboneReference, Manifest, Thresholds, check_recipe_name
 from training.calibration.suspects import suspects_line
@@ -17,7 +19,9 @@ from training.engine.export import export, git_commit, golden_images, next_versi
 from training.evaluation.scoring import Evaluation
 from training.evaluation.verdicts import by_label
 from training.fitting.effort import foresee, look
+from training.fitting.input_choice import choose_input
 from training.fitting.settings import FitSettings
+from training.fitting.timing import image_times
 from training.fitting.training import Trained, train_recipe
 from training.methods.train_context import evenly
 from training.progress import Reporter
@@ -30,11 +34,12 @@ _LOOKED_AT = 20  # parts whose levels are counted
 
 @dataclass(frozen=True)
 class Fitted:
-    """A bundle's path, and the training that it was made of."""
+    """A bundle's path, the training that it was made of, and the median time of an image."""
 
     path: Path
     trained: Trained
     seconds: float
+    milliseconds: float
 
 
 def fit(
@@ -59,6 +64,9 @@ def fit(
         reporter = reporter if reporter and worker.rank == 0 else Reporter()
         for note in (*data.notes, *notes):
             reporter.say(f"Note: {note}")
+        inputs = None
+        if worker.count == 1:  # processes that learn together could choose differently
+            settings, inputs = choose_input(data, backbone, settings, directories, reporter)
         trained = train_recipe(
             data, backbone, settings, directories, resume=resume, reporter=reporter, worker=worker
         )
@@ -77,6 +85,8 @@ def fit(
     source = trained.cache.source
     images = golden_images([source.read(file.image) for file in trained.learned[:GOLDEN]])
     exported = export(trained.scorer, source, images, device=settings.device)
+    milliseconds = float(np.median(image_times(exported.model, source.size, settings.device)))
+    reporter.say(f"An image takes {milliseconds:.0f} ms on this machine.")
     manifest = Manifest(
         recipe=settings.recipe,
         version=next_version(directories.store, settings.recipe),
@@ -106,7 +116,9 @@ def fit(
     report = render(
         Report(
             manifest, trained.curve, trained.scorer, trained.cache, trained.good, trained.test,
-            data.digest, asdict(settings), spots, choices=trained.choices,
+            data.digest, asdict(settings), spots,
+            choices=(*([str(inputs)] if inputs else []), *trained.choices),
+            inputs=inputs.points if inputs else (),
             notes=(*data.notes, *notes), by_others=(trained.cross,),
         )
     )  # fmt: skip
@@ -116,7 +128,7 @@ def fit(
     )  # fmt: skip
     for checkpoint in directories.training(settings.recipe).glob("checkpoint-*.pt"):
         checkpoint.unlink()
-    return Fitted(path, trained, time.monotonic() - started)
+    return Fitted(path, trained, time.monotonic() - started, milliseconds)
 
 
 def _contrast(data: Dataset, settings: FitSettings) -> tuple[str, ...]:

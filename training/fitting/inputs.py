@@ -35,9 +35,11 @@ def feature_source(
     Raises TrainingError where size, grid, tile and stages do not fit each other.
     """
     stages = _stages(backbone, settings.stages)
-    multiple = math.lcm(*(stage.stride for stage in stages))
     if settings.size == "auto":
-        width, height = choose_size(files, multiple, tile=settings.tile)
+        typical = typical_size(files)
+        width, height = scaled_size(
+            typical, usual_side(min(typical)), backbone, settings.stages, settings.tile
+        )
     else:
         size = settings.size
         width, height = size if isinstance(size, tuple) else (size, size)
@@ -63,13 +65,8 @@ def feature_source(
     )
 
 
-def choose_size(
-    files: Sequence[LabelledFile], multiple: int, *, tile: int | None = None
-) -> tuple[int, int]:
-    """Width and height that keep the images' aspect ratio: their own size, within bounds.
-
-    Both are multiples of `multiple`, and of `tile`. Raises DatasetError where no image can be read.
-    """
+def typical_size(files: Sequence[LabelledFile]) -> tuple[float, float]:
+    """The median width and height of the images. Raises DatasetError where none can be read."""
     sizes = []
     for file in evenly(files, _LOOKED_AT):
         try:
@@ -83,14 +80,29 @@ def choose_size(
             remedy="Give images that open in an image viewer.",
         )
     width, height = np.median(np.array(sizes), 0)
-    shorter = min(width, height)
-    scale: float = min(max(shorter, SMALLEST), LARGEST) / shorter
-    step = math.lcm(multiple, tile or 1)
+    return float(width), float(height)
 
-    def rounded(side: float) -> int:
-        return max(step, round(side * scale / step) * step)
 
-    return rounded(float(width)), rounded(float(height))
+def usual_side(own: float) -> float:
+    """The shorter side of the input of images with a shorter side of `own` pixels: as it is, within
+    bounds."""
+    return min(max(own, SMALLEST), LARGEST)
+
+
+def scaled_size(
+    typical: tuple[float, float],
+    shorter: float,
+    backbone: Backbone,
+    stages: tuple[str, ...] = (),
+    tile: int | None = None,
+) -> tuple[int, int]:
+    """Width and height in the proportion of the images' typical size, the shorter about `shorter`:
+    multiples of each stage's stride, and of `tile`."""
+    strides = [stage.stride for stage in _stages(backbone, stages)]
+    step = math.lcm(*strides, tile or 1)
+    scale = shorter / min(typical)
+    width, height = (max(step, round(side * scale / step) * step) for side in typical)
+    return width, height
 
 
 def _view(

@@ -38,9 +38,9 @@ def parse_size(size: str) -> Size:
 @dataclass(frozen=True)
 class FitSettings:
     """How a recipe is fitted. `size` is in pixels, a side or (width, height), or chosen from the
-    images; `grid` is the number of cells along the shorter side of the view `all`, by default about
-    16, or one for 16 pixels of a tile. With a `tile`, in pixels, the backbone sees an image tile by
-    tile.
+    images so that one takes `budget_ms` milliseconds at most; `grid` is the number of cells along
+    the shorter side of the view `all`, by default about 16, or one for 16 pixels of a tile. With a
+    `tile`, in pixels, the backbone sees an image tile by tile.
 
     `anomalies` are kinds to draw on good parts, `external` is a folder of images of something else:
     with either, networks that have learned to rebuild good parts then learn by `push_pull` not to
@@ -51,6 +51,7 @@ class FitSettings:
     preset: str = DEFAULT
     schedule: ScheduleName = "short"
     size: Size = "auto"
+    budget_ms: float = 50.0
     grid: int | None = None
     tile: int | None = None
     stages: tuple[str, ...] = ()

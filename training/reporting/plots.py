@@ -82,6 +82,18 @@ def sensitivity(spots: Sensitivity) -> str:
     return embed(figure)
 
 
+def inputs(points: Sequence[tuple[str, float, float]]) -> str:
+    """Share of drawn spots found against milliseconds an image, by the input's size."""
+    figure, axes = _plot()
+    times, found = [point[1] for point in points], [100 * point[2] for point in points]
+    axes.plot(times, found, "o-", color=GOOD)
+    for (name, *_), x, y in zip(points, times, found, strict=True):
+        axes.annotate(name, (x, y), (0, 7), textcoords="offset points", ha="center", fontsize=8)
+    axes.margins(0.15, 0.3)
+    axes.set(xlabel="milliseconds an image", ylabel="% of spots found", xlim=(0, None))
+    return embed(figure)
+
+
 def strips(groups: Mapping[str, NDArray[Any]], lines: Mapping[str, float]) -> str:
     """Every score of every group, a row each; lines at scores."""
     figure, axes = _plot((10.4, 1.0 + 0.24 * len(groups)))

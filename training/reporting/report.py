@@ -32,7 +32,8 @@ class Report:
     """What a report shows. `good` are the good parts that set the thresholds, scored by models that
     did not learn them, `test` is what was tried, `comparison` how the champion did on it; `data`
     names the images by a digest, `choices` say what was chosen by the parts and why, `notes` what
-    was found in the folder. Parts in `by_others` are shown as models see them that did not learn
+    was found in the folder, `inputs` are sizes that were tried, with their milliseconds and the
+    share of drawn spots found. Parts in `by_others` are shown as models see them that did not learn
     them."""
 
     manifest: Manifest
@@ -48,6 +49,7 @@ class Report:
     choices: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     by_others: tuple[CrossFit, ...] = ()
+    inputs: tuple[tuple[str, float, float], ...] = ()
 
 
 def page(template: str, **values: object) -> str:
@@ -74,6 +76,7 @@ def render(report: Report) -> str:
         curves=_curves(report.test) if report.test else [],
         contrast=CONTRAST,
         sizes=plots.sensitivity(report.spots) if report.spots else "",
+        inputs=plots.inputs(report.inputs) if report.inputs else "",
         changes=plots.changes(report.comparison) if report.comparison else "",
         examples=_examples(report),
         environment=_environment(),
