@@ -68,8 +68,7 @@ class InputChoice:
     def best(self) -> TriedInput:
         """The fastest among those that find, within one standard error of the difference, as many
         spots as the best."""
-        affordable = [one for one in self.tried if one.milliseconds <= self.budget_ms]
-        within = affordable or list(self.tried[:1])
+        within = self._within or self.tried[:1]
         highest = max(within, key=lambda one: float(one.found.mean()))
         as_good = []
         for one in within:
@@ -79,15 +78,25 @@ class InputChoice:
         return min(as_good, key=lambda one: one.milliseconds)
 
     @property
+    def _within(self) -> tuple[TriedInput, ...]:
+        """Those that keep to the budget."""
+        return tuple(one for one in self.tried if one.milliseconds <= self.budget_ms)
+
+    @property
     def points(self) -> tuple[tuple[str, float, float], ...]:
         """Name, milliseconds and share of spots found of each, to be plotted."""
         return tuple((one.name, one.milliseconds, float(one.found.mean())) for one in self.tried)
 
     def __str__(self) -> str:
         found = "; ".join(map(str, self.tried))
+        why = (
+            "the fastest of those as good as the best"
+            if self._within
+            else "the fastest, though none is"
+        )
         return (
-            f"Input sizes, by what is found of drawn spots: {found}. {self.best.name} is the "
-            f"fastest of those as good as the best within {self.budget_ms:.0f} ms."
+            f"Input sizes, by what is found of drawn spots: {found}. {self.best.name} is {why} "
+            f"within {self.budget_ms:.0f} ms."
         )
 
 

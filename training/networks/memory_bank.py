@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 # Of the squared distance, for each channel, below which float32 cannot tell it from 0.
 _SMALLEST = 4e-6
@@ -36,12 +37,10 @@ class MemoryBank(nn.Module):
         self.bank_NC.copy_(vectors_NC.half())
 
     def forward(self, features_BCHW: Tensor) -> Tensor:
-        tokens_BLC = features_BCHW.flatten(2).transpose(1, 2)
-        # |a - b|² = |a|² - 2ab + |b|²: one matrix product, whatever the runtime.
+        # |a - b|² = |a|² - 2ab + |b|²: one convolution of 1 × 1, whatever the runtime.
         squares_N = self.bank_NC.square().sum(1)
-        square_TN = torch.addmm(squares_N, tokens_BLC.flatten(0, 1), self.bank_NC.T, alpha=-2)
-        nearest_BL = square_TN.amin(1).view(tokens_BLC.shape[:2]) + tokens_BLC.square().sum(2)
-        least = _SMALLEST * self.config.channels
-        distance_BL = nearest_BL.clamp_min(least).sqrt()
-        distance_BHW: Tensor = distance_BL.unflatten(1, features_BCHW.shape[2:])
+        weight_NC11 = -2 * self.bank_NC[..., None, None]
+        square_BNHW = F.conv2d(features_BCHW, weight_NC11, squares_N)
+        square_BHW = square_BNHW.amin(1) + features_BCHW.square().sum(1)
+        distance_BHW: Tensor = square_BHW.clamp_min(_SMALLEST * self.config.channels).sqrt()
         return distance_BHW

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from training.networks.positions import by_cell, by_position
 
@@ -45,6 +46,14 @@ class Whitening(nn.Module):
         self.whitening_PKK: Tensor
 
     def forward(self, features_BCHW: Tensor) -> Tensor:
+        if self.config.positions == (1, 1) and not self.config.pooled:
+            # Alike everywhere: one convolution of 1 × 1 does all in a fraction of the time.
+            (mean_K,), (whitening_KK,) = self.mean_PK, self.whitening_PKK
+            weight_KC = (self.direction_CK @ whitening_KK).T
+            everywhere_BKHW: Tensor = F.conv2d(
+                features_BCHW, weight_KC[..., None, None], -(mean_K @ whitening_KK)
+            )
+            return everywhere_BKHW
         along_BKHW = along(features_BCHW, self.direction_CK, pooled=self.config.pooled)
         tokens_PNK = by_position(along_BKHW, self.config.positions)
         white_PNK = (tokens_PNK - self.mean_PK.unsqueeze(1)) @ self.whitening_PKK

@@ -30,7 +30,9 @@ def test_the_fastest_that_finds_as_much_as_the_best_is_chosen():
     assert InputChoice((small, middle, large), 100).best is middle
     assert InputChoice((small, tried(640, 35, [5, 4, 5, 4])), 100).best is small
     assert InputChoice((small, middle, large), 30).best is small
-    assert InputChoice((small, middle), 10).best is small  # none is within the budget
+    none = InputChoice((small, middle), 10)
+    assert none.best is small
+    assert str(none).endswith("448×448 is the fastest, though none is within 10 ms.")
     assert str(InputChoice((small, middle), 100)) == (
         "Input sizes, by what is found of drawn spots: 448×448 45% (9 of 10 from 8 px on, 20 ms); "
         "640×640 75% (9 of 10 from 8 px on, 35 ms). 640×640 is the fastest of those as good as the "
