@@ -163,7 +163,7 @@ class PatchMemory:
         if self.coreset:
             vectors = vectors[greedy_coreset(vectors, self.size, seed=seed)]
         if isinstance(start, MemoryBank):
-            vectors = torch.cat([start.bank_NC, vectors])
+            vectors = torch.cat([start.vectors, vectors])
             if len(vectors) > self.size:
                 vectors = vectors[greedy_coreset(vectors, self.size, seed=seed)]
         bank = MemoryBank(MemoryBankConfig(context.shape[0], len(vectors)))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# Of the squared distance, for each channel, below which float32 cannot tell it from 0.
+# Of the mean square of the bank's vectors: nearer squares float32 cannot tell from 0.
 _SMALLEST = 4e-6
 
 
@@ -24,23 +24,36 @@ class MemoryBankConfig:
 
 
 class MemoryBank(nn.Module):
-    """Standardised features (B, C, H, W) to distances (B, H, W)."""
+    """Features (B, C, H, W) to distances (B, H, W) from the nearest vector of the bank.
+
+    All are taken from the bank's mean, which changes no distance: features that are not
+    standardised can lie far from 0, and float32 would lose small differences between large squares.
+    """
 
     def __init__(self, config: MemoryBankConfig) -> None:
         super().__init__()
         self.config = config
         self.register_buffer("bank_NC", torch.zeros(config.size, config.channels))
+        self.register_buffer("mean_C", torch.zeros(config.channels))
         self.bank_NC: Tensor
+        self.mean_C: Tensor
 
     def remember(self, vectors_NC: Tensor) -> None:
         """Fill the bank, in half precision's digits: files keep it so, in half the space."""
-        self.bank_NC.copy_(vectors_NC.half())
+        self.mean_C.copy_(vectors_NC.mean(0).half())
+        self.bank_NC.copy_((vectors_NC - self.mean_C).half())
+
+    @property
+    def vectors(self) -> Tensor:
+        """What it remembers (N, C)."""
+        return self.bank_NC + self.mean_C
 
     def forward(self, features_BCHW: Tensor) -> Tensor:
+        features_BCHW = features_BCHW - self.mean_C.view(1, -1, 1, 1)
         # |a - b|² = |a|² - 2ab + |b|²: one convolution of 1 × 1, whatever the runtime.
         squares_N = self.bank_NC.square().sum(1)
         weight_NC11 = -2 * self.bank_NC[..., None, None]
         square_BNHW = F.conv2d(features_BCHW, weight_NC11, squares_N)
         square_BHW = square_BNHW.amin(1) + features_BCHW.square().sum(1)
-        distance_BHW: Tensor = square_BHW.clamp_min(_SMALLEST * self.config.channels).sqrt()
+        distance_BHW: Tensor = square_BHW.clamp_min(_SMALLEST * squares_N.mean()).sqrt()
         return distance_BHW

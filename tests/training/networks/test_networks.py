@@ -82,8 +82,17 @@ def test_a_neighbour_in_the_bank_is_no_distance_away():
     bank = MemoryBank(MemoryBankConfig(channels=5, size=9))
     bank.remember(features.flatten(2)[0].T)
     assert bank(features).max() < 1e-2
-    brute = torch.cdist((features + 1).flatten(2)[0].T, bank.bank_NC).amin(1)
+    brute = torch.cdist((features + 1).flatten(2)[0].T, bank.vectors).amin(1)
     torch.testing.assert_close(bank(features + 1).flatten(), brute, rtol=1e-3, atol=1e-3)
+
+
+def test_features_far_from_zero_lose_no_digits():
+    torch.manual_seed(0)
+    parts = torch.randn(1, 5, 6, 6) + 500
+    bank = MemoryBank(MemoryBankConfig(channels=5, size=18))
+    bank.remember(parts.flatten(2)[0].T[::2])
+    brute = torch.cdist(parts.flatten(2)[0].T.double(), bank.vectors.double()).amin(1)
+    torch.testing.assert_close(bank(parts).flatten().double(), brute, rtol=1e-3, atol=1e-2)
 
 
 def test_a_place_remembers_only_what_was_there():
