@@ -116,7 +116,7 @@ def cross_fit(
                 if network and exposure:
                     known = exposure(good)
                 learned = good if network else tuple(evenly(good, LEARNED))
-                scorer, _ = part.learn(context.only(learned, known), settings)
+                scorer, _ = part.learn(context.only(learned, known, fold=int(number)), settings)
                 found = measure(scorer, context, [every[i] for i in held])
                 for branch, each in zip(chosen, found, strict=True):
                     whole = distances[branch]

@@ -261,6 +261,9 @@ def retrain_command(
         RejectBy, typer.Option(help="rate: the champion's false rejects; f1: the best on labels.")
     ] = "rate",
     seed: SeedOption = 0,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted retraining.")
+    ] = False,
     cache: CacheOption,
     device: DeviceOption = "auto",
     signing_key: SigningOption = None,
@@ -277,14 +280,19 @@ def retrain_command(
         device=device,
     )
     signer = Signer(signing_key) if signing_key else None
-    result = retrain(
-        open_snapshot(snapshot),
-        open_bundle(champion),
-        Directories(store or champion.resolve().parent.parent, cache, signer),
-        settings,
-        data=read_mvtec(data) if data else None,
-        reporter=reporter,
-    )
+    try:
+        result = retrain(
+            open_snapshot(snapshot),
+            open_bundle(champion),
+            Directories(store or champion.resolve().parent.parent, cache, signer),
+            settings,
+            data=read_mvtec(data) if data else None,
+            resume=resume,
+            reporter=reporter,
+        )
+    except KeyboardInterrupt:
+        reporter.say("Interrupted. The same command with --resume goes on from here.")
+        raise typer.Exit(130) from None
     reporter.say(f"Champion:  {_metrics_line(result.comparison.champion.metrics)}")
     reporter.say(f"Candidate: {_metrics_line(result.comparison.candidate.metrics)}")
     if result.path is None:

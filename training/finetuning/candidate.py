@@ -17,6 +17,7 @@ from training.calibration.thresholds import LEAST
 from training.data.drawn_defects import DRAWINGS, drawn_on
 from training.data.folders import LabelledFile
 from training.engine.distributed import Worker
+from training.engine.training_states import TrainingStates
 from training.errors import TrainingError
 from training.evaluation.comparison import Comparison, compare
 from training.evaluation.metrics import image_metrics
@@ -103,6 +104,7 @@ def train_candidate(
     worker: Worker,
     drawings: Path,
     mirrors: tuple[Mirror, ...] = (),
+    states: TrainingStates | None = None,
 ) -> Candidate:
     """Learn the good parts anew and the labelled defects besides, and compare with the champion.
 
@@ -110,8 +112,8 @@ def train_candidate(
     score that models gave it which did not learn it, where there is one. Where most of its good
     parts are not at hand, the champion's statistics are kept and its memory grows. Where fewer than
     two defects are labelled, none is learned, and the two are compared on defects drawn on good
-    parts, kept in `drawings`. Good parts are learned in `mirrors`, too. Of several processes only
-    the first returns. Raises TrainingError.
+    parts, kept in `drawings`. Good parts are learned in `mirrors`, too; `states` keep what networks
+    have learned. Of several processes only the first returns. Raises TrainingError.
     """
     started = time.monotonic()
     at_hand = {file.sha256 for file in labels.good}
@@ -126,6 +128,7 @@ def train_candidate(
         labels.good, cache, learning.seed, known, learning,
         champion if grows else None, steps=learning.network_steps, roi=champion.roi_HW,
         mirrors=mirrors, another_day=labels.another_day, reporter=reporter, worker=worker,
+        states=states,
     )  # fmt: skip
     if mirrors:
         few = few_parts(labels.good, labels.another_day)

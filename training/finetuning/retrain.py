@@ -20,6 +20,7 @@ from training.directories import Directories
 from training.engine.checkpoint import load_checkpoint
 from training.engine.distributed import enlisted
 from training.engine.export import export, git_commit, golden_images, next_version, save_bundle
+from training.engine.training_states import TrainingStates, remove_checkpoints
 from training.errors import TrainingError
 from training.evaluation.comparison import Comparison
 from training.evaluation.scoring import Evaluation, evaluate
@@ -65,12 +66,14 @@ def retrain(
     settings: RetrainSettings | None = None,
     *,
     data: Dataset | None = None,
+    resume: bool = False,
     reporter: Reporter | None = None,
 ) -> Retrained:
     """Learn the snapshot's labels and the good parts of `data`, from the champion on.
 
     Good parts are learned as those of a fit. A candidate bundle is written only if it is not worse
-    than the champion on labels that neither learned. Raises TrainingError, SnapshotError or
+    than the champion on labels that neither learned. With `resume`, an interrupted retraining of
+    the same labels goes on. Raises TrainingError, SnapshotError or
     BundleError.
     """
     settings = settings or RetrainSettings()
@@ -88,10 +91,14 @@ def retrain(
 
     before = load_checkpoint(champion.read(CHECKPOINT))
     learned = champion.learned()
+    place = directories.training(champion.manifest.recipe)
+    how = {name: value for name, value in asdict(settings).items() if name != "device"}
+    facts = (how, champion.digest, snapshot.digest, data.digest if data else None)
     with enlisted(settings.device) as worker:
         candidate = train_candidate(
             before, learned, champion_method(champion), cache, labels, settings, reporter, worker,
             directories.cache / "anomalies", champion.manifest.mirrors,
+            TrainingStates(place, facts, resume),
         )  # fmt: skip
     scorer, comparison = candidate.scorer, candidate.comparison
     calibrated, calibration, thresholds = _calibrate(candidate, champion, labels, settings)
@@ -121,8 +128,9 @@ def retrain(
             by_others=(candidate.good, candidate.defective),
         )
     )  # fmt: skip
+    remove_checkpoints(place)
     if comparison.worse:
-        path = directories.training(champion.manifest.recipe) / "refused.html"
+        path = place / "refused.html"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_file(path, report.encode())
         return Retrained(None, path, comparison)

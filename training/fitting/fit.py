@@ -16,6 +16,7 @@ from training.data.levels import used_levels
 from training.directories import Directories
 from training.engine.distributed import Worker, enlisted
 from training.engine.export import export, git_commit, golden_images, next_version, save_bundle
+from training.engine.training_states import remove_checkpoints
 from training.evaluation.scoring import Evaluation
 from training.evaluation.verdicts import by_label
 from training.fitting.effort import foresee, look
@@ -126,8 +127,7 @@ def fit(
         directories, manifest, exported, trained.scorer,
         trained.scored_by_others, report,
     )  # fmt: skip
-    for checkpoint in directories.training(settings.recipe).glob("checkpoint-*.pt"):
-        checkpoint.unlink()
+    remove_checkpoints(directories.training(settings.recipe))
     return Fitted(path, trained, time.monotonic() - started, milliseconds)
 
 

@@ -1,9 +1,7 @@
 """From a folder of good parts to a scorer that has been tried: all of a fit but the bundle."""
 
-import hashlib
-import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -22,7 +20,7 @@ from training.data.drawn_defects import DRAWINGS, drawn_on, external_anomalies
 from training.data.folders import Dataset, LabelledFile, check_masks
 from training.directories import Directories
 from training.engine.distributed import Worker
-from training.engine.loop import Schedule, TrainingState
+from training.engine.training_states import TrainingStates
 from training.errors import TrainingError
 from training.evaluation.metrics import PixelCounts
 from training.evaluation.scoring import Evaluation, evaluate, score_features
@@ -122,7 +120,14 @@ def train_recipe(
         learned, cache, settings.seed, schedule=settings.schedule, steps=settings.steps,
         roi=roi.on_grid(source.layout.grid) if roi else None, reporter=reporter, worker=worker,
         another_day=frozenset(file.sha256 for file in data.validation),
-        state=_states(settings, data, cache, directories, resume=resume),
+        states=TrainingStates(
+            directories.training(settings.recipe),
+            (
+                settings.seed, settings.preset, settings.anomalies, settings.external,
+                asdict(settings.push_pull), data.digest, source.digest,
+            ),
+            resume,
+        ),
     )  # fmt: skip
     score = settings.scored(min(source.size.height, source.size.width))
 
@@ -245,21 +250,3 @@ def _anomalies(
         gather_features(context.cache, others, context.reporter)
         anomalies += others
     return anomalies
-
-
-def _states(
-    settings: FitSettings, data: Dataset, cache: FeatureCache, directories: Directories,
-    *, resume: bool,
-) -> Callable[[int, Schedule], TrainingState]:  # fmt: skip
-    """Where each branch's checkpoint is kept, tied to all that decides its result."""
-
-    def state(number: int, schedule: Schedule) -> TrainingState:
-        facts = [settings.seed, settings.preset, data.digest, cache.source.digest, number]
-        identity = hashlib.sha256(json.dumps([*facts, asdict(schedule)]).encode()).hexdigest()
-        return TrainingState(
-            directories.training(settings.recipe) / f"checkpoint-{number}.pt",
-            identity,
-            resume=resume,
-        )
-
-    return state

@@ -96,7 +96,7 @@ class TrainReconstruction:
         parts = context.context
         if isinstance(start, Reconstruction):
             branch = copy.deepcopy(start)
-            return branch, push_pull(branch, context) if parts.defective else []
+            return branch, push_pull(branch, context, number) if parts.defective else []
         seed = parts.seed + 1000 * number
         torch.manual_seed(seed)
         network = self.network(context.shape)
@@ -115,12 +115,12 @@ class TrainReconstruction:
         with parts.reporter.bar("Training", schedule.steps) as advance:
             curve = train(
                 network, schedule, batch, loss, seed=seed, worker=worker, repeatable=True,
-                state=parts.state(number, schedule) if parts.state else None,
+                state=parts.state(number, schedule),
                 progress=lambda step, value: advance(step, f"loss {value:.1f}"),
             )  # fmt: skip
         branch = Reconstruction(network)
         if parts.defective:
-            curve += push_pull(branch, context)
+            curve += push_pull(branch, context, number)
         return branch, curve
 
     def _schedule(self, context: ViewContext) -> Schedule:
@@ -237,13 +237,14 @@ class TrainRotation:
         curve = learn_rotations(
             network, context.named, rotated, (), schedule,
             seed=seed, reporter=parts.reporter, worker=parts.worker,
-            state=parts.state(number, schedule) if parts.state else None,
+            state=parts.state(number, schedule),
         )  # fmt: skip
         if parts.defective:
             others = [file.sha256 for file in parts.defective]
+            schedule = dataclasses.replace(ROTATION, steps=parts.push_pull.steps)
             curve += learn_rotations(
-                network, context.named, rotated, others,
-                dataclasses.replace(ROTATION, steps=parts.push_pull.steps),
+                network, context.named, rotated, others, schedule,
                 seed=seed, reporter=parts.reporter, worker=parts.worker,
+                state=parts.state(number, schedule, "other-things"),
             )  # fmt: skip
         return network, curve

@@ -68,13 +68,15 @@ class LearnDefects:
         with parts.reporter.bar("Learning defects", settings.steps) as advance:
             curve = train(
                 discriminator, schedule, batches, loss, seed=parts.seed, worker=parts.worker,
+                state=parts.state(number, schedule, "known-defects"),
                 progress=lambda step, value: advance(step, f"loss {value:.3f}"),
             )  # fmt: skip
         return discriminator.eval(), curve
 
 
-def push_pull(branch: Reconstruction, context: ViewContext) -> list[float]:
-    """Train a network that rebuilds good parts not to rebuild the context's defects, in place.
+def push_pull(branch: Reconstruction, context: ViewContext, number: int) -> list[float]:
+    """Train the network of the branch with this number, which rebuilds good parts, not to rebuild
+    the context's defects, in place.
 
     Half of each batch is defective: a defect with a mask is pushed by its cells, one without as an
     image. Returns the loss of every step. Raises TrainingError.
@@ -92,7 +94,7 @@ def push_pull(branch: Reconstruction, context: ViewContext) -> list[float]:
     with parts.reporter.bar("Learning from labels", settings.steps) as advance:
         return train(
             branch.network, schedule, _Batches(context, BATCH), loss, seed=parts.seed,
-            worker=parts.worker, repeatable=True,
+            worker=parts.worker, repeatable=True, state=parts.state(number, schedule, "push-pull"),
             progress=lambda step, value: advance(step, f"loss {value:.3f}"),
         )  # fmt: skip
 

@@ -1,7 +1,7 @@
 """What a branch learns from: good parts, their features as it sees them, and for how long."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, Protocol, TypeVar
@@ -18,6 +18,7 @@ from training.data.folders import LabelledFile
 from training.data.mirrored import mirrored
 from training.engine.distributed import Worker
 from training.engine.loop import Schedule, TrainingState
+from training.engine.training_states import TrainingStates
 from training.networks.scorer import Scorer, Standardise
 from training.networks.whitening import Whitening
 from training.progress import Reporter
@@ -52,8 +53,8 @@ class TrainContext:
     `start` is a scorer to go on from, where the good parts that it learned are not among these: its
     statistics are kept, its memory grows, its networks are trained further. `steps` overrides every
     schedule's length. `roi` (H, W) is 1 on the cells of the finest map that are inspected, and 0 on
-    the others; None inspects all. `state` gives the checkpoint of a branch, by the branch's number
-    and its schedule, where a training is to be kept. `worker` is this process among those that
+    the others; None inspects all. `states` keep what networks have learned, where a training is to
+    go on after an interruption. `worker` is this process among those that
     learn together. Without `standardised`, features are learned as the backbone gives them. Good
     parts with the hashes `mirrored` are learned in `mirrors`, too, whose features are in `cache`.
     Those of `another_day`, by hash, count as much as all others together, as far as `MOST_REPEATED`
@@ -74,7 +75,7 @@ class TrainContext:
     mirrored: frozenset[str] = frozenset()
     another_day: frozenset[str] = frozenset()
     reporter: Reporter = dataclasses.field(default_factory=Reporter)
-    state: Callable[[int, Schedule], TrainingState] | None = None
+    states: TrainingStates | None = None
     worker: Worker = dataclasses.field(default_factory=Worker)
 
     @cached_property
@@ -97,12 +98,22 @@ class TrainContext:
         return ViewContext(self, number)
 
     def only(
-        self, files: Sequence[LabelledFile], defective: Sequence[LabelledFile] = ()
+        self,
+        files: Sequence[LabelledFile],
+        defective: Sequence[LabelledFile] = (),
+        *,
+        fold: int | None = None,
     ) -> "TrainContext":
-        """The same of other parts, without checkpoints or progress: a fold's."""
+        """The same of other parts, without progress; and without checkpoints, unless they are
+        those that a `fold` learns."""
+        states = self.states.of_fold(fold) if self.states and fold is not None else None
         return dataclasses.replace(
-            self, files=files, defective=defective, state=None, reporter=Reporter()
+            self, files=files, defective=defective, states=states, reporter=Reporter()
         )
+
+    def state(self, branch: int, schedule: Schedule, purpose: str = "") -> TrainingState | None:
+        """The checkpoint of a branch's network, where any is kept."""
+        return self.states.state(branch, schedule, purpose) if self.states else None
 
 
 @dataclass(frozen=True)

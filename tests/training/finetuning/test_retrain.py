@@ -8,6 +8,7 @@ import torch
 
 from models.bundle import CHECKPOINT, open_bundle
 from models.sample import LabelledImage, Sample, write_snapshot
+from tests.interrupting import InterruptingReporter
 from training.backbones.features import FeatureCache
 from training.directories import Directories
 from training.engine.checkpoint import load_checkpoint
@@ -166,6 +167,29 @@ def test_a_network_rebuilds_learned_defects_worse(with_network, dataset, masks):
         return (found.scores[found.anomalous].min() - good.mean()) / good.std()
 
     assert contrast(learned) > max(2 * contrast(champion), 3)
+
+
+@pytest.mark.parametrize(("title", "at"), [("Learning from labels", 5), ("Cross-fitting", 1)])
+def test_an_interrupted_retraining_goes_on_to_the_same_model(
+    with_network, dataset, tmp_path, title, at
+):
+    bundle = open_bundle(with_network.path)
+    snapshot = write_snapshot(tmp_path / "snapshots", labelled(dataset.test, masks=True))
+    settings = RetrainSettings(steps=10, network_steps=10, reject_by="rate")
+
+    def learned(name, **more):
+        places = Directories(tmp_path / name, tmp_path / "cache")
+        return retrain(snapshot, bundle, places, settings, data=dataset, **more), places
+
+    whole, _ = learned("whole")
+    with pytest.raises(KeyboardInterrupt):
+        learned("stopped", reporter=InterruptingReporter(at, title))
+    again = InterruptingReporter(-1, "Training")
+    resumed, places = learned("stopped", resume=True, reporter=again)
+    assert again.steps == []  # what was learned from good parts before is not learned again
+    assert not list(places.training("cap").glob("checkpoint-*"))
+    both = [each.comparison.candidate.scores for each in (whole, resumed)]
+    np.testing.assert_array_equal(*both)
 
 
 def test_a_worse_candidate_is_not_written(with_network, dataset, tmp_path):

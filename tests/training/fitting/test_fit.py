@@ -1,7 +1,5 @@
 import dataclasses
 import json
-import os
-import signal
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +19,7 @@ from models.errors import BundleError
 from models.golden import Golden
 from models.session import open_session
 from models.signature import Signer, Trust
+from tests.interrupting import InterruptingReporter
 from tests.keys import write_keys
 from training.cli.main import app
 from training.data.folders import read_mvtec
@@ -31,7 +30,6 @@ from training.evaluation.scoring import score_features, score_images
 from training.finetuning.retrain import champion_source
 from training.fitting.fit import fit
 from training.fitting.settings import FitSettings
-from training.progress import Reporter
 from training.reporting.examples import pictures
 
 SMALL = FitSettings(recipe="cap", preset="adtr-small", size=64, grid=4, steps=12)
@@ -137,29 +135,6 @@ def test_test_images_decide_nothing(dataset, backbone, fitted, bundle, tmp_path)
     manifest = open_bundle(again.path).manifest
     assert manifest.thresholds == bundle.manifest.thresholds
     assert manifest.metrics == {}
-
-
-class InterruptingReporter(Reporter):
-    """Presses Ctrl-C in the middle of the training bar."""
-
-    def __init__(self, at):
-        self._at = at
-        self.steps = []
-
-    def bar(self, title, total):
-        from contextlib import contextmanager
-
-        @contextmanager
-        def bar():
-            def advance(done, note):
-                if title == "Training":
-                    self.steps.append(done)
-                    if done == self._at:
-                        os.kill(os.getpid(), signal.SIGINT)
-
-            yield advance
-
-        return bar()
 
 
 def test_an_interrupted_fit_resumes_to_the_same_model(dataset, backbone, tmp_path):
