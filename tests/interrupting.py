@@ -22,6 +22,8 @@ class InterruptingReporter(Reporter):
             if title == self._title:
                 self.steps.append(done)
                 if done == self._at:
+                    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+                        raise KeyboardInterrupt  # a shell's background processes never get it
                     os.kill(os.getpid(), signal.SIGINT)
 
         yield advance
