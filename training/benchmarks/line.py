@@ -105,7 +105,8 @@ class LineBenchmark:
         return results
 
     def _run(self, case: LineCase, seed: int) -> list[dict[str, Any]]:
-        data, parts = case.data(seed)
+        data, given = case.data(seed)
+        parts = tuple({file.sha256: file for file in given}.values())  # each image comes once
         root = self.out / case.name / str(seed)
         directories = Directories(root / "store", self.out / "features")
         settings = FitSettings(case.name, preset=self.preset, seed=seed)
