@@ -89,8 +89,10 @@ def inputs(points: Sequence[tuple[str, float, float]]) -> str:
     axes.plot(times, found, "o-", color=GOOD)
     for (name, *_), x, y in zip(points, times, found, strict=True):
         axes.annotate(name, (x, y), (0, 7), textcoords="offset points", ha="center", fontsize=8)
-    axes.margins(0.15, 0.3)
-    axes.set(xlabel="milliseconds an image", ylabel="% of spots found", xlim=(0, None))
+    axes.set(
+        xlabel="milliseconds an image", ylabel="% of spots found",
+        xlim=(0, 1.15 * max(times)), ylim=(0, 112),
+    )  # fmt: skip
     return embed(figure)
 
 
