@@ -55,9 +55,9 @@ def choose_branches(
     """Weigh branches (P) by how well each tells drawn defects from good parts, neither of which was
     learned, and leave out the families without which they are told better.
 
-    A branch's deviations count in proportion to the distance between good parts and drawn defects
-    that its image AUROC stands for (d', Green & Swets 1966), against that of the best one: what
-    tells nothing of this product adds little noise. Of all choices of families, that of the most is
+    A branch's deviations count by the distance between good parts and drawn defects that its image
+    AUROC stands for (d', Green & Swets 1966), against that of the best one, squared: what tells
+    little of this product adds little noise. Of all choices of families, that of the most is
     taken whose image AUROC is within one standard error of the best, of the difference: drawings
     are found easily, and what they do not show may be what real defects look like. So single
     branches are not left out either.
@@ -77,7 +77,7 @@ def choose_branches(
 
     alone = np.array([auroc([number])[0] for number in range(count)])
     apart = ndtri(alone.clip(*_AUROC_LIMITS))
-    scorer.fusion.reliable_P.copy_(torch.from_numpy(apart / apart.max()))
+    scorer.fusion.reliable_P.copy_(torch.from_numpy((apart / apart.max()) ** 2))
     choices = [
         [number for number in range(count) if families[number] in chosen]
         for size in range(1, len(set(families)) + 1)

@@ -84,12 +84,15 @@ class Noise(nn.Module):
         return torch.rand(features.shape[0], *features.shape[2:])
 
 
-@pytest.mark.parametrize("times", [2, 30])
-def test_noise_counts_little_and_families_that_harm_are_left_out(crossed, scorer, times):
+@pytest.mark.parametrize("odd", [0, 2])
+def test_noise_counts_little_and_a_family_that_harms_is_left_out(crossed, scorer, odd):
+    """Of patches from anywhere, `odd` good parts look worse than any defect."""
     torch.manual_seed(0)
     good = crossed.distances.float()
     drawn = good.clone()
-    drawn[:, :, 3, 3] *= times
+    drawn[:3, :, 3, 3] *= 3 if odd else 30
+    drawn[3:, :, 3, 3] *= 5
+    good[3:, :odd, 3, 3] *= 1000
     noise = torch.rand(1, *good.shape[1:]) ** -2  # the same on good parts and on drawn defects
     both = [torch.cat([each, noise]) for each in (good, drawn)]
     inputs = [*scorer.inputs, scorer.inputs[0]]
@@ -101,14 +104,10 @@ def test_noise_counts_little_and_families_that_harm_are_left_out(crossed, scorer
     families = ["positions"] * 3 + ["anywhere"] * 2 + ["networks"]
     kept, numbers, told = choose_branches(noisy, *both, [*"abcde", "noise"], families)
     assert float(noisy.fusion.reliable_P.max()) == pytest.approx(1)
-    assert float(noisy.fusion.reliable_P[5]) < 0.5
+    assert float(noisy.fusion.reliable_P[5]) < 0.1
     assert len(kept.branches) == len(numbers)
-    if times == 30:  # found by all: nothing speaks against any
-        assert numbers == [0, 1, 2, 3, 4, 5]
-        assert "Left out" not in told
-    else:  # patches from anywhere tell hardly any of them apart
-        assert not {3, 4} & set(numbers) and {0, 1, 2} <= set(numbers)
-        assert told.split("Left out")[1].count(",") == 2
+    assert numbers == ([0, 1, 2, 5] if odd else [0, 1, 2, 3, 4, 5])
+    assert ("Left out" in told) == bool(odd)
 
 
 def test_a_scorer_of_some_branches_scores_by_these_alone(context, scorer):
