@@ -105,7 +105,7 @@ def draw_spots(
                 sides = [share * min(image.shape[:2]) for share in shares]
                 for name, side in zip(names, sides, strict=True):
                     spotted = resize(spot(image, side, rng, roi_HW), source.size)
-                    cache.put({name: spotted})
+                    cache.put({name: spotted})  # one by one: large inputs take much memory
             drawn += [LabelledFile(part.image, name, "ng", "spot") for name in names]
             advance(number + 1, "")
     return Spots(

@@ -1,8 +1,8 @@
 """The input's size: of several, the fastest that finds drawn spots as well as the best.
 
-Larger inputs show smaller defects, and take longer. What a defect's size is nobody says beforehand;
-so spots of many sizes are drawn on good parts, at the camera's resolution, and models that did not
-learn the part look for them.
+Larger inputs show smaller defects, and take longer. Nobody knows beforehand how large defects will
+be, so spots of many sizes are drawn on good parts, at the camera's resolution, and models that did
+not learn the part look for them.
 """
 
 import time
@@ -113,20 +113,23 @@ def choose_input(
         return settings, None
     candidates = _affordable(data, backbone, settings)
     if len(candidates) == 1:
-        return candidates[0], None
+        return candidates[0][0], None
     few = replace(data, train=tuple(evenly(data.train, PARTS)), validation=(), test=())
     tried = []
-    for candidate in candidates:
+    for candidate, milliseconds in candidates:
         reporter.say(f"Trying an input of {_name(candidate)} pixels")
-        tried.append(_try(few, backbone, candidate, directories, reporter))
+        tried.append(_try(few, backbone, candidate, milliseconds, directories, reporter))
     choice = InputChoice(tuple(tried), settings.budget_ms)
     reporter.say(str(choice))
     return choice.best.settings, choice
 
 
-def _affordable(data: Dataset, backbone: Backbone, settings: FitSettings) -> list[FitSettings]:
-    """The usual size, and larger ones up to the images' own as long as the backbone alone stays
-    within the budget; else the largest smaller one that does."""
+def _affordable(
+    data: Dataset, backbone: Backbone, settings: FitSettings
+) -> list[tuple[FitSettings, float]]:
+    """The usual size, and larger ones up to the images' own, for which the backbone keeps to the
+    budget; where the usual one is too slow, the largest smaller size that is not. Each with the
+    milliseconds that the backbone takes."""
     typical = typical_size(data.train)
     own, first = min(typical), usual_side(min(typical))
     found, sides = [], [first]
@@ -137,14 +140,14 @@ def _affordable(data: Dataset, backbone: Backbone, settings: FitSettings) -> lis
         milliseconds = _backbone_time(data, backbone, candidate)
         if milliseconds > settings.budget_ms:
             break
-        found.append(candidate)
+        found.append((candidate, milliseconds))
     side = first
     while not found and side / _STEP >= LEAST_SIDE:
         side /= _STEP
         candidate = _sized(side, typical, backbone, settings)
         milliseconds = _backbone_time(data, backbone, candidate)
         if milliseconds <= settings.budget_ms:
-            found.append(candidate)
+            found.append((candidate, milliseconds))
     if not found:
         raise TrainingError(
             f"An image takes {milliseconds:.0f} ms with an input of {_name(candidate)} pixels, and "
@@ -173,6 +176,7 @@ def _try(
     few: Dataset,
     backbone: Backbone,
     settings: FitSettings,
+    backbone_ms: float,
     directories: Directories,
     reporter: Reporter,
 ) -> TriedInput:
@@ -183,7 +187,7 @@ def _try(
     scores = trained.spot_scores.reshape(-1, len(trained.spots.sides))
     return TriedInput(
         settings,
-        _backbone_time(few, backbone, settings) + _scorer_time(trained),
+        backbone_ms + _scorer_time(trained),
         scores >= thresholds.review,
         trained.spots.sensitivity(trained.spot_scores, thresholds),
     )

@@ -184,6 +184,10 @@ def test_an_interrupted_retraining_goes_on_to_the_same_model(
     whole, _ = learned("whole")
     with pytest.raises(KeyboardInterrupt):
         learned("stopped", reporter=InterruptingReporter(at, title))
+    kept = {path.name for path in (tmp_path / "stopped").rglob("checkpoint-*")}
+    assert "checkpoint-0.pt" in kept
+    of_first_fold = "checkpoint-0-0-known-defects.pt"
+    assert (of_first_fold in kept) == (title == "Cross-fitting")
     again = InterruptingReporter(-1, "Training")
     resumed, places = learned("stopped", resume=True, reporter=again)
     assert again.steps == []  # what was learned from good parts before is not learned again
