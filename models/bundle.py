@@ -134,6 +134,8 @@ class Effort(Contract):
 
 # How a part looks in a mirror to its side, in one above it, and turned by half.
 Mirror = Literal["left-right", "top-bottom", "half-turn"]
+# How parts are brought to one place: not at all, shifted, or shifted and turned.
+Align = Literal["none", "shift", "rotate"]
 
 
 class Manifest(Contract):
@@ -150,6 +152,7 @@ class Manifest(Contract):
     input: InputSize
     pixels: PixelContract
     inspected: float = Field(1.0, gt=0, le=1)  # the share of the image: its region of interest
+    align: Align = "none"  # how parts are brought to one place
     mirrors: tuple[Mirror, ...] = ()  # in which the parts look the same; few are learned so, too
     calibration: Calibration
     thresholds: Thresholds

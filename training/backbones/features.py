@@ -16,14 +16,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.errors import ImageError
-from models.image import InputSize, PixelContract, Pixels, decode, resize
+from models.image import InputSize, Mask, PixelContract, Pixels, decode, resize
 from models.session import Device, open_session, provider_of
 from training.data.folders import LabelledFile
 from training.errors import DatasetError
 from training.networks.layout import FeatureLayout
+from training.networks.warp import TRANSFORM, Extent, to_aligned, to_image
 
 Features = NDArray[np.float32]
 Progress = Callable[[int, int], None]
+Warp = Callable[[Tensor, Tensor, Extent], Tensor]
 
 BATCH = 8
 QUOTA = 20 * 2**30  # bytes of all cached features
@@ -98,6 +100,27 @@ class FeatureCache:
         flat = self._read(names, slice(start, start + math.prod(shape)))
         maps: Tensor = flat.unflatten(1, shape)
         return maps
+
+    def transforms(self, names: Sequence[str]) -> Tensor:
+        """Where aligned images with these hashes lay (B, 4); (B, 0) where none is aligned."""
+        if not self.layout.extent:
+            return torch.zeros(len(names), 0)
+        return self._read(names, slice(-TRANSFORM, None))
+
+    def to_aligned(self, name: str, mask: Mask) -> Mask:
+        """A mask (H, W) of the image with this hash in the frame that features are of."""
+        extent = self.layout.extent
+        return mask if extent is None else self._warped(to_aligned, name, mask, extent)
+
+    def to_image(self, name: str, mask: Mask) -> Mask:
+        """A mask (H, W) of the frame that features are of, in the image with this hash."""
+        extent = self.layout.extent
+        return mask if extent is None else self._warped(to_image, name, mask, extent)
+
+    def _warped(self, warp: Warp, name: str, mask: Mask, extent: Extent) -> Mask:
+        found = warp(torch.from_numpy(mask).float()[None, None], self.transforms([name]), extent)
+        warped: Mask = (found[0, 0] > 0).numpy()
+        return warped
 
     def _read(self, names: Sequence[str], part: slice) -> Tensor:
         read = [np.load(self._path(name), mmap_mode="r", allow_pickle=False) for name in names]

@@ -34,10 +34,11 @@ Exposure = Callable[[tuple[LabelledFile, ...]], tuple[LabelledFile, ...]]
 @dataclass(frozen=True)
 class CrossFit:
     """`distances` (P, N, H, W), in half precision, of each branch and each of `files`, by what did
-    not learn the file."""
+    not learn the file; and the files' `transforms` (N, 4), or (N, 0) where none is aligned."""
 
     files: tuple[LabelledFile, ...]
     distances: Tensor
+    transforms: Tensor
 
     def fused(self, scorer: Scorer) -> NDArray[np.float32]:
         """The scores (N) of the files, with the scorer's fusion."""
@@ -49,20 +50,24 @@ class CrossFit:
 
     def only(self, kept: Sequence[int]) -> "CrossFit":
         """The same of some branches."""
-        return CrossFit(self.files, self.distances[list(kept)])
+        return CrossFit(self.files, self.distances[list(kept)], self.transforms)
 
     def of(self, files: Sequence[LabelledFile]) -> "CrossFit":
         """The same of some files; those that are not among its own are left out."""
         numbers = {file.sha256: number for number, file in enumerate(self.files)}
         kept = [numbers[file.sha256] for file in files if file.sha256 in numbers]
-        return CrossFit(tuple(self.files[n] for n in kept), self.distances[:, kept])
+        return CrossFit(
+            tuple(self.files[n] for n in kept), self.distances[:, kept], self.transforms[kept]
+        )
 
     def scored(self, scorer: Scorer) -> Iterator[Scored]:
         """Each file with its score and heatmap, with the scorer's fusion."""
         for start in range(0, len(self.files), BATCH):
             part = self.distances[:, start : start + BATCH].float()
             with torch.inference_mode():
-                scores, heatmaps = scorer.score(scorer.fused(part))
+                scores, heatmaps = scorer.shown(
+                    scorer.fused(part), self.transforms[start : start + BATCH]
+                )
             files = self.files[start : start + BATCH]
             yield from zip(files, scores.tolist(), heatmaps.numpy(), strict=True)
 
@@ -126,10 +131,11 @@ def cross_fit(
                     whole[torch.from_numpy(held)] = each
                 advance(done, "")
     stacked = torch.stack([each for each in distances if each is not None])
+    transforms = context.cache.transforms([file.sha256 for file in every])
     count = len(files)
     return (
-        CrossFit(tuple(files), stacked[:, :count]),
-        CrossFit(tuple(defective), stacked[:, count:]),
+        CrossFit(tuple(files), stacked[:, :count], transforms[:count]),
+        CrossFit(tuple(defective), stacked[:, count:], transforms[count:]),
     )
 
 

@@ -10,7 +10,7 @@ import typer
 from pydantic import ValidationError
 
 from models.backbone import EMBEDDED, PROCEDURAL, find_backbone
-from models.bundle import MODEL, SIGNATURE, Bundle, open_bundle
+from models.bundle import MODEL, SIGNATURE, Align, Bundle, open_bundle
 from models.command import VersionOption, run
 from models.durable import write_file
 from models.image import PixelContract
@@ -163,6 +163,10 @@ def fit_command(
             "the whole range by default."
         ),
     ] = "",
+    align: Annotated[
+        Align,
+        typer.Option(help="Bring parts that are shifted, or shifted and turned, to one place."),
+    ] = "none",
     roi: Annotated[
         Path | None, typer.Option(help="Mask image of what is inspected: white, the rest black.")
     ] = None,
@@ -193,6 +197,7 @@ def fit_command(
         rates=Rates(review=false_review, reject=false_reject),
         anomalies=_names(anomalies),
         external=external,
+        align=align,
         roi=roi,
         pixels=_pixels(colour, int(bit_depth), window),
         seed=seed,

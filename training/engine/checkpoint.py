@@ -45,6 +45,7 @@ def dump_checkpoint(scorer: Scorer) -> bytes:
     whitenings = cast(list[Whitening], list(scorer.whitenings))
     settings = {
         "shapes": scorer.layout.shapes,
+        "extent": scorer.layout.extent,
         "stride": scorer.score.stride,
         "score": dataclasses.asdict(scorer.score.settings),
         "whitenings": [dataclasses.asdict(whitening.config) for whitening in whitenings],
@@ -58,9 +59,10 @@ def dump_checkpoint(scorer: Scorer) -> bytes:
 def load_checkpoint(data: bytes) -> Scorer:
     """Rebuild a scorer from `dump_checkpoint`. Raises TrainingError for an earlier format."""
     settings = _metadata(data)
-    if "inputs" not in settings:
+    if "extent" not in settings:
         raise _outdated()
-    layout = FeatureLayout(tuple((c, h, w) for c, h, w in settings["shapes"]))
+    extent = tuple(settings["extent"]) if settings["extent"] else None
+    layout = FeatureLayout(tuple((c, h, w) for c, h, w in settings["shapes"]), extent)
     scorer = Scorer(
         layout,
         [Standardise.blank(channels) for channels, _, _ in layout.shapes],

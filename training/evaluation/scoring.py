@@ -136,12 +136,11 @@ def network_mask(path: Path, size: InputSize) -> Mask:
     return bits.reshape(size.height, size.width).astype(np.bool_)
 
 
-def grid_mask(path: Path, rows: int, columns: int) -> Mask:
-    """A mask file on a grid, bool (rows, columns): True where any pixel of the cell is marked.
+def grid_mask(mask: Mask, rows: int, columns: int) -> Mask:
+    """A mask (H, W) on a grid, bool (rows, columns): True where any pixel of the cell is marked.
 
     A defect smaller than a cell still marks it.
     """
-    mask = read_mask(path.read_bytes())
     marked = np.zeros((rows, columns), np.bool_)
     y, x = np.nonzero(mask)
     marked[y * rows // mask.shape[0], x * columns // mask.shape[1]] = True

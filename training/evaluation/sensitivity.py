@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.bundle import Thresholds
-from models.image import Pixels, decode, resize
+from models.image import Mask, Pixels, decode, resize
 from training.backbones.features import FeatureCache
 from training.data.folders import LabelledFile
 from training.progress import Reporter
@@ -87,24 +87,26 @@ def draw_spots(
     parts: Sequence[LabelledFile],
     cache: FeatureCache,
     reporter: Reporter,
-    roi_HW: NDArray[np.float32] | None = None,
+    roi_HW: Mask | None = None,
 ) -> Spots:
     """Draw a spot of every size on each part, at the camera's resolution, and put the features of
-    the images into `cache`. Parts that a model learned show what it finds on these alone: measure
-    spots by a model that did not learn the part."""
+    the images into `cache`; in the region of interest (H, W), which is of aligned images. Parts
+    that a model learned show what it finds on these alone: measure spots by a model that did not
+    learn the part."""
     source, drawn = cache.source, []
     first = decode(parts[0].image.read_bytes(), source.pixels)
     shorter = min(first.shape[:2])
     shares = [share for share in SHARES if share * shorter >= _SMALLEST] or SHARES[-1:]
     with reporter.bar("Drawing spots", len(parts)) as advance:
         for number, part in enumerate(parts):
-            names = [_name(part, share, roi_HW) for share in shares]
+            inside = None if roi_HW is None else cache.to_image(part.sha256, roi_HW)
+            names = [_name(part, share, inside) for share in shares]
             if any(name not in cache for name in names):
                 image = decode(part.image.read_bytes(), source.pixels)
                 rng = np.random.default_rng(list(bytes.fromhex(part.sha256)))
                 sides = [share * min(image.shape[:2]) for share in shares]
                 for name, side in zip(names, sides, strict=True):
-                    spotted = resize(spot(image, side, rng, roi_HW), source.size)
+                    spotted = resize(spot(image, side, rng, inside), source.size)
                     cache.put({name: spotted})  # one by one: large inputs take much memory
             drawn += [LabelledFile(part.image, name, "ng", "spot") for name in names]
             advance(number + 1, "")
@@ -113,14 +115,14 @@ def draw_spots(
     )
 
 
-def _name(part: LabelledFile, share: float, roi_HW: NDArray[np.float32] | None) -> str:
+def _name(part: LabelledFile, share: float, roi_HW: Mask | None) -> str:
     inside = b"" if roi_HW is None else roi_HW.tobytes()
     facts = f"spot {CONTRAST} {part.sha256} {share}".encode()
     return hashlib.sha256(facts + inside).hexdigest()
 
 
 def spot(
-    image: Pixels, side: float, rng: np.random.Generator, roi_HW: NDArray[np.float32] | None = None
+    image: Pixels, side: float, rng: np.random.Generator, roi_HW: Mask | None = None
 ) -> Pixels:
     """The image (H, W, 3) with a round spot with a soft edge, darker on what is bright and brighter
     on what is dark; in one of the cells of a region of interest, or anywhere but near the border.

@@ -35,7 +35,7 @@ def draw_anomalies(
 
     Which part, which kind and where are drawn independently; `drawn_on` says on which part. Images
     and masks lie in `directory` to be looked at; what is there already is not drawn again. Each
-    reaches into the region of interest `roi` (H, W), in pixels of the network's input.
+    reaches into the region of interest `roi` (H, W), in pixels of the network's input, aligned.
     Raises DatasetError for a kind that there is not.
     """
     unknown = set(kinds) - set(DRAWINGS)
@@ -66,7 +66,7 @@ def spots_by_fold(
 ) -> tuple[Spots, NDArray[np.int64]]:
     """Spots drawn on some good parts, and the fold of each one's part."""
     chosen = evenly(range(len(files)), PARTS)
-    roi = None if context.roi is None else context.roi.numpy()
+    roi = None if context.roi is None else context.roi.numpy() > 0
     spots = draw_spots([files[i] for i in chosen], context.cache, context.reporter, roi)
     return spots, np.repeat(folds[list(chosen)], len(spots.sides))
 
@@ -80,6 +80,7 @@ def _anomaly(
     roi: Mask | None,
 ) -> tuple[LabelledFile, Pixels | None]:
     """The anomaly, and its image where its features are not in the cache."""
+    roi = None if roi is None else cache.to_image(file.sha256, roi)
     inside = "" if roi is None else hashlib.sha256(np.packbits(roi).tobytes()).hexdigest()
     facts = f"{EDITION} {kind} {seed} {file.sha256} {cache.source.size} {inside}"
     name = hashlib.sha256(facts.encode()).hexdigest()

@@ -97,6 +97,7 @@ def fit(
         input=source.size,
         pixels=settings.pixels,
         inspected=inspected,
+        align=settings.align,
         mirrors=trained.mirrors,
         calibration=calibration,
         thresholds=thresholds,

@@ -111,25 +111,24 @@ def choose_input(
     and how sizes were compared, where there were several. Raises DatasetError or TrainingError."""
     if settings.size != "auto":
         return settings, None
-    candidates = _affordable(data, backbone, settings)
+    # The first look leaves out where parts lie: that takes a few milliseconds more.
+    found = _affordable(data, backbone, replace(settings, align="none"))
+    candidates = [replace(candidate, align=settings.align) for candidate in found]
     if len(candidates) == 1:
-        return candidates[0][0], None
+        return candidates[0], None
     few = replace(data, train=tuple(evenly(data.train, PARTS)), validation=(), test=())
     tried = []
-    for candidate, milliseconds in candidates:
+    for candidate in candidates:
         reporter.say(f"Trying an input of {_name(candidate)} pixels")
-        tried.append(_try(few, backbone, candidate, milliseconds, directories, reporter))
+        tried.append(_try(few, backbone, candidate, directories, reporter))
     choice = InputChoice(tuple(tried), settings.budget_ms)
     reporter.say(str(choice))
     return choice.best.settings, choice
 
 
-def _affordable(
-    data: Dataset, backbone: Backbone, settings: FitSettings
-) -> list[tuple[FitSettings, float]]:
+def _affordable(data: Dataset, backbone: Backbone, settings: FitSettings) -> list[FitSettings]:
     """The usual size, and larger ones up to the images' own, for which the backbone keeps to the
-    budget; where the usual one is too slow, the largest smaller size that is not. Each with the
-    milliseconds that the backbone takes."""
+    budget; where the usual one is too slow, the largest smaller size that is not."""
     typical = typical_size(data.train)
     own, first = min(typical), usual_side(min(typical))
     found, sides = [], [first]
@@ -140,14 +139,14 @@ def _affordable(
         milliseconds = _backbone_time(data, backbone, candidate)
         if milliseconds > settings.budget_ms:
             break
-        found.append((candidate, milliseconds))
+        found.append(candidate)
     side = first
     while not found and side / _STEP >= LEAST_SIDE:
         side /= _STEP
         candidate = _sized(side, typical, backbone, settings)
         milliseconds = _backbone_time(data, backbone, candidate)
         if milliseconds <= settings.budget_ms:
-            found.append((candidate, milliseconds))
+            found.append(candidate)
     if not found:
         raise TrainingError(
             f"An image takes {milliseconds:.0f} ms with an input of {_name(candidate)} pixels, and "
@@ -176,7 +175,6 @@ def _try(
     few: Dataset,
     backbone: Backbone,
     settings: FitSettings,
-    backbone_ms: float,
     directories: Directories,
     reporter: Reporter,
 ) -> TriedInput:
@@ -184,10 +182,11 @@ def _try(
     quick = replace(settings, preset=DEFAULT, anomalies=(), external=None)
     trained = train_recipe(few, backbone, quick, directories, reporter=reporter)
     _, thresholds = calibrate(trained.scores, settings.rates, groups=trained.groups)
+    source = trained.cache.source
     scores = trained.spot_scores.reshape(-1, len(trained.spots.sides))
     return TriedInput(
         settings,
-        backbone_ms + _scorer_time(trained),
+        float(image_times(source.graph, source.size, settings.device)[0]) + _scorer_time(trained),
         scores >= thresholds.review,
         trained.spots.sensitivity(trained.spot_scores, thresholds),
     )

@@ -1,19 +1,24 @@
 """The network's input: its size, and the views of its features."""
 
+import functools
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from PIL import Image
 
 from models.backbone import Backbone, Stage
-from models.image import InputSize
+from models.bundle import Align
+from models.image import InputSize, PixelContract
+from training.backbones.aligned_graph import aligned_graph
 from training.backbones.feature_graph import feature_graph, pixel_graph
 from training.backbones.features import FeatureSource
 from training.backbones.tiled_graph import Tiles
 from training.backbones.views import FeatureView, ViewName, view_of
 from training.data.folders import LabelledFile
 from training.errors import DatasetError, TrainingError
+from training.fitting.alignment import LearnedAlignment, learn_alignment
 from training.fitting.settings import FitSettings
 from training.methods.train_context import evenly
 from training.networks.layout import FeatureLayout
@@ -34,6 +39,38 @@ def feature_source(
 
     Raises TrainingError where size, grid, tile and stages do not fit each other.
     """
+    source = _upright_source(backbone, views, files, settings)
+    if settings.align == "none":
+        return source
+    network = find_alignment(files, source.size, settings).network
+    return replace(
+        source,
+        graph=aligned_graph(source.graph, network, (source.size.height, source.size.width)),
+        layout=replace(source.layout, extent=network.extent),
+    )
+
+
+def find_alignment(
+    files: Sequence[LabelledFile], size: InputSize, settings: FitSettings
+) -> LearnedAlignment:
+    """Where parts lie, learned from `files` for an input of this size. Raises DatasetError."""
+    return _alignment(tuple(files), size, settings.pixels, settings.align)
+
+
+@functools.lru_cache(maxsize=4)
+def _alignment(
+    files: tuple[LabelledFile, ...], size: InputSize, pixels: PixelContract, align: Align
+) -> LearnedAlignment:
+    return learn_alignment(files, size, typical_size(files), pixels, rotates=align == "rotate")
+
+
+def _upright_source(
+    backbone: Backbone,
+    views: Sequence[ViewName],
+    files: Sequence[LabelledFile],
+    settings: FitSettings,
+) -> FeatureSource:
+    """The same where nothing is aligned."""
     stages = _stages(backbone, settings.stages)
     if settings.size == "auto":
         typical = typical_size(files)

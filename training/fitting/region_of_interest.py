@@ -9,14 +9,15 @@ from torch import Tensor
 
 from models.errors import ImageError
 from models.image import Mask, decode, read_mask, resize_mask
-from training.backbones.features import FeatureSource
+from training.backbones.features import FeatureCache
 from training.data.folders import LabelledFile
 from training.errors import DatasetError
 
 
 @dataclass(frozen=True)
 class RegionOfInterest:
-    """`pixels` (H, W) of the network's input that are inspected."""
+    """`pixels` (H, W) of the network's input that are inspected; where images are aligned, of the
+    aligned one."""
 
     pixels: Mask
 
@@ -32,8 +33,9 @@ class RegionOfInterest:
         return torch.from_numpy((blocks.mean((1, 3)) >= 0.5).astype(np.float32))
 
 
-def read_roi(path: Path, source: FeatureSource, part: LabelledFile) -> RegionOfInterest:
-    """Read a mask, white where parts are inspected; `part` is one of them.
+def read_roi(path: Path, cache: FeatureCache, part: LabelledFile) -> RegionOfInterest:
+    """Read a mask, white where `part` is inspected, and every other one that lies alike or is
+    aligned.
 
     Raises DatasetError where it is no mask, of another size than the part's image, or leaves
     nothing to inspect.
@@ -46,6 +48,7 @@ def read_roi(path: Path, source: FeatureSource, part: LabelledFile) -> RegionOfI
             f"The region of interest {path} cannot be read: {reason}",
             remedy="Give an 8-bit PNG, white where parts are inspected and black elsewhere.",
         ) from error
+    source = cache.source
     image = decode(part.image.read_bytes(), source.pixels)
     if mask.shape != image.shape[:2]:
         raise DatasetError(
@@ -53,7 +56,7 @@ def read_roi(path: Path, source: FeatureSource, part: LabelledFile) -> RegionOfI
             f"are {image.shape[1]}×{image.shape[0]}.",
             remedy="Draw it on an image of a part.",
         )
-    region = RegionOfInterest(resize_mask(mask, source.size))
+    region = RegionOfInterest(cache.to_aligned(part.sha256, resize_mask(mask, source.size)))
     if not bool(region.on_grid(source.layout.grid).any()):
         raise DatasetError(
             f"The region of interest {path} leaves nothing to inspect.",

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from models.bundle import Align
 from models.image import PixelContract
 from models.session import Device
 from training.calibration.thresholds import Rates
@@ -42,6 +43,8 @@ class FitSettings:
     the shorter side of the view `all`, by default about 16, or one for 16 pixels of a tile. With a
     `tile`, in pixels, the backbone sees an image tile by tile.
 
+    With `align`, parts that are shifted, or shifted and turned, are brought to one place first.
+
     `anomalies` are kinds to draw on good parts, `external` is a folder of images of something else:
     with either, networks that have learned to rebuild good parts then learn by `push_pull` not to
     rebuild those. `roi` is a mask image, white where parts are inspected.
@@ -55,6 +58,7 @@ class FitSettings:
     grid: int | None = None
     tile: int | None = None
     stages: tuple[str, ...] = ()
+    align: Align = "none"
     roi: Path | None = None
     pixels: PixelContract = field(default_factory=PixelContract)
     seed: int = 0

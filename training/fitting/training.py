@@ -26,7 +26,7 @@ from training.evaluation.metrics import PixelCounts
 from training.evaluation.scoring import Evaluation, evaluate, score_features
 from training.evaluation.sensitivity import Spots
 from training.fitting.drawn_anomalies import draw_anomalies, spots_by_fold
-from training.fitting.inputs import feature_source
+from training.fitting.inputs import feature_source, find_alignment
 from training.fitting.region_of_interest import RegionOfInterest, read_roi
 from training.fitting.settings import FitSettings
 from training.fitting.symmetry import find_mirrors
@@ -115,7 +115,7 @@ def train_recipe(
     worker.wait()
     gathered = time.monotonic()
     learned = data.train + data.validation
-    roi = read_roi(settings.roi, source, learned[0]) if settings.roi else None
+    roi = read_roi(settings.roi, cache, learned[0]) if settings.roi else None
     context = TrainContext(
         learned, cache, settings.seed, schedule=settings.schedule, steps=settings.steps,
         roi=roi.on_grid(source.layout.grid) if roi else None, reporter=reporter, worker=worker,
@@ -141,6 +141,8 @@ def train_recipe(
     groups = group_parts(calibrated, cache)
     folds = split_folds(groups)
     choices = []
+    if settings.align != "none":
+        choices.append(str(find_alignment(data.train, source.size, settings)))
     if chosen.weighted and not settings.exposed:
         context, found = find_mirrors(chosen, context, calibrated, folds, score)
         choices += [found] if found else []

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from models.image import read_mask
 from training.data.folders import LabelledFile
 from training.engine import losses
 from training.engine.loop import Schedule, train
@@ -104,11 +105,14 @@ class _Batches:
 
     def __init__(self, context: ViewContext, size: int) -> None:
         _, rows, columns = context.shape
+        cache = context.context.cache
         self._context = context
         self._half = size // 2
         self._blank = np.zeros((rows, columns), np.bool_)
         self._cells = {
-            file.sha256: grid_mask(file.mask, rows, columns)
+            file.sha256: grid_mask(
+                cache.to_aligned(file.sha256, read_mask(file.mask.read_bytes())), rows, columns
+            )
             for file in context.context.defective
             if file.mask
         }

@@ -11,18 +11,29 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from training.networks.warp import TRANSFORM, Extent
+
 Shape = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
 class FeatureLayout:
-    """The shapes (C, H, W) of the maps. The last map's grid need not be that of the first."""
+    """The shapes (C, H, W) of the maps. The last map's grid need not be that of the first.
+
+    Where images are aligned, maps are of the aligned frame, whose half width and height `extent`
+    has, and the image's transform stands after them (see `training.networks.warp`).
+    """
 
     shapes: tuple[Shape, ...]
+    extent: Extent | None = None
 
     @property
     def size(self) -> int:
         """Values of one image."""
+        return self._mapped + (TRANSFORM if self.extent else 0)
+
+    @property
+    def _mapped(self) -> int:
         return sum(math.prod(shape) for shape in self.shapes)
 
     @property
@@ -42,6 +53,10 @@ class FeatureLayout:
     def map(self, features_BD: Tensor, view: int) -> Tensor:
         """The map (B, C, H, W) with this number."""
         return self.split(features_BD)[view]
+
+    def transform(self, features_BD: Tensor) -> Tensor:
+        """Where each aligned image lay (B, 4); nothing (B, 0) where none is aligned."""
+        return features_BD[:, self._mapped :]
 
     @staticmethod
     def join(maps: list[Tensor]) -> Tensor:

@@ -9,9 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training.networks.layout import FeatureLayout
+from training.networks.warp import inside, to_image
 from training.networks.whitening import Whitening
 
 STD_FLOOR = 0.1  # of the mean deviation over all channels
+_NOTHING = -1e4  # the evidence of a signed branch where an image shows nothing
 _SMALLEST = 1e-6  # of a distance, before its logarithm is taken
 
 
@@ -221,7 +223,8 @@ class Scorer(nn.Module):
         return white_BKHW
 
     def distances(self, features_BD: Tensor) -> Tensor:
-        """Each branch's distances on the finest grid, (P, B, H, W), before they are fused."""
+        """Each branch's distances on the finest grid, (P, B, H, W), before they are fused. Where an
+        aligned image shows nothing, there is no distance."""
         maps = self.layout.split(features_BD)
         standard = [
             standardise(each) for standardise, each in zip(self.standardise, maps, strict=True)
@@ -235,11 +238,26 @@ class Scorer(nn.Module):
                     white[source.whitening] = self.whitenings[source.whitening](seen)
                 seen = white[source.whitening]
             found.append(self._at_finest(branch(seen)))
-        return torch.stack(found)
+        if not self.layout.extent:
+            return torch.stack(found)
+        transform_B4 = self.layout.transform(features_BD)
+        shown_BHW = inside(self.layout.grid, transform_B4, self.layout.extent)
+        nothing_P = torch.where(self.fusion.signed_P, _NOTHING, 0.0)
+        return torch.where(shown_BHW, torch.stack(found), nothing_P.view(-1, 1, 1, 1))
 
     def forward(self, features_BD: Tensor) -> tuple[Tensor, Tensor]:
-        scored: tuple[Tensor, Tensor] = self.score(self.fused(self.distances(features_BD)))
-        return scored
+        joined_BHW = self.fused(self.distances(features_BD))
+        return self.shown(joined_BHW, self.layout.transform(features_BD))
+
+    def shown(self, joined_BHW: Tensor, transform_BT: Tensor) -> tuple[Tensor, Tensor]:
+        """Score (B) and heatmap (B, h, w) of fused maps; of an aligned image, the heatmap lies
+        where the part lay."""
+        score_B, heatmap_Bhw = self.score(joined_BHW)
+        if self.layout.extent:
+            heatmap_Bhw = to_image(
+                heatmap_Bhw.unsqueeze(1), transform_BT, self.layout.extent
+            ).squeeze(1)
+        return score_B, heatmap_Bhw
 
     def fused(self, distance_PBHW: Tensor) -> Tensor:
         """The one map (B, H, W) of all branches' distances, 0 outside of the region of interest."""

@@ -55,7 +55,8 @@ def test_anomalies_lie_with_their_masks_and_features_and_are_drawn_once(trained,
     parts = drawn_on(len(dataset.train), 6, 0)
     assert len(set(parts)) == 6
     for file, part in zip(drawn, parts, strict=True):
-        cells = grid_mask(file.mask, *trained.cache.layout.shapes[0][1:])
+        mask = read_mask(file.mask.read_bytes())
+        cells = grid_mask(mask, *trained.cache.layout.shapes[0][1:])
         assert cells.any()
         both = trained.cache.batch([file.sha256, dataset.train[part].sha256])
         marred, plain = trained.cache.layout.map(both, 0).numpy()

@@ -17,8 +17,8 @@ def test_a_spot_is_as_large_and_as_different_as_it_is_said_to_be():
 
 def test_a_spot_is_drawn_within_the_region_of_interest_and_the_image():
     image = np.full((60, 80, 3), 100, np.uint8)
-    roi = np.zeros((6, 8), np.float32)
-    roi[5, 7] = 1  # the corner: the spot is cut off by the border
+    roi = np.zeros((6, 8), np.bool_)
+    roi[5, 7] = True  # the corner: the spot is cut off by the border
     for seed in range(20):
         drawn = spot(image, 9, np.random.default_rng(seed), roi)
         rows, columns = np.nonzero((drawn != image).any(2))

@@ -255,13 +255,9 @@ def test_labels_of_another_recipe_are_refused(bundle, dataset, tmp_path):
         retrain(snapshot, bundle, Directories(tmp_path / "b", tmp_path / "c"))
 
 
-def test_the_smallest_defect_marks_its_cell(tmp_path):
-    from models.image import encode_png
-
-    mask = np.zeros((100, 60), np.uint8)
-    mask[99, 0] = 255
-    path = tmp_path / "m.png"
-    path.write_bytes(encode_png(mask))
-    cells = grid_mask(path, 4, 4)
+def test_the_smallest_defect_marks_its_cell():
+    mask = np.zeros((100, 60), np.bool_)
+    mask[99, 0] = True
+    cells = grid_mask(mask, 4, 4)
     assert cells[3, 0]
     assert cells.sum() == 1

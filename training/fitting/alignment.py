@@ -1,0 +1,132 @@
+"""Where good parts lie in their images, learned from them: the template that all are brought to."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.errors import ImageError
+from models.image import InputSize, PixelContract, decode, resize
+from training.data.folders import LabelledFile
+from training.errors import DatasetError
+from training.methods.train_context import evenly
+from training.networks.alignment import FINE, Alignment, circles
+from training.networks.warp import middles, to_aligned
+
+# Parts that the template is the mean of, at most, and how often it is made anew.
+_PARTS, _ROUNDS = 40, 3
+# Below this mean agreement with the template, parts share too little to be aligned by.
+_ALIKE = 0.4
+_PIVOTS = (0.06, 0.02), (0.02, 0.005)  # how far and in which steps a turn's middle is looked for
+
+
+@dataclass(frozen=True)
+class LearnedAlignment:
+    """The alignment, and where `parts` good parts lay: how far apart at most, as a share of the
+    frame's shorter side, the spread of their turns in degrees, and how well they agree with their
+    mean, 1 at most."""
+
+    network: Alignment
+    parts: int
+    shift: float
+    turn: float
+    agreement: float
+
+    def __str__(self) -> str:
+        turns = f" and up to {self.turn:.0f}° turned" if self.network.rotates else ""
+        text = (
+            f"The parts are aligned: they lay up to {self.shift:.0%} of the image's shorter side "
+            f"apart{turns}, and agree with their mean by {self.agreement:.2f}."
+        )
+        if self.agreement < _ALIKE:
+            text += (
+                " That is little: without --align, or in another lighting, the verdict may be "
+                "better."
+            )
+        return text
+
+
+def learn_alignment(
+    files: Sequence[LabelledFile],
+    size: InputSize,
+    typical: tuple[float, float],
+    pixels: PixelContract,
+    *,
+    rotates: bool,
+) -> LearnedAlignment:
+    """Bring good parts to the place of the first one, and all to their mean, a few times.
+
+    `typical` are width and height of their images. Raises DatasetError where none can be read.
+    """
+    images_B3HW = _read(evenly(files, _PARTS), size, pixels)
+    shorter = min(typical)
+    width, height = (2 * round(FINE / 2 * side / shorter) for side in typical)
+
+    def aligned_to(template_HW: Tensor) -> Alignment:
+        network = Alignment((size.height, size.width), template_HW, rotates=rotates)
+        return network.eval()
+
+    with torch.inference_mode():
+        network = aligned_to(torch.zeros(height, width))
+        working_B1HW = network.working(images_B3HW)
+        first = working_B1HW[:1]
+        if rotates:
+            first = to_aligned(first, _pivot(first[0, 0], network.extent), network.extent)
+        network = aligned_to(first[0, 0])
+        for _ in range(_ROUNDS):
+            transform_B4, agreement_B = network.found(images_B3HW)
+            mean_HW = to_aligned(working_B1HW, transform_B4, network.extent).mean(0)[0]
+            network = aligned_to(mean_HW)
+        transform_B4, agreement_B = network.found(images_B3HW)
+    shift_B2, turn_B = transform_B4[:, 2:], torch.atan2(transform_B4[:, 1], transform_B4[:, 0])
+    return LearnedAlignment(
+        network,
+        len(images_B3HW),
+        float(torch.cdist(shift_B2, shift_B2).max()) / 2,
+        _widest(turn_B.numpy()),
+        float(agreement_B.mean()),
+    )
+
+
+def _read(files: Sequence[LabelledFile], size: InputSize, pixels: PixelContract) -> Tensor:
+    found = []
+    for file in files:
+        try:
+            found.append(resize(decode(file.image.read_bytes(), pixels), size))
+        except (OSError, ImageError):  # named with all other broken images, for their features
+            continue
+    if not found:
+        raise DatasetError(
+            f"None of {len(files)} images can be read, the first is {files[0].image}.",
+            remedy="Give images that open in an image viewer.",
+        )
+    return torch.from_numpy(np.stack(found)).permute(0, 3, 1, 2).float()
+
+
+def _widest(turns: np.ndarray) -> float:
+    """The largest turn between two parts, in degrees."""
+    between = turns[:, None] - turns[None]
+    return float(np.degrees(np.abs(np.arctan2(np.sin(between), np.cos(between))).max()))
+
+
+def _pivot(grey_HW: Tensor, extent: tuple[float, float]) -> Tensor:
+    """The transform (1, 4) that brings a part's middle to the frame's: the centre of what differs
+    from the image's border, and near it the point around which the image looks most alike."""
+    border = torch.cat([grey_HW[0], grey_HW[-1], grey_HW[:, 0], grey_HW[:, -1]]).median()
+    differs = (grey_HW - border).abs()
+    differs = (differs - 0.1 * differs.max()).clamp_min(0)
+    x = extent[0] * middles(grey_HW.shape[1])
+    y = extent[1] * middles(grey_HW.shape[0])
+    weight = differs.sum().clamp_min(1e-6)
+    middle = torch.stack([(differs * x).sum() / weight, (differs * y[:, None]).sum() / weight])
+    for reach, step in _PIVOTS:
+        offsets = torch.arange(-reach, reach + step / 2, step)
+        tried_B2 = torch.cartesian_prod(offsets, offsets) + middle
+        upright_B2 = torch.tensor([1.0, 0.0]).expand(len(tried_B2), -1)
+        tried_B4 = torch.cat([upright_B2, tried_B2], 1)
+        images_B1HW = grey_HW.expand(len(tried_B2), 1, -1, -1)
+        seen_BRA = circles(images_B1HW, tried_B4, extent)
+        middle = tried_B2[seen_BRA.var(2).sum(1).argmin()]
+    return torch.cat([torch.tensor([1.0, 0.0]), middle])[None]
