@@ -10,7 +10,7 @@ import typer
 from pydantic import ValidationError
 
 from models.backbone import EMBEDDED, PROCEDURAL, find_backbone
-from models.bundle import MODEL, SIGNATURE, Align, Bundle, open_bundle
+from models.bundle import MODEL, SIGNATURE, Bundle, open_bundle
 from models.command import VersionOption, run
 from models.durable import write_file
 from models.image import PixelContract
@@ -164,9 +164,12 @@ def fit_command(
         ),
     ] = "",
     align: Annotated[
-        Align,
-        typer.Option(help="Bring parts that are shifted, or shifted and turned, to one place."),
-    ] = "none",
+        Literal["auto", "none", "shift", "rotate"],
+        typer.Option(
+            help="Bring parts that lie shifted, or shifted and turned, to one place; auto where "
+            "good parts lie in many ways."
+        ),
+    ] = "auto",
     roi: Annotated[
         Path | None, typer.Option(help="Mask image of what is inspected: white, the rest black.")
     ] = None,

@@ -7,19 +7,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from models.bundle import Align
 from models.errors import ImageError
 from models.image import InputSize, PixelContract, decode, resize
 from training.data.folders import LabelledFile
 from training.errors import DatasetError
 from training.methods.train_context import evenly
-from training.networks.alignment import FINE, Alignment, circles
-from training.networks.warp import middles, to_aligned
+from training.networks.alignment import FINE, Alignment, circles, local_contrast
+from training.networks.warp import inside, middles, to_aligned
 
 # Parts that the template is the mean of, at most, and how often it is made anew.
 _PARTS, _ROUNDS = 40, 3
-# Below this mean agreement with the template, parts share too little to be aligned by.
-_ALIKE = 0.4
 _PIVOTS = (0.06, 0.02), (0.02, 0.005)  # how far and in which steps a turn's middle is looked for
+# The shorter side of what places are compared at.
+_COMPARED = 256
+# Good parts that lie in many ways are aligned; of a fixture's few, the place is worth judging, too:
+# half of the parts turned by so many degrees, or shifted by such a share of the shorter side.
+_TURNED, _SHIFTED = 10.0, 0.02
+# How well parts agree with the mean of the others when aligned, at least, and more than when not.
+# Textures agree by 0.4 at most, and by 0.2 more.
+_ALIKE, _BETTER = 0.5, 0.2
 
 
 @dataclass(frozen=True)
@@ -42,10 +49,69 @@ class LearnedAlignment:
         )
         if self.agreement < _ALIKE:
             text += (
-                " That is little: without --align, or in another lighting, the verdict may be "
+                " That is little: with --align none, or in another lighting, the verdict may be "
                 "better."
             )
         return text
+
+
+def suitable_alignment(
+    files: Sequence[LabelledFile], typical: tuple[float, float], pixels: PixelContract
+) -> Align:
+    """How good parts should be aligned: where they lie in many ways, by what brings them to agree
+    far better. `typical` are width and height of their images. Raises DatasetError."""
+    shorter = min(typical)
+    width, height = (round(_COMPARED * side / shorter) for side in typical)
+    size, some = InputSize(height=height, width=width), evenly(files, _PARTS)
+    images_B3HW = _read(some, size, pixels)
+    shifts = learn_alignment(some, size, typical, pixels, rotates=False).network
+    turns = learn_alignment(some, size, typical, pixels, rotates=True).network
+    with torch.inference_mode():
+        turned_B4, _ = turns.found(images_B3HW)
+        upright_B4 = turned_B4.clone()
+        upright_B4[:, :2] = torch.tensor([1.0, 0.0])
+        by_turns = [_spectra(turns, images_B3HW, each) for each in (turned_B4, upright_B4)]
+        if _spread_of_turns(turned_B4) >= _TURNED and _better(*by_turns):
+            return "rotate"
+        shifted_B4, _ = shifts.found(images_B3HW)
+        still_B4 = torch.tensor([[1.0, 0.0, 0.0, 0.0]]).expand(len(images_B3HW), -1)
+        by_shifts = [_contrasts(shifts, images_B3HW, each) for each in (shifted_B4, still_B4)]
+        place_B2 = shifted_B4[:, 2:] - shifted_B4[:, 2:].median(0).values
+        if float(place_B2.norm(dim=1).median()) / 2 >= _SHIFTED and _better(*by_shifts):
+            return "shift"
+    return "none"
+
+
+def _better(aligned: float, otherwise: float) -> bool:
+    return aligned >= _ALIKE and aligned >= otherwise + _BETTER
+
+
+def _spectra(network: Alignment, images_B3HW: Tensor, transform_B4: Tensor) -> float:
+    """How parts agree along circles around their middles."""
+    spectra = network.spectra(network.working(images_B3HW), transform_B4)
+    weight_M = network.weight_M.sqrt()
+    return _agreement(torch.cat([each * weight_M for each in spectra], 2))
+
+
+def _contrasts(network: Alignment, images_B3HW: Tensor, transform_B4: Tensor) -> float:
+    """How parts agree in the contrast of each place."""
+    aligned = to_aligned(network.working(images_B3HW), transform_B4, network.extent)
+    shown_BHW = inside(aligned.shape[2:], transform_B4, network.extent)
+    return _agreement(local_contrast(aligned).squeeze(1) * shown_BHW)
+
+
+def _agreement(values_BXX: Tensor) -> float:
+    """The median similarity (cosine) of parts with the mean of the others."""
+    values_BD = values_BXX.flatten(1)
+    others_BD = (values_BD.sum(0) - values_BD) / max(1, len(values_BD) - 1)
+    return float(torch.cosine_similarity(values_BD, others_BD, dim=1).median())
+
+
+def _spread_of_turns(transform_B4: Tensor) -> float:
+    """By how many degrees half of the parts are turned against the mean at least."""
+    cosine, sine = transform_B4[:, 0], transform_B4[:, 1]
+    away_B = torch.atan2(sine, cosine) - torch.atan2(sine.mean(), cosine.mean())
+    return float(torch.atan2(away_B.sin(), away_B.cos()).abs().median().rad2deg())
 
 
 def learn_alignment(

@@ -21,6 +21,7 @@ from training.evaluation.scoring import Evaluation
 from training.evaluation.verdicts import by_label
 from training.fitting.effort import foresee, look
 from training.fitting.input_choice import choose_input
+from training.fitting.inputs import with_alignment
 from training.fitting.settings import FitSettings
 from training.fitting.timing import image_times
 from training.fitting.training import Trained, train_recipe
@@ -60,6 +61,7 @@ def fit(
     """
     started = time.monotonic()
     check_recipe_name(settings.recipe)
+    settings = with_alignment(data.train, settings)
     notes = _contrast(data, settings)
     with enlisted(settings.device) as worker:
         reporter = reporter if reporter and worker.rank == 0 else Reporter()
@@ -97,7 +99,7 @@ def fit(
         input=source.size,
         pixels=settings.pixels,
         inspected=inspected,
-        align=settings.align,
+        align="none" if settings.align == "auto" else settings.align,
         mirrors=trained.mirrors,
         calibration=calibration,
         thresholds=thresholds,

@@ -18,7 +18,7 @@ from training.backbones.tiled_graph import Tiles
 from training.backbones.views import FeatureView, ViewName, view_of
 from training.data.folders import LabelledFile
 from training.errors import DatasetError, TrainingError
-from training.fitting.alignment import LearnedAlignment, learn_alignment
+from training.fitting.alignment import LearnedAlignment, learn_alignment, suitable_alignment
 from training.fitting.settings import FitSettings
 from training.methods.train_context import evenly
 from training.networks.layout import FeatureLayout
@@ -40,9 +40,10 @@ def feature_source(
     Raises TrainingError where size, grid, tile and stages do not fit each other.
     """
     source = _upright_source(backbone, views, files, settings)
-    if settings.align == "none":
+    found = find_alignment(files, source.size, settings)
+    if found is None:
         return source
-    network = find_alignment(files, source.size, settings).network
+    network = found.network
     return replace(
         source,
         graph=aligned_graph(source.graph, network, (source.size.height, source.size.width)),
@@ -50,18 +51,35 @@ def feature_source(
     )
 
 
+def with_alignment(files: Sequence[LabelledFile], settings: FitSettings) -> FitSettings:
+    """The settings with the alignment that suits `files`, where none is chosen. Raises
+    DatasetError."""
+    if settings.align != "auto":
+        return settings
+    return replace(settings, align=_suitable(tuple(files), settings.pixels))
+
+
 def find_alignment(
     files: Sequence[LabelledFile], size: InputSize, settings: FitSettings
-) -> LearnedAlignment:
-    """Where parts lie, learned from `files` for an input of this size. Raises DatasetError."""
-    return _alignment(tuple(files), size, settings.pixels, settings.align)
+) -> LearnedAlignment | None:
+    """Where parts lie, learned from `files` for an input of this size, where they are aligned.
+    Raises DatasetError."""
+    align = with_alignment(files, settings).align
+    if align == "none":
+        return None
+    return _alignment(tuple(files), size, settings.pixels, rotates=align == "rotate")
+
+
+@functools.lru_cache(maxsize=4)
+def _suitable(files: tuple[LabelledFile, ...], pixels: PixelContract) -> Align:
+    return suitable_alignment(files, typical_size(files), pixels)
 
 
 @functools.lru_cache(maxsize=4)
 def _alignment(
-    files: tuple[LabelledFile, ...], size: InputSize, pixels: PixelContract, align: Align
+    files: tuple[LabelledFile, ...], size: InputSize, pixels: PixelContract, *, rotates: bool
 ) -> LearnedAlignment:
-    return learn_alignment(files, size, typical_size(files), pixels, rotates=align == "rotate")
+    return learn_alignment(files, size, typical_size(files), pixels, rotates=rotates)
 
 
 def _upright_source(

@@ -43,7 +43,8 @@ class FitSettings:
     the shorter side of the view `all`, by default about 16, or one for 16 pixels of a tile. With a
     `tile`, in pixels, the backbone sees an image tile by tile.
 
-    With `align`, parts that are shifted, or shifted and turned, are brought to one place first.
+    With `align`, parts that lie shifted, or shifted and turned, are brought to one place first;
+    `auto` does so where good parts lie in many ways.
 
     `anomalies` are kinds to draw on good parts, `external` is a folder of images of something else:
     with either, networks that have learned to rebuild good parts then learn by `push_pull` not to
@@ -58,7 +59,7 @@ class FitSettings:
     grid: int | None = None
     tile: int | None = None
     stages: tuple[str, ...] = ()
-    align: Align = "none"
+    align: Align | Literal["auto"] = "auto"
     roi: Path | None = None
     pixels: PixelContract = field(default_factory=PixelContract)
     seed: int = 0

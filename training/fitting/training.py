@@ -141,8 +141,8 @@ def train_recipe(
     groups = group_parts(calibrated, cache)
     folds = split_folds(groups)
     choices = []
-    if settings.align != "none":
-        choices.append(str(find_alignment(data.train, source.size, settings)))
+    if alignment := find_alignment(data.train, source.size, settings):
+        choices.append(str(alignment))
     if chosen.weighted and not settings.exposed:
         context, found = find_mirrors(chosen, context, calibrated, folds, score)
         choices += [found] if found else []

@@ -238,8 +238,8 @@ _QUICK = (
     Branch("positional-knn/fine", PositionalKnn(_SIDE), "fine", FINE),
     Branch("positional-knn/middle", PositionalKnn(_SIDE), "middle", COARSE),
     Branch("positional-knn/deep", PositionalKnn(_SIDE), "deep", COARSE),
-    Branch("patch-memory/middle", PatchMemory(4000, coreset=True), "middle", EVERYWHERE),
-    Branch("patch-memory/deep", PatchMemory(2000, coreset=True), "deep", EVERYWHERE),
+    Branch("patch-memory/middle", PatchMemory(2000, coreset=True), "middle", EVERYWHERE),
+    Branch("patch-memory/deep", PatchMemory(1000, coreset=True), "deep", EVERYWHERE),
 )
 
 METHODS: dict[str, Method] = {

@@ -63,7 +63,7 @@ class Alignment(nn.Module):
         self._constant("weight_M", quick.square())
         self._constant("first_weight_M", quick.square() * torch.sinc(frequency / _FAST) ** 4)
         still = turned(torch.zeros(1))
-        real_RM, imaginary_RM = self._circles(template_HW[None, None], still)
+        real_RM, imaginary_RM = self.spectra(template_HW[None, None], still)
         self._constant("template_real_RM", real_RM[0])
         self._constant("template_imaginary_RM", imaginary_RM[0])
         self.fine_rows: Tensor
@@ -113,7 +113,7 @@ class Alignment(nn.Module):
     def _templates(self, template_HW: Tensor, turns_K: Tensor, mask_HW: Tensor) -> Tensor:
         """The template's local contrast turned by angles, (K, 1, h, w): of mean 0 and length 1
         where it is compared, which is as large as `mask`."""
-        contrast = _contrast(template_HW[None, None])
+        contrast = local_contrast(template_HW[None, None])
         if self.rotates:
             back_K4 = turned(-turns_K)
             contrast = to_aligned(contrast.expand(len(turns_K), -1, -1, -1), back_K4, self.extent)
@@ -131,7 +131,7 @@ class Alignment(nn.Module):
     def _searched(self, grey_B1HW: Tensor) -> Tensor:
         """The best of all turns and shifts at the coarse resolution."""
         similar_BKHW = _correlation(
-            _contrast(grey_B1HW), self.coarse_K1HW, self.coarse_mask, _REACH
+            local_contrast(grey_B1HW), self.coarse_K1HW, self.coarse_mask, _REACH
         )
         rows, columns = similar_BKHW.shape[2:]
         best_B = similar_BKHW.flatten(1).argmax(1)
@@ -149,7 +149,7 @@ class Alignment(nn.Module):
         best one agrees (B)."""
         aligned = to_aligned(grey_B1HW, transform_B4, self.extent)
         similar_B1HW = _correlation(
-            _contrast(aligned), self.fine_K1HW, self.fine_mask, _REFINED, near=True
+            local_contrast(aligned), self.fine_K1HW, self.fine_mask, _REFINED, near=True
         )
         steps = torch.arange(-_REFINED, _REFINED + 1) * (2 / FINE)
         share_B1HW = (_SHARPNESS * similar_B1HW).flatten(1).softmax(1).view_as(similar_B1HW)
@@ -164,7 +164,7 @@ class Alignment(nn.Module):
         self, grey_B1HW: Tensor, transform_B4: Tensor, weight_M: Tensor, most: float = math.pi
     ) -> Tensor:
         """The transform with a better angle, changed by `most` at most."""
-        real_BRM, imaginary_BRM = self._circles(grey_B1HW, transform_B4)
+        real_BRM, imaginary_BRM = self.spectra(grey_B1HW, transform_B4)
         real, imaginary = self.template_real_RM, self.template_imaginary_RM
         cross_BM = (real * real_BRM + imaginary * imaginary_BRM).sum(1) * weight_M
         turned_BM = (real * imaginary_BRM - imaginary * real_BRM).sum(1) * weight_M
@@ -175,7 +175,7 @@ class Alignment(nn.Module):
         angle_B = (similar_BA.argmax(1) - steps) * (2 * math.pi / _TURN_STEPS)
         return compose(transform_B4, turned(angle_B))
 
-    def _circles(self, grey_B1HW: Tensor, transform_B4: Tensor) -> tuple[Tensor, Tensor]:
+    def spectra(self, grey_B1HW: Tensor, transform_B4: Tensor) -> tuple[Tensor, Tensor]:
         """How grey changes along circles around the part's middle: real and imaginary part of each
         frequency (B, R, M), each radius by its length."""
         seen_BRA = circles(grey_B1HW, transform_B4, self.extent)
@@ -213,7 +213,7 @@ def _compared(grid: tuple[int, int], *, rotates: bool) -> Tensor:
     return (row.square()[:, None] + row.square() <= 1).float()
 
 
-def _contrast(grey_B1HW: Tensor) -> Tensor:
+def local_contrast(grey_B1HW: Tensor) -> Tensor:
     """Grey less its surroundings' mean, in units of their contrast."""
     side, around = (7, 15) if min(grey_B1HW.shape[2:]) <= COARSE else (11, 33)
     above = grey_B1HW - _surroundings(grey_B1HW, side)

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 # Of the mean square of the bank's vectors: nearer squares float32 cannot tell from 0.
 _SMALLEST = 4e-6
+_AT_A_TIME = 256  # vectors
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,16 @@ class MemoryBank(nn.Module):
 
     def forward(self, features_BCHW: Tensor) -> Tensor:
         features_BCHW = features_BCHW - self.mean_C.view(1, -1, 1, 1)
-        # |a - b|² = |a|² - 2ab + |b|²: one convolution of 1 × 1, whatever the runtime.
-        squares_N = self.bank_NC.square().sum(1)
-        weight_NC11 = -2 * self.bank_NC[..., None, None]
-        square_BNHW = F.conv2d(features_BCHW, weight_NC11, squares_N)
-        square_BHW = square_BNHW.amin(1) + features_BCHW.square().sum(1)
-        distance_BHW: Tensor = square_BHW.clamp_min(_SMALLEST * squares_N.mean()).sqrt()
+        # |a - b|² = |a|² - 2ab + |b|²: a channel of ones makes the last one part of the product.
+        squares_1N = self.bank_NC.square().sum(1).unsqueeze(0)
+        weight_CN = torch.cat([-2 * self.bank_NC.T, squares_1N])
+        tokens_BLC = F.pad(features_BCHW, (0, 0, 0, 0, 0, 1), value=1.0).flatten(2).transpose(1, 2)
+        # Some vectors at a time: all at once leave the processor's cache, and take twice as long.
+        near_BLS = [
+            (tokens_BLC @ weight_CS).amin(2, keepdim=True)
+            for weight_CS in weight_CN.split(_AT_A_TIME, 1)
+        ]
+        nearest_BHW = torch.cat(near_BLS, 2).amin(2).unflatten(1, features_BCHW.shape[2:])
+        square_BHW = nearest_BHW + features_BCHW.square().sum(1)
+        distance_BHW: Tensor = square_BHW.clamp_min(_SMALLEST * squares_1N.mean()).sqrt()
         return distance_BHW

@@ -5,6 +5,7 @@ rebuild badly may still be usual, and what it copies may still be rare. Searchin
 own references costs a hundredth of a bank of all positions, and on whitened features finds more.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -41,10 +42,13 @@ class PositionalBank(nn.Module):
 
     def forward(self, features_BCHW: Tensor) -> Tensor:
         tokens_PNC = by_position(features_BCHW, self.config.positions)
+        return self.nearest(tokens_PNC, features_BCHW.shape[2:])
+
+    def nearest(self, tokens_PNC: Tensor, grid: Sequence[int]) -> Tensor:
+        """The same of features by position (P, N, C), on a grid (H, W)."""
         # |a - b|² = |a|² - 2ab + |b|²: one matrix product, whatever the runtime.
         squares_P1M = self.bank_PMC.square().sum(2).unsqueeze(1)
         square_PNM = torch.baddbmm(squares_P1M, tokens_PNC, self.bank_PMC.mT, alpha=-2)
         nearest_PN = square_PNM.amin(2) + tokens_PNC.square().sum(2)
         distance_PNK = nearest_PN.clamp_min(_SMALLEST * self.config.channels).sqrt().unsqueeze(2)
-        grid = features_BCHW.shape[2:]
         return by_cell(distance_PNK, self.config.positions, grid).squeeze(1)

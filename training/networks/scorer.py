@@ -3,12 +3,14 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training.networks.layout import FeatureLayout
+from training.networks.positional_bank import PositionalBank
 from training.networks.warp import inside, to_image
 from training.networks.whitening import Whitening
 
@@ -233,11 +235,17 @@ class Scorer(nn.Module):
         found = []
         for branch, source in zip(self.branches, self.inputs, strict=True):
             seen = standard[source.view]
-            if source.whitening is not None:
+            whitening = None if source.whitening is None else self.whitenings[source.whitening]
+            if isinstance(branch, PositionalBank) and _by_position(whitening, branch):
+                # Without laying tokens out as a map in between, which takes as long as the rest.
+                distance = branch.nearest(whitening.tokens(seen), seen.shape[2:])
+            elif source.whitening is not None:
                 if source.whitening not in white:
                     white[source.whitening] = self.whitenings[source.whitening](seen)
-                seen = white[source.whitening]
-            found.append(self._at_finest(branch(seen)))
+                distance = branch(white[source.whitening])
+            else:
+                distance = branch(seen)
+            found.append(self._at_finest(distance))
         if not self.layout.extent:
             return torch.stack(found)
         transform_B4 = self.layout.transform(features_BD)
@@ -273,3 +281,10 @@ class Scorer(nn.Module):
             distance_BHW.unsqueeze(1), scale_factor=factors, mode="bilinear", align_corners=False
         )
         return finer.squeeze(1)
+
+
+def _by_position(whitening: nn.Module | None, bank: PositionalBank) -> TypeGuard[Whitening]:
+    """Whether a bank's positions are those of its whitening."""
+    return isinstance(whitening, Whitening) and (
+        not whitening.config.pooled and whitening.config.positions == bank.config.positions
+    )

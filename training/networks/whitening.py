@@ -54,11 +54,16 @@ class Whitening(nn.Module):
                 features_BCHW, weight_KC[..., None, None], -(mean_K @ whitening_KK)
             )
             return everywhere_BKHW
+        grid = (1, 1) if self.config.pooled else features_BCHW.shape[2:]
+        white_BKHW = by_cell(self.tokens(features_BCHW), self.config.positions, grid)
+        return white_BKHW.expand(-1, -1, *features_BCHW.shape[2:])
+
+    def tokens(self, features_BCHW: Tensor) -> Tensor:
+        """The same by position, (P, N, K)."""
         along_BKHW = along(features_BCHW, self.direction_CK, pooled=self.config.pooled)
         tokens_PNK = by_position(along_BKHW, self.config.positions)
-        white_PNK = (tokens_PNK - self.mean_PK.unsqueeze(1)) @ self.whitening_PKK
-        white_BKHW = by_cell(white_PNK, self.config.positions, along_BKHW.shape[2:])
-        return white_BKHW.expand(-1, -1, *features_BCHW.shape[2:])
+        white_PNK: Tensor = (tokens_PNK - self.mean_PK.unsqueeze(1)) @ self.whitening_PKK
+        return white_PNK
 
 
 class Moments:
@@ -95,9 +100,11 @@ class Moments:
         """
         assert self._origin_PK is not None
         module = Whitening(self._config)
-        mean_PK = self._sum_PK / self._count
+        # Shrunk covariances are far from singular: float32 is enough, and takes half the time.
+        accuracy = torch.float32 if shrink else torch.float64
+        mean_PK = (self._sum_PK / self._count).to(accuracy)
         outer_PKK = mean_PK.unsqueeze(2) * mean_PK.unsqueeze(1)
-        covariance_PKK = self._square_PKK.double() / self._count - outer_PKK
+        covariance_PKK = self._square_PKK.to(accuracy) / self._count - outer_PKK
         kept = self._config.kept
         if shrink:
             weight = min(kept / (kept + self._count), _MOST_SHRUNK)
@@ -107,8 +114,6 @@ class Moments:
         if shrink:
             ridge_K = ridge * variance_K.mean().expand(kept)
         regular_PKK = covariance_PKK + torch.diag_embed(ridge_K)
-        if shrink:  # far from singular: float32 is enough, and takes half the time
-            regular_PKK = regular_PKK.float()
         identity_KK = torch.eye(kept, dtype=regular_PKK.dtype)
         factor_PKK = torch.linalg.cholesky(regular_PKK)
         # Not `inv`: MKL's, of many matrices of 200 × 200 at once, fails.

@@ -16,12 +16,12 @@ from models.sample import write_snapshot
 from models.session import open_session
 from tests.training.finetuning.test_retrain import QUICK, labelled
 from training.data.demo_cap import draw_part, expose, good_surface, shade
-from training.data.demo_product import write_demo
+from training.data.demo_product import draw_good, write_demo
 from training.data.folders import LabelledFile, read_mvtec
 from training.directories import Directories
 from training.engine.checkpoint import load_checkpoint
 from training.finetuning.retrain import champion_source, retrain
-from training.fitting.alignment import learn_alignment
+from training.fitting.alignment import learn_alignment, suitable_alignment
 from training.fitting.fit import Fitted, fit
 from training.fitting.settings import FitSettings
 from training.networks.warp import compose, inside, to_aligned, to_image, turned
@@ -54,6 +54,15 @@ def caps(tmp_path_factory: pytest.TempPathFactory) -> list[Cap]:
     return drawn
 
 
+def placed(folder: Path, images: list[Pixels]) -> list[LabelledFile]:
+    files = []
+    for number, image in enumerate(images):
+        path = folder / f"{number:02}.png"
+        Image.fromarray(image).save(path)
+        files.append(LabelledFile(path, path.name, "ok"))
+    return files
+
+
 def batch(caps: list[Cap]) -> torch.Tensor:
     return torch.from_numpy(np.stack([cap.pixels for cap in caps])).permute(0, 3, 1, 2).float()
 
@@ -80,17 +89,13 @@ def test_turns_and_places_are_found_under_lights_that_stand_still(caps):
 def test_shifts_are_found_in_a_wide_image(tmp_path):
     rng = np.random.default_rng(0)
     scene = np.kron(rng.integers(60, 200, (12, 24, 3)), np.ones((16, 16, 1))).astype(np.uint8)
-    files, moved = [], []
-    for number in range(12):
-        x, y = rng.integers(-6, 7, 2)
-        image = np.roll(scene, (y, x), (0, 1))[32:-32, 32:-32]  # 128 × 320 of 192 × 384
-        path = tmp_path / f"{number:02}.png"
-        Image.fromarray(image).save(path)
-        files.append(LabelledFile(path, path.name, "ok"))
-        moved.append((x, y))
+    moved = [tuple(rng.integers(-6, 7, 2)) for _ in range(12)]
+    # 128 × 320 of 192 × 384
+    views = [np.roll(scene, (y, x), (0, 1))[32:-32, 32:-32] for x, y in moved]
+    files = placed(tmp_path, views)
     size = InputSize(height=128, width=320)
     learned = learn_alignment(files, size, (320, 128), PixelContract(), rotates=False)
-    images = np.stack([np.asarray(Image.open(file.image)) for file in files])
+    images = np.stack(views)
     with torch.inference_mode():
         aligned, transform = learned.network(torch.from_numpy(images))
     found = transform[:, 2:].numpy() * 64
@@ -103,14 +108,27 @@ def test_shifts_are_found_in_a_wide_image(tmp_path):
 
 def test_textures_without_a_place_are_said_to_agree_little(tmp_path):
     rng = np.random.default_rng(1)
-    files = []
-    for number in range(8):
-        path = tmp_path / f"{number}.png"
-        Image.fromarray(rng.integers(90, 160, (96, 96, 3), dtype=np.uint8)).save(path)
-        files.append(LabelledFile(path, path.name, "ok"))
+    files = placed(tmp_path, [rng.integers(90, 160, (96, 96, 3), np.uint8) for _ in range(8)])
     size = InputSize(height=96, width=96)
     learned = learn_alignment(files, size, (96, 96), PixelContract(), rotates=False)
     assert "That is little" in str(learned)
+
+
+def test_parts_are_aligned_where_they_lie_in_many_ways(caps, tmp_path):
+    def found(files: list[LabelledFile], width: int, height: int) -> str:
+        return suitable_alignment(files, (width, height), PixelContract())
+
+    assert found([cap.file for cap in caps], SIDE, SIDE) == "rotate"
+    rng = np.random.default_rng(3)
+    (fixed := tmp_path / "fixed").mkdir()
+    in_a_fixture = [draw_good(rng, SIDE) for _ in range(16)]
+    assert found(placed(fixed, in_a_fixture), SIDE, SIDE) == "none"
+    (moved := tmp_path / "moved").mkdir()
+    anywhere = [np.roll(image, tuple(rng.integers(-16, 17, 2)), (0, 1)) for image in in_a_fixture]
+    assert found(placed(moved, anywhere), SIDE, SIDE) == "shift"
+    (rough := tmp_path / "rough").mkdir()
+    textures = [rng.integers(90, 160, (96, 128, 3), dtype=np.uint8) for _ in range(16)]
+    assert found(placed(rough, textures), 128, 96) == "none"
 
 
 def test_what_was_aligned_comes_back_to_its_place():

@@ -88,7 +88,7 @@ def test_large_inputs_are_seen_in_tiles(large_parts, backbone, monkeypatch, tmp_
     monkeypatch.setattr(input_choice, "image_times", lambda graph, size, device: [size.width])
     monkeypatch.setattr(input_choice, "typical_size", lambda files: (3000.0, 3000.0))
     settings = FitSettings("cap", budget_ms=1300)
-    sizes = [each for each, _ in input_choice._affordable(large_parts, backbone, settings)]
+    sizes = input_choice._affordable(large_parts, backbone, settings)
     assert [each.size for each in sizes] == [(448, 448), (640, 640), (896, 896), (1024, 1024)]
     assert [each.tile for each in sizes] == [None, None, None, 512]
     own = replace(settings, tile=128)
