@@ -92,5 +92,5 @@ def test_large_inputs_are_seen_in_tiles(large_parts, backbone, monkeypatch, tmp_
     assert [each.size for each in sizes] == [(448, 448), (640, 640), (896, 896), (1024, 1024)]
     assert [each.tile for each in sizes] == [None, None, None, 512]
     own = replace(settings, tile=128)
-    tiles = {each.tile for each, _ in input_choice._affordable(large_parts, backbone, own)}
+    tiles = {each.tile for each in input_choice._affordable(large_parts, backbone, own)}
     assert tiles == {128}
