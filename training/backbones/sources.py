@@ -9,7 +9,8 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import torch
-from torch import nn
+from safetensors.torch import load_file
+from torch import Tensor, nn
 
 from models.backbone import BackboneManifest, Stage, write_backbone
 from models.session import open_session
@@ -22,7 +23,8 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 # Sides in pixels that a graph is tried with: multiples of strides up to 32, and of 14.
 PROBES = ((224, 224), (448, 224))
-EXAMPLE = 128  # of an export, whose sides stay free
+EXAMPLE = 224  # of an export, whose sides stay free: strides up to 32, and of 14
+BLOCKS = 5  # of a transformer, evenly over its depth
 
 
 def import_backbone(
@@ -77,15 +79,27 @@ def pull_backbone(
 ) -> Path:
     """Export a timm model's feature stages; its weights come from its hub or a local state dict.
 
+    Of a transformer these are the tokens of some blocks as maps, for inputs of any multiple of its
+    patch.
+
     Raises TrainingError when timm is missing or the weights are in neither place.
     """
     network, config = _load_timm(architecture, weights)
     channels = network.feature_info.channels()
     stages = [f"stage{i + 1}" for i in range(len(channels))]
+    try:
+        maps = export_maps(network, stages)
+    except Exception as error:  # the exporter's errors share no base but this
+        first: BaseException = error
+        while first.__cause__:
+            first = first.__cause__
+        raise TrainingError(
+            f"{architecture} cannot be exported for inputs of any size: {first}",
+            remedy="Choose a convolutional network, or a transformer with position embeddings that "
+            "follow the input (timm's vit_*), and not one with windows of a fixed number.",
+        ) from error
     return write_measured(
-        graph.fold_normalisation(
-            export_maps(network, stages), tuple(config["mean"]), tuple(config["std"])
-        ),
+        graph.fold_normalisation(maps, tuple(config["mean"]), tuple(config["std"])),
         root,
         name=name or architecture.replace(".", "_"),
         stages=stages,
@@ -132,37 +146,60 @@ def _load_timm(architecture: str, weights: Path | None) -> tuple[Any, dict[str, 
             f"timm cannot be imported ({error}).", remedy="pip install 'kizu[timm]'"
         ) from error
     try:
-        network = timm.create_model(architecture, features_only=True, pretrained=weights is None)
+        blank = timm.create_model(architecture)
+        given = {"state_dict": _state_of(blank, weights)} if weights else None
+        network = timm.create_model(
+            architecture, features_only=True, pretrained=True, pretrained_cfg_overlay=given,
+            **_of_blocks(blank),
+        )  # fmt: skip
+    except TrainingError:
+        raise
     except Exception as error:  # the hub's client, urllib and timm share no base but this
         raise TrainingError(
             f"The model {architecture!r} or its weights cannot be had: {error}",
             remedy="Give a timm model's name and, without a network, its state dict with "
             "--weights FILE (.safetensors or .pth).",
         ) from error
-    if weights:
-        _load_weights(network, weights)
     configuration: Any = network.pretrained_cfg
     return network.eval(), dict(configuration)
 
 
-def _load_weights(network: nn.Module, path: Path) -> None:
-    """Load a classifier's state dict into its feature stages; what is left over is its head."""
+def _of_blocks(network: nn.Module) -> dict[str, Any]:
+    """How a transformer gives maps of some of its blocks, for inputs of any size; of others, whose
+    stages have strides of their own, nothing."""
+    blocks = getattr(network, "blocks", None)
+    if not hasattr(network, "patch_embed") or not isinstance(blocks, nn.Sequential):
+        return {}
+    chosen = np.linspace(0, len(blocks) - 1, BLOCKS + 1)[1:].round().astype(int)
+    return {"dynamic_img_size": True, "out_indices": tuple(chosen.tolist())}
+
+
+def _state_of(network: nn.Module, path: Path) -> dict[str, Tensor]:
+    """A local state dict of this very network, but for its head, which is not needed."""
     try:
         if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
             state = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch, pickle and safetensors share no base but this
         raise TrainingError(f"{path} is not a state dict: {error}") from error
     state = {name.removeprefix("module."): value for name, value in state.items()}
-    missing, _ = network.load_state_dict(state, strict=False)
-    if missing:
+    wanted = network.state_dict()
+    unfit = [
+        name for name, value in wanted.items()
+        if not _head(name) and (name not in state or state[name].shape != value.shape)
+    ]  # fmt: skip
+    if unfit:
         raise TrainingError(
-            f"{path} lacks {len(missing)} weights of this model, the first is {missing[0]}.",
+            f"{path} lacks {len(unfit)} weights of this model, the first is {unfit[0]}.",
             remedy="Give the weights of the very architecture that is pulled.",
         )
+    return state | {name: value for name, value in wanted.items() if name not in state}
+
+
+def _head(name: str) -> bool:
+    """Whether a weight only classifies."""
+    return name.split(".")[0] in ("fc", "head", "head_dist", "classifier", "norm_head")
 
 
 def _complete_torchvision() -> None:

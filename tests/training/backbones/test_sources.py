@@ -7,7 +7,11 @@ from models.backbone import list_backbones, open_backbone
 from models.errors import BackboneError
 from models.session import open_session
 from training.backbones.sources import import_backbone, pull_backbone
+from training.data.folders import read_mvtec
+from training.directories import Directories
 from training.errors import TrainingError
+from training.fitting.fit import fit
+from training.fitting.settings import FitSettings
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -132,3 +136,27 @@ def test_the_papers_backbone_has_the_papers_stages(timm, tmp_path):
     assert [(s.stride, s.channels) for s in stages] == [
         (2, 24), (4, 32), (8, 56), (16, 160), (32, 448),
     ]  # fmt: skip
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_transformer_sees_inputs_of_any_multiple_of_its_patch(timm, tmp_path, product):
+    torch.manual_seed(0)
+    whole = timm.create_model("vit_tiny_patch16_224", dynamic_img_size=True).eval()
+    weights = tmp_path / "weights.safetensors"
+    save_file(whole.state_dict(), weights)
+    pulled = pull_backbone("vit_tiny_patch16_224", tmp_path / "b", name="vit", weights=weights)
+    backbone = open_backbone(pulled)
+    assert [(stage.stride, stage.channels) for stage in backbone.manifest.stages] == [(16, 192)] * 5
+    image = torch.rand(1, 3, 96, 160)
+    served = open_session(backbone.model, device="cpu").run(None, {"pixels": image.numpy()})
+    with torch.inference_mode():
+        blocks = whole.forward_intermediates(
+            (image - 0.5) / 0.5, indices=[2, 4, 7, 9, 11], intermediates_only=True
+        )
+    for found, wanted in zip(served, blocks, strict=True):
+        assert found.shape == (1, 192, 6, 10)
+        assert found == pytest.approx(wanted.numpy(), abs=1e-3)
+    settings = FitSettings("cap", "patchcore", size=96)
+    places = Directories(tmp_path / "store", tmp_path / "cache")
+    fitted = fit(read_mvtec(product), backbone, settings, places)
+    assert fitted.trained.scorer.layout.grid == (6, 6)
