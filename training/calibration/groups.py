@@ -5,10 +5,13 @@ folder names what belongs together (a lot, a part, a day), that is taken; else w
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
+from scipy.spatial.distance import cdist
 from torch.nn import functional as F
 
 from training.backbones.features import FeatureCache
@@ -17,20 +20,51 @@ from training.errors import TrainingError
 
 # Of the median distance between two parts, below which they are shots of the same one.
 NEAR = 0.35
+# Two kinds of parts are apart by so many times what else is farthest from its nearest neighbours,
+# and each has a tenth of the parts at least. Two products had 2.6; of eight sets of one product
+# none had more than 1.1.
+_APART, _TENTH, _FEWEST = 1.7, 0.1, 3
+_ROUNDING = 1e-3  # of a descriptor's length
 _DIRECTIONS = 256
 _REGIONS = 8  # along each side
 _SEED = 20261128
 
 
-def group_parts(files: Sequence[LabelledFile], cache: FeatureCache) -> NDArray[np.int64]:
-    """The number of the group (N) of each file. One folder of all says nothing of groups.
+@dataclass(frozen=True)
+class PartGroups:
+    """The number of the group (N) of each of N parts, and of the kind that it looks like: 0, or 0
+    and 1 where the parts fall into two."""
+
+    groups: NDArray[np.int64]
+    kinds: NDArray[np.int64]
+
+    @property
+    def note(self) -> str:
+        """What two kinds mean, in words; empty where there is one."""
+        counts = np.bincount(self.kinds)
+        if len(counts) < 2:
+            return ""
+        return (
+            f"The good parts are of two kinds that look very different, {counts[0]} and "
+            f"{counts[1]}: are they two products, or two cameras? Fit each as a recipe of its own: "
+            "one model of both stops fewer defects of either."
+        )
+
+
+def group_parts(files: Sequence[LabelledFile], cache: FeatureCache) -> PartGroups:
+    """The groups of some files. One folder of all says nothing of groups.
 
     Raises TrainingError where all are one group: nothing could be held out.
     """
     names = [file.group or file.sha256 for file in files]
+    descriptors_ND = _descriptors(files, cache)
+    kinds = two_kinds(descriptors_ND)
     if any(file.group for file in files) and len(set(names)) > 1:
-        return np.unique(names, return_inverse=True)[1].astype(np.int64)
-    groups = near_duplicates(_descriptors(files, cache))
+        return PartGroups(np.unique(names, return_inverse=True)[1].astype(np.int64), kinds)
+    groups = np.zeros(len(files), np.int64)
+    for kind in np.unique(kinds):
+        of_kind = kinds == kind
+        groups[of_kind] = near_duplicates(descriptors_ND[of_kind]) + int(groups.max() + kind)
     if len(files) > 1 and not groups.any():
         raise TrainingError(
             f"All {len(files)} good parts look like shots of the same part: how good parts vary "
@@ -38,7 +72,22 @@ def group_parts(files: Sequence[LabelledFile], cache: FeatureCache) -> NDArray[n
             remedy="Give images of different parts, or name what belongs together by sub-folders "
             "of train/good.",
         )
-    return groups
+    return PartGroups(groups, kinds)
+
+
+def two_kinds(descriptors_ND: NDArray[np.float32]) -> NDArray[np.int64]:
+    """The kind (N) of each part: all 0, or 0 and 1 where one gap is far wider than any other."""
+    count = len(descriptors_ND)
+    tree = minimum_spanning_tree(cdist(descriptors_ND, descriptors_ND)).tocsr()
+    if tree.nnz < 2:
+        return np.zeros(count, np.int64)
+    second, widest = np.sort(tree.data)[-2:]
+    tree.data[tree.data >= widest] = 0
+    tree.eliminate_zeros()
+    _, kinds = connected_components(tree, directed=False)
+    if widest < _APART * second or np.bincount(kinds).min() < max(_FEWEST, _TENTH * count):
+        return np.zeros(count, np.int64)
+    return kinds.astype(np.int64)
 
 
 def near_duplicates(descriptors_ND: NDArray[np.float32]) -> NDArray[np.int64]:
@@ -58,11 +107,13 @@ def near_duplicates(descriptors_ND: NDArray[np.float32]) -> NDArray[np.int64]:
         descriptors_ND[sample], descriptors_ND[sample], squares[sample], squares[sample]
     )
     others = between[~np.eye(len(sample), dtype=bool)]
-    limit = NEAR * float(np.median(others)) if len(others) else 0.0
+    # Copies differ by rounding, however little all parts differ.
+    rounding = _ROUNDING * float(np.sqrt(np.median(squares)))
+    limit = max(NEAR * float(np.median(others)) if len(others) else 0.0, rounding)
     for start in range(0, count, 512):
         block = slice(start, start + 512)
         away = _distances(descriptors_ND[block], descriptors_ND, squares[block], squares)
-        for row, column in zip(*np.nonzero(away < limit), strict=True):
+        for row, column in zip(*np.nonzero(away <= limit), strict=True):
             first, second = root(start + int(row)), root(int(column))
             parent[max(first, second)] = min(first, second)
     roots = np.array([root(index) for index in range(count)])

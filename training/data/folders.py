@@ -43,8 +43,8 @@ class Dataset:
 
     @property
     def digest(self) -> str:
-        """Names the training images by their content, whatever their order or file names."""
-        lines = "\n".join(sorted(file.sha256 for file in self.train))
+        """Names the images that are learned by their content, whatever their order or names."""
+        lines = "\n".join(sorted(file.sha256 for file in self.train + self.validation))
         return hashlib.sha256(lines.encode()).hexdigest()
 
 

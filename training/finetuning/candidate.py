@@ -137,7 +137,7 @@ def train_candidate(
     whole = method.with_defects(located=any(file.mask for file in known)) if known else method
     scorer, curve = whole.learn(context, champion.score.settings)
     good = tuple(evenly(labels.good, CALIBRATED))
-    groups = group_parts(good, cache)
+    groups = group_parts(good, cache).groups
     folds = split_folds(groups)
     defective, defective_folds = labels.defective, _stratified(labels.defective, folds)
     if not known:

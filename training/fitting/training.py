@@ -138,9 +138,12 @@ def train_recipe(
         context = replace(context, defective=exposure(learned), push_pull=settings.push_pull)
     # By content, so that a renamed folder has the same folds.
     calibrated = tuple(evenly(sorted(learned, key=lambda file: file.sha256), CALIBRATED))
-    groups = group_parts(calibrated, cache)
+    grouped = group_parts(calibrated, cache)
+    groups = grouped.groups
     folds = split_folds(groups)
     choices = []
+    if grouped.note:
+        choices.append(grouped.note)
     if alignment := find_alignment(data.train, source.size, settings):
         choices.append(str(alignment))
     if chosen.weighted and not settings.exposed:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from training.calibration.folds import FOLDS, FOLDS_OF_FEW, split_folds
-from training.calibration.groups import group_parts, near_duplicates
+from training.calibration.groups import group_parts, near_duplicates, two_kinds
 from training.calibration.suspects import find_suspects
 from training.data.folders import LabelledFile
 from training.errors import TrainingError
@@ -39,9 +39,28 @@ def test_different_parts_are_no_group():
     assert len(set(near_duplicates(parts))) == 300
 
 
+def test_copies_of_one_image_are_a_group():
+    rounded = 100 + 1e-4 * np.random.default_rng(0).normal(size=(12, 64))
+    assert set(near_duplicates(rounded.astype(np.float32))) == {0}
+
+
+def test_two_products_are_two_kinds_and_one_is_not():
+    rng = np.random.default_rng(0)
+    one, other = rng.normal(size=(60, 64)), rng.normal(size=(20, 64)) + 5
+    both = np.concatenate([one, other]).astype(np.float32)
+    kinds = two_kinds(both)
+    assert len(set(kinds[:60])) == len(set(kinds[60:])) == 1
+    assert kinds[0] != kinds[-1]
+    assert set(two_kinds(one.astype(np.float32))) == {0}
+    odd = np.concatenate([one, other[:2]]).astype(np.float32)  # two odd parts are no product
+    assert set(two_kinds(odd)) == {0}
+    shots = (one[:8].repeat(6, 0) + 0.05 * rng.normal(size=(48, 64))).astype(np.float32)
+    assert set(two_kinds(shots)) == {0}  # of eight parts
+
+
 def test_all_parts_in_one_sub_folder_are_no_group(trained, dataset):
     files = [dataclasses.replace(file, group="lot-1") for file in dataset.train]
-    assert len(set(group_parts(files, trained.cache))) > 1
+    assert len(set(group_parts(files, trained.cache).groups)) > 1
 
 
 def test_shots_of_one_part_alone_are_refused(trained, dataset, monkeypatch):

@@ -59,6 +59,7 @@ def test_good_parts_of_another_day_are_validation(product, tmp_path):
     shutil.move(root / "test" / "good" / "000.jpg", other / "000.jpg")
     read = read_mvtec(root)
     assert [file.verdict for file in read.validation] == ["ok"]
+    assert read.digest != read_mvtec(product).digest  # they are learned, too
 
 
 def test_masks_of_any_image_type_are_found_and_unused_ones_named(product, tmp_path):
