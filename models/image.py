@@ -9,7 +9,7 @@ alpha channel composed on black) would change the verdict.
 import io
 import struct
 import warnings
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import simplejpeg
@@ -80,8 +80,12 @@ class PixelContract(Contract):
         return self
 
 
+Resize = Literal["stretch", "letterbox"]
+
+
 class InputSize(Contract):
-    """The size a network sees, in pixels, and how an image gets there.
+    """The size a network sees, in pixels, and how an image gets there: stretched, or with black
+    borders that give it the same proportions first.
 
     Where a `tile` is named, the backbone sees squares of that side one after the other. They are
     cut inside the graph: outside of it an image is resized, whether tiled or not.
@@ -89,7 +93,7 @@ class InputSize(Contract):
 
     height: int
     width: int
-    resize: Literal["stretch"] = "stretch"
+    resize: Resize = "stretch"
     tile: int | None = None
 
 
@@ -146,17 +150,60 @@ def resize(image: Pixels, size: InputSize) -> Pixels:
     """Resize uint8 (H, W, 3) to the network's size; bilinear, antialiased when it shrinks."""
     if image.shape[:2] == (size.height, size.width):
         return image
-    resized = Image.fromarray(image).resize((size.width, size.height), Image.Resampling.BILINEAR)
-    return np.asarray(resized)
+    box = content_box(size, width=image.shape[1], height=image.shape[0])
+    resized = Image.fromarray(image).resize((box.width, box.height), Image.Resampling.BILINEAR)
+    return _bordered(np.asarray(resized), box, size)
 
 
 def resize_mask(mask: Mask, size: InputSize) -> Mask:
     """Resize bool (H, W) to the network's size: True where at least half of a pixel is marked."""
+    box = content_box(size, width=mask.shape[1], height=mask.shape[0])
     share = Image.fromarray(mask.astype(np.uint8) * 255).resize(
-        (size.width, size.height), Image.Resampling.BOX
+        (box.width, box.height), Image.Resampling.BOX
     )
-    resized: Mask = np.asarray(share) > 127
+    resized: Mask = _bordered(np.asarray(share), box, size) > 127
     return resized
+
+
+class Box(NamedTuple):
+    """A part of an image, in its pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Its rows and columns."""
+        return (
+            slice(self.top, self.top + self.height),
+            slice(self.left, self.left + self.width),
+        )
+
+
+def content_box(size: InputSize, *, width: int, height: int) -> Box:
+    """Where the network's input shows an image of `width` × `height`; all but its borders."""
+    if size.resize == "stretch":
+        return Box(0, 0, size.height, size.width)
+    scale = min(size.height / height, size.width / width)
+    rows, columns = max(1, round(height * scale)), max(1, round(width * scale))
+    return Box((size.height - rows) // 2, (size.width - columns) // 2, rows, columns)
+
+
+def without_borders(
+    heatmap: NDArray[np.float32], size: InputSize, *, width: int, height: int
+) -> NDArray[np.float32]:
+    """What of a heatmap (H, W) of the network's input lies on an image of `width` × `height`."""
+    return heatmap[content_box(size, width=width, height=height).slices]
+
+
+def _bordered(content: NDArray[np.uint8], box: Box, size: InputSize) -> NDArray[np.uint8]:
+    if content.shape[:2] == (size.height, size.width):
+        return content
+    bordered = np.zeros((size.height, size.width, *content.shape[2:]), np.uint8)
+    bordered[box.slices] = content
+    return bordered
 
 
 def encode_png(values: NDArray[Any], *, level: int = 1) -> bytes:

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import structlog
+from numpy.typing import NDArray
 from sqlalchemy.exc import DBAPIError
 
 from models.appearance import Appearance
+from models.image import without_borders
 from service import heatmap
 from service.decision import decide
 from service.disk_full import DiskFull
@@ -37,6 +39,12 @@ class Found:
     height: int
     appearance: Appearance
     scored: Scored
+
+    @property
+    def heatmap(self) -> NDArray[np.float32]:
+        """That of the image (h, w), without the borders that it was resized with."""
+        size = self.loaded.bundle.manifest.input
+        return without_borders(self.scored.heatmap, size, width=self.width, height=self.height)
 
 
 class Archive:
@@ -131,7 +139,7 @@ class ResultDraft:
     def keep(self, found: Found, watch: Stopwatch) -> Inspection:
         """The result that counts, by the rules in force: this one, or that of another process with
         the same key. It is on a disk, unless it says that it is not stored."""
-        kept = heatmap.keep(found.scored.heatmap)
+        kept = heatmap.keep(found.heatmap)
         drawn = self._blobs.draft(kept.png)
 
         def judged(rules: Rules) -> Inspection:
@@ -178,7 +186,7 @@ class ResultDraft:
     ) -> Inspection:
         request, bundle = self._request, found.loaded.bundle
         decision = decide(
-            found.scored.score, found.scored.heatmap, rules.thresholds, rules.recipe.settings,
+            found.scored.score, found.heatmap, rules.thresholds, rules.recipe.settings,
             width=found.width, height=found.height,
         )  # fmt: skip
         return Inspection(

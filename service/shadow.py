@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from models.errors import KizuError
-from models.image import Pixels, decode, resize
+from models.image import Pixels, decode, resize, without_borders
 from service.candidates import Candidates
 from service.decision import decide
 from service.metrics import Metrics
@@ -105,7 +105,9 @@ class Shadow:
         with Session(self._database) as session, session.begin():
             decision = decide(
                 scored.score,
-                scored.heatmap,
+                without_borders(
+                    scored.heatmap, bundle.manifest.input, width=row.width, height=row.height
+                ),
                 records.thresholds_in_force(session, bundle),
                 self._recipes.in_force(session, row.recipe).settings,
                 width=row.width,

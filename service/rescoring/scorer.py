@@ -10,7 +10,7 @@ import fsspec
 from models.bundle import GOLDEN, Bundle
 from models.errors import KizuError
 from models.golden import Golden
-from models.image import decode, resize
+from models.image import decode, resize, without_borders
 from service.decision import decide
 from service.engine import Engine
 from service.metrics import Metrics
@@ -68,7 +68,9 @@ class Scorer:
         scored = future.result()
         terms = self._terms
         made = decide(
-            scored.score, scored.heatmap, terms.thresholds, terms.settings,
+            scored.score,
+            without_borders(scored.heatmap, manifest.input, width=width, height=height),
+            terms.thresholds, terms.settings,
             width=width, height=height,
         )  # fmt: skip
         return NewVerdict(**dict(image), new_verdict=made.verdict, new_score=made.score)

@@ -21,6 +21,7 @@ from models.image import (
     read_mask,
     resize,
     resize_mask,
+    without_borders,
 )
 
 RGB8 = PixelContract()
@@ -464,6 +465,20 @@ def test_resize_interpolates_where_it_grows() -> None:
     centres = (np.arange(320) + 0.5) / 10 - 0.5
     expected = np.tile(np.clip(centres, 0, 31) * 8, (8, 1))
     assert close(resize(ramp, InputSize(height=8, width=320)), grey_to_rgb(expected), 1)
+
+
+def test_a_letterbox_keeps_proportions_and_its_borders_are_taken_off_again() -> None:
+    size = InputSize(height=64, width=64, resize="letterbox")
+    wide = np.full((20, 40, 3), 200, np.uint8)
+    seen = resize(wide, size)
+    assert (seen[16:48] == 200).all()
+    assert not seen[:16].any() and not seen[48:].any()
+    assert resize_mask(np.ones((20, 40), np.bool_), size).sum() == 32 * 64
+    heatmap = np.arange(64 * 64, dtype=np.float32).reshape(64, 64)
+    assert np.array_equal(without_borders(heatmap, size, width=40, height=20), heatmap[16:48])
+    assert without_borders(heatmap, size, width=8, height=1_000_000).shape == (64, 1)
+    stretched = InputSize(height=64, width=64)
+    assert without_borders(heatmap, stretched, width=40, height=20).shape == (64, 64)
 
 
 def test_resize_mask_marks_what_is_at_least_half_marked() -> None:

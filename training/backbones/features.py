@@ -16,7 +16,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.errors import ImageError
-from models.image import InputSize, Mask, PixelContract, Pixels, decode, resize
+from models.image import (
+    InputSize,
+    Mask,
+    PixelContract,
+    Pixels,
+    content_box,
+    decode,
+    resize,
+)
 from models.session import Device, open_session, provider_of
 from training.data.folders import LabelledFile
 from training.errors import DatasetError
@@ -54,10 +62,19 @@ class FeatureSource:
 
     def scale(self, path: Path) -> float:
         """How many of an image file's pixels make one of the network's, along its longer side."""
-        image = decode(path.read_bytes(), self.pixels)
-        height, width = image.shape[:2]
-        scale: float = max(height / self.size.height, width / self.size.width)
+        height, width = decode(path.read_bytes(), self.pixels).shape[:2]
+        box = content_box(self.size, width=width, height=height)
+        scale: float = max(height / box.height, width / box.width)
         return scale
+
+    def on_image(self, mask: Mask, image: Pixels) -> Mask:
+        """What of a mask (h, w) of the network's input lies on an image (H, W, 3), at the mask's
+        own resolution."""
+        box = content_box(self.size, width=image.shape[1], height=image.shape[0])
+        down, across = mask.shape[0] / self.size.height, mask.shape[1] / self.size.width
+        rows = slice(int(box.top * down), math.ceil((box.top + box.height) * down))
+        columns = slice(int(box.left * across), math.ceil((box.left + box.width) * across))
+        return mask[rows, columns]
 
 
 class FeatureCache:

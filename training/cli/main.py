@@ -13,7 +13,7 @@ from models.backbone import EMBEDDED, PROCEDURAL, find_backbone
 from models.bundle import MODEL, SIGNATURE, Bundle, open_bundle
 from models.command import VersionOption, run
 from models.durable import write_file
-from models.image import PixelContract
+from models.image import PixelContract, Resize
 from models.sample import open_snapshot
 from models.session import Device, open_session
 from models.signature import Signer
@@ -163,6 +163,9 @@ def fit_command(
             "the whole range by default."
         ),
     ] = "",
+    resize: Annotated[
+        Resize, typer.Option(help="Of images of other proportions: stretch, or add borders.")
+    ] = "stretch",
     align: Annotated[
         Literal["auto", "none", "shift", "rotate"],
         typer.Option(
@@ -200,6 +203,7 @@ def fit_command(
         rates=Rates(review=false_review, reject=false_reject),
         anomalies=_names(anomalies),
         external=external,
+        resize=resize,
         align=align,
         roi=roi,
         pixels=_pixels(colour, int(bit_depth), window),

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from models.image import InputSize, Mask, read_mask, resize_mask
+from models.image import InputSize, Mask, content_box, read_mask, resize_mask
 from training.backbones.features import FeatureCache, FeatureSource
 from training.data.folders import LabelledFile
 from training.evaluation.metrics import Metrics, PixelCounts, image_metrics
@@ -134,6 +134,17 @@ def network_mask(path: Path, size: InputSize) -> Mask:
     """A mask file at the network's size, bool (H, W)."""
     bits = np.unpackbits(_packed_mask(path, size), count=size.height * size.width)
     return bits.reshape(size.height, size.width).astype(np.bool_)
+
+
+def input_mask(mask: Mask, size: InputSize) -> Mask:
+    """A mask (H, W) in the proportions of the network's input: with borders, where its image has
+    some. What any pixel marks stays marked, however small."""
+    if size.resize == "stretch":
+        return mask
+    box = content_box(size, width=mask.shape[1], height=mask.shape[0])
+    bordered = np.zeros((size.height, size.width), np.bool_)
+    bordered[box.slices] = grid_mask(mask, box.height, box.width)
+    return bordered
 
 
 def grid_mask(mask: Mask, rows: int, columns: int) -> Mask:

@@ -103,10 +103,11 @@ def draw_spots(
             names = [_name(part, share, inside) for share in shares]
             if any(name not in cache for name in names):
                 image = decode(part.image.read_bytes(), source.pixels)
+                seen = None if inside is None else source.on_image(inside, image)
                 rng = np.random.default_rng(list(bytes.fromhex(part.sha256)))
                 sides = [share * min(image.shape[:2]) for share in shares]
                 for name, side in zip(names, sides, strict=True):
-                    spotted = resize(spot(image, side, rng, inside), source.size)
+                    spotted = resize(spot(image, side, rng, seen), source.size)
                     cache.put({name: spotted})  # one by one: large inputs take much memory
             drawn += [LabelledFile(part.image, name, "ng", "spot") for name in names]
             advance(number + 1, "")

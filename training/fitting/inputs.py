@@ -79,7 +79,8 @@ def _suitable(files: tuple[LabelledFile, ...], pixels: PixelContract) -> Align:
 def _alignment(
     files: tuple[LabelledFile, ...], size: InputSize, pixels: PixelContract, *, rotates: bool
 ) -> LearnedAlignment:
-    return learn_alignment(files, size, typical_size(files), pixels, rotates=rotates)
+    shape = typical_size(files) if size.resize == "stretch" else (size.width, size.height)
+    return learn_alignment(files, size, shape, pixels, rotates=rotates)
 
 
 def _upright_source(
@@ -105,7 +106,7 @@ def _upright_source(
                 remedy="Leave --tile out, or choose another --preset.",
             )
         layout = FeatureLayout(((3, height, width),))
-        input_size = InputSize(height=height, width=width)
+        input_size = InputSize(height=height, width=width, resize=settings.resize)
         return FeatureSource(pixel_graph(), input_size, settings.pixels, layout)
     made = [_view(name, stages, width, height, settings) for name in views]
     tiles = _tiles(made, width, height, settings.tile) if settings.tile else None
@@ -114,7 +115,7 @@ def _upright_source(
     )
     return FeatureSource(
         feature_graph(backbone, made, tiles),
-        InputSize(height=height, width=width, tile=settings.tile),
+        InputSize(height=height, width=width, resize=settings.resize, tile=settings.tile),
         settings.pixels,
         layout,
     )

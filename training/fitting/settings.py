@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from models.bundle import Align
-from models.image import PixelContract
+from models.image import PixelContract, Resize
 from models.session import Device
 from training.calibration.thresholds import Rates
 from training.errors import TrainingError
@@ -43,6 +43,8 @@ class FitSettings:
     the shorter side of the view `all`, by default about 16, or one for 16 pixels of a tile. With a
     `tile`, in pixels, the backbone sees an image tile by tile.
 
+    Images of other proportions are stretched, or get borders (`letterbox`).
+
     With `align`, parts that lie shifted, or shifted and turned, are brought to one place first;
     `auto` does so where good parts lie in many ways.
 
@@ -58,6 +60,7 @@ class FitSettings:
     budget_ms: float = 50.0
     grid: int | None = None
     tile: int | None = None
+    resize: Resize = "stretch"
     stages: tuple[str, ...] = ()
     align: Align | Literal["auto"] = "auto"
     roi: Path | None = None

@@ -4,17 +4,18 @@ apart. What has no network to push with learns to know the labelled defects them
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.image import read_mask
+from models.image import Mask, read_mask
 from training.data.folders import LabelledFile
 from training.engine import losses
 from training.engine.loop import Schedule, train
-from training.evaluation.scoring import grid_mask
+from training.evaluation.scoring import grid_mask, input_mask
 from training.methods.train_context import ViewContext
 from training.networks.discriminator import Discriminator, DiscriminatorConfig
 from training.networks.scorer import Reconstruction
@@ -105,14 +106,11 @@ class _Batches:
 
     def __init__(self, context: ViewContext, size: int) -> None:
         _, rows, columns = context.shape
-        cache = context.context.cache
         self._context = context
         self._half = size // 2
         self._blank = np.zeros((rows, columns), np.bool_)
         self._cells = {
-            file.sha256: grid_mask(
-                cache.to_aligned(file.sha256, read_mask(file.mask.read_bytes())), rows, columns
-            )
+            file.sha256: grid_mask(self._mask(file.sha256, file.mask), rows, columns)
             for file in context.context.defective
             if file.mask
         }
@@ -131,6 +129,11 @@ class _Batches:
             torch.tensor([file.verdict == "ng" for file in chosen], device=device).float(),
             torch.tensor(located, device=device),
         )
+
+    def _mask(self, name: str, path: Path) -> Mask:
+        """The mask of an image with this hash, in the frame that its features are of."""
+        cache = self._context.context.cache
+        return cache.to_aligned(name, input_mask(read_mask(path.read_bytes()), cache.source.size))
 
     def _drawn(self, rng: np.random.Generator, files: Sequence[LabelledFile]) -> list[LabelledFile]:
         return [files[i] for i in rng.integers(len(files), size=self._half)]
