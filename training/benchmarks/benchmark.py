@@ -18,12 +18,14 @@ from models.session import open_session
 from training.benchmarks.few_labels import labelling, learn_few
 from training.benchmarks.results_file import open_results, write_results
 from training.benchmarks.stage_files import write_stage
+from training.calibration.thresholds import calibrate
 from training.data.drawn_defects import DRAWINGS
 from training.data.folders import Dataset, joined
 from training.directories import Directories
 from training.errors import TrainingError
 from training.evaluation.bootstrap import draws, interval
 from training.evaluation.scoring import Evaluation, score_images
+from training.evaluation.verdicts import verdict_shares
 from training.fitting.fit import Fitted, fit
 from training.fitting.settings import FitSettings
 from training.fitting.training import train_recipe
@@ -180,8 +182,10 @@ class Benchmark:
             trained = train_recipe(*given, resume=True, reporter=self.reporter)
         assert trained.test is not None
         write_stage(self._places(stage).store, trained)
+        _, thresholds = calibrate(trained.scores, groups=trained.groups)
         return {
             **(self._by_category(stage, trained.test) if self.unified else _whole(trained.test)),
+            **verdict_shares(trained.test.scores, trained.test.anomalous, thresholds),
             "feature_seconds": round(trained.feature_seconds, 1),
             "learning_seconds": round(trained.learning_seconds, 1),
             **gap,

@@ -14,14 +14,16 @@ from typing import Any, Literal, cast
 
 import numpy as np
 
-from models.bundle import CHECKPOINT, Bundle
+from models.bundle import CHECKPOINT, Bundle, Thresholds
 from training.backbones.features import FeatureCache
+from training.calibration.thresholds import calibrate
 from training.data.folders import Dataset, LabelledFile
 from training.directories import Directories
 from training.engine.checkpoint import load_checkpoint
 from training.engine.distributed import Worker
 from training.errors import TrainingError
 from training.evaluation.scoring import evaluate, score_features
+from training.evaluation.verdicts import verdict_shares
 from training.finetuning.candidate import Labels, Learning, train_candidate
 from training.finetuning.retrain import champion_method, champion_source
 from training.fitting.training import gather_features
@@ -173,17 +175,23 @@ class _Learner:
         )  # fmt: skip
         found: dict[str, Any] = {
             "labels": len(taken),
-            "before": self._measure(before, tested),
+            "before": self._measure(before, tested, self.champion.manifest.thresholds),
             "comparison": str(candidate.comparison),
             "learning_seconds": round(time.monotonic() - started, 1),
         }
         # A line would keep its champion where the labels speak against the candidate.
         refused = bool(candidate.comparison.worse)
-        return found | ({"refused": True} if refused else self._measure(candidate.scorer, tested))
+        if refused:
+            return found | {"refused": True}
+        scores = candidate.good.fused(candidate.scorer)[candidate.fair(labels.representative)]
+        _, thresholds = calibrate(scores, groups=min(candidate.groups, len(scores)))
+        return found | self._measure(candidate.scorer, tested, thresholds)
 
-    def _measure(self, scorer: Scorer, files: Sequence[LabelledFile]) -> dict[str, float]:
-        scored = score_features(scorer, self.cache, files)
-        return evaluate(scored, self.cache.source.size).metrics
+    def _measure(
+        self, scorer: Scorer, files: Sequence[LabelledFile], thresholds: Thresholds
+    ) -> dict[str, float]:
+        found = evaluate(score_features(scorer, self.cache, files), self.cache.source.size)
+        return found.metrics | verdict_shares(found.scores, found.anomalous, thresholds)
 
 
 def _mean(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from training.benchmarks.stage_files import read_stage
-from training.benchmarks.tables import PAPER, SHOWN, by_seed, cell, parse
+from training.benchmarks.tables import COLUMNS, PAPER, SHOWN, by_seed, cell, parse
 from training.reporting import plots
 from training.reporting.report import page
 
@@ -21,7 +21,7 @@ def render(results: Mapping[str, Any], out: Path) -> str:
     return page(
         "benchmark.html.jinja",
         conditions=results["conditions"],
-        titles=[plots.TITLES[metric] for metric in SHOWN],
+        titles=[COLUMNS[metric] for metric in SHOWN],
         sets=[
             {
                 "name": name,

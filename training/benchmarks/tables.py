@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 from scipy.special import stdtrit
 
+from training.evaluation.verdicts import SHARES
 from training.reporting.plots import TITLES
 
 Figures = Mapping[str, Any]
-SHOWN = ("image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "pixel_aupro")
+SHOWN = ("image_auroc", "image_ap", "pixel_auroc", "pixel_ap", "pixel_aupro", *SHARES)
+COLUMNS = TITLES | SHARES
 CONFIDENCE = 0.95
 
 # In percent, as printed (arXiv 2209.01816): the paper's own and the baselines it names.
@@ -46,7 +48,7 @@ def markdown(results: Mapping[str, Any]) -> str:
     lines: list[str] = []
     for set_name in _distinct(parse(key)[0] for key in figures):
         lines += [f"**{set_name}** on {results['conditions']['backbone']}, percent", ""]
-        lines += [f"| | {' | '.join(TITLES[m] for m in SHOWN)} | seconds |"]
+        lines += [f"| | {' | '.join(COLUMNS[m] for m in SHOWN)} | seconds |"]
         lines += ["| --- |" + " --- |" * (len(SHOWN) + 1)]
         for method in _distinct(parse(key)[2] for key in figures if parse(key)[0] == set_name):
             runs = by_seed(figures, set_name, method)
@@ -98,7 +100,7 @@ def cell(runs: Sequence[Figures], metric: str) -> str:
 
 def comma_separated(results: Mapping[str, Any]) -> str:
     """Every stage's figures, one line each."""
-    metrics = [*TITLES, "feature_seconds", "learning_seconds", "served_score_gap"]
+    metrics = [*COLUMNS, "feature_seconds", "learning_seconds", "served_score_gap"]
     lines = io.StringIO()
     writer = csv.writer(lines)
     writer.writerow(["set", "category", "method", "seed", "backbone", *metrics, "refused"])
@@ -112,7 +114,7 @@ def comma_separated(results: Mapping[str, Any]) -> str:
 def _mean(runs: Sequence[Figures]) -> dict[str, Any]:
     if len(runs) == 1:
         return dict(runs[0])
-    shared = set.intersection(*(set(run) for run in runs)) & {*TITLES, "learning_seconds"}
+    shared = set.intersection(*(set(run) for run in runs)) & {*COLUMNS, "learning_seconds"}
     found: dict[str, Any] = {name: float(np.mean([run[name] for run in runs])) for name in shared}
     if all("before" in run for run in runs):
         found["before"] = _mean([run["before"] for run in runs])

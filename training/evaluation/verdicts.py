@@ -54,3 +54,23 @@ def by_label(
     return {
         name: count_verdicts(values, thresholds) for name, values in groups.items() if len(values)
     }
+
+
+def verdict_shares(
+    scores: NDArray[np.float32], anomalous: NDArray[np.bool_], thresholds: Thresholds
+) -> dict[str, float]:
+    """Shares by name, as benchmarks show them beside metrics; none of a label without parts."""
+    found = by_label(scores, anomalous, thresholds)
+    shares = {}
+    if good := found.get("good"):
+        shares["good_stopped"] = good.stopped
+    if bad := found.get("defective"):
+        shares |= {"defects_passed": bad.passed, "defects_rejected": bad.rejected}
+    return shares
+
+
+SHARES = {
+    "good_stopped": "Good stopped",
+    "defects_passed": "Defects passed",
+    "defects_rejected": "Defects rejected",
+}

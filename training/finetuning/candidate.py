@@ -83,6 +83,12 @@ class Candidate:
     curve: list[float]
     seconds: float
 
+    def fair(self, representative: frozenset[str]) -> NDArray[np.bool_]:
+        """Which of the good parts set thresholds: those with these hashes, which were not chosen by
+        their score; all where they are too few, since a biased choice says more than that."""
+        fair = np.array([file.sha256 in representative for file in self.good.files])
+        return fair if fair.sum() >= LEAST else np.ones(len(fair), np.bool_)
+
     @property
     def scores(self) -> dict[str, float | None]:
         """What was learned, by hash, with its score by scorers that did not learn it; None for

@@ -5,8 +5,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from models.bundle import CHECKPOINT, MODEL, Bundle, Calibration, Thresholds
 from models.durable import write_file
 from models.sample import Snapshot
@@ -14,7 +12,7 @@ from models.session import Device
 from training.backbones.feature_graph import feature_part
 from training.backbones.features import FeatureCache, FeatureSource
 from training.calibration.suspects import find_suspects
-from training.calibration.thresholds import LEAST, Rates, calibrate, statement
+from training.calibration.thresholds import Rates, calibrate, statement
 from training.data.folders import Dataset, LabelledFile, read_snapshot
 from training.directories import Directories
 from training.engine.checkpoint import load_checkpoint
@@ -162,9 +160,7 @@ def _calibrate(
     given = champion.manifest.calibration
     rates = Rates(review=given.false_review_rate, reject=given.false_reject_rate)
     scores = candidate.good.fused(candidate.scorer)
-    fair = np.array([file.sha256 in labels.representative for file in candidate.good.files])
-    if fair.sum() < LEAST:  # a biased choice of parts says more than too few
-        fair[:] = True
+    fair = candidate.fair(labels.representative)
     defective = candidate.defective.fused(candidate.scorer)
     groups = max(1, round(candidate.groups * float(fair.mean())))
     calibration, thresholds = calibrate(

@@ -73,7 +73,11 @@ def test_every_stage_is_measured_and_written(ran):
     assert plain["served_score_gap"] <= 0.05  # cached features are of half precision
     low, high = plain["intervals"]["image_auroc"]
     assert low <= plain["image_auroc"] <= high
+    shares = ("good_stopped", "defects_passed", "defects_rejected")
+    assert all(0 <= plain[share] <= 1 for share in shares)
+    assert "Good stopped | Defects passed | Defects rejected" in markdown(results)
     learned = results["figures"]["mine/cap/masks-3/seed0"]
+    assert all(share in learned["before"] for share in shares)
     assert "pixel_ap" in learned["before"]
     assert "models that did not learn" in learned["comparison"]
     assert learned["labels"] == 9
