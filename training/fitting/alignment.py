@@ -142,7 +142,7 @@ def learn_alignment(
             first = to_aligned(first, _pivot(first[0, 0], network.extent), network.extent)
         network = aligned_to(first[0, 0])
         for _ in range(_ROUNDS):
-            transform_B4, agreement_B = network.found(images_B3HW)
+            transform_B4, _ = network.found(images_B3HW)
             mean_HW = to_aligned(working_B1HW, transform_B4, network.extent).mean(0)[0]
             network = aligned_to(mean_HW)
         transform_B4, agreement_B = network.found(images_B3HW)

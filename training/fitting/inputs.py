@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
 from models.backbone import Backbone, Stage
 from models.bundle import Align
@@ -26,6 +26,7 @@ from training.networks.layout import FeatureLayout
 # Of the shorter side, in pixels, where the size is chosen from the images.
 SMALLEST, LARGEST = 256, 448
 _LOOKED_AT = 200
+_ON_ITS_SIDE = (5, 6, 7, 8)  # orientations of EXIF whose rows are the columns of what is seen
 _CELLS = 16  # about so many along the shorter side, of a map of all stages
 
 
@@ -122,12 +123,15 @@ def _upright_source(
 
 
 def typical_size(files: Sequence[LabelledFile]) -> tuple[float, float]:
-    """The median width and height of the images. Raises DatasetError where none can be read."""
+    """The median width and height of the images as they are seen. Raises DatasetError where none
+    can be read."""
     sizes = []
     for file in evenly(files, _LOOKED_AT):
         try:
             with Image.open(file.image) as image:
-                sizes.append(image.size)
+                width, height = image.size
+                lies = image.getexif().get(ExifTags.Base.Orientation) in _ON_ITS_SIDE
+                sizes.append((height, width) if lies else (width, height))
         except OSError:  # named with all other broken images, when features are computed
             continue
     if not sizes:
@@ -135,8 +139,8 @@ def typical_size(files: Sequence[LabelledFile]) -> tuple[float, float]:
             f"None of {len(files)} images can be read, the first is {files[0].image}.",
             remedy="Give images that open in an image viewer.",
         )
-    width, height = np.median(np.array(sizes), 0)
-    return float(width), float(height)
+    typical = np.median(np.array(sizes), 0)
+    return float(typical[0]), float(typical[1])
 
 
 def usual_side(own: float) -> float:

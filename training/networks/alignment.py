@@ -3,8 +3,8 @@
 Brightness is compared by normalised cross-correlation, first over all shifts and turns at a coarse
 resolution. Lights stand still while parts turn, so a round part's shading would be matched rather
 than its print: turns are then told from circles around the part's middle, of which slow changes
-along each circle are left out (as in Fourier-Mellin registration, Reddy & Chatterji 1996). L are
-the pixels of a working image's shorter side, R radii, M frequencies, K turns, A angles.
+along each circle are left out (as in Fourier-Mellin registration, Reddy & Chatterji 1996). R are
+radii, M frequencies, K turns, A angles.
 """
 
 import math
@@ -94,7 +94,7 @@ class Alignment(nn.Module):
         """The transform (B, 4) of images, 0 to 255, and how well each then agrees with the
         template (B), 1 at most."""
         grey_B1HW = pixels_B3HW.mean(1, keepdim=True) / 255
-        fine_B1HW = self.fine_rows @ grey_B1HW @ self.fine_columns.T
+        fine_B1HW = self.working(pixels_B3HW)
         transform_B4 = self._searched(self.coarse_rows @ grey_B1HW @ self.coarse_columns.T)
         transform_B4, agreement_B = self._shifted(fine_B1HW, transform_B4)
         if self.rotates:

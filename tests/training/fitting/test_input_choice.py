@@ -4,10 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import ExifTags, Image
 
+from models.image import PixelContract, decode
 from tests.said import Said
 from training.data.demo_product import write_demo
-from training.data.folders import read_mvtec
+from training.data.folders import read_images, read_mvtec
 from training.directories import Directories
 from training.errors import TrainingError
 from training.evaluation.sensitivity import Sensitivity
@@ -94,3 +96,14 @@ def test_large_inputs_are_seen_in_tiles(large_parts, backbone, monkeypatch, tmp_
     own = replace(settings, tile=128)
     tiles = {each.tile for each in input_choice._affordable(large_parts, backbone, own)}
     assert tiles == {128}
+
+
+def test_images_that_lie_on_their_side_are_as_they_are_seen(tmp_path):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # a telephone held upright
+    for number in range(3):
+        image = Image.new("RGB", (120, 80), (number, 0, 0))
+        image.save(tmp_path / f"{number}.jpg", exif=exif)
+    files = read_images(tmp_path)
+    assert inputs.typical_size(files) == (80, 120)
+    assert decode(files[0].image.read_bytes(), PixelContract()).shape[:2] == (120, 80)
