@@ -24,9 +24,12 @@ _COMPARED = 256
 # Good parts that lie in many ways are aligned; of a fixture's few, the place is worth judging, too:
 # half of the parts turned by so many degrees, or shifted by such a share of the shorter side.
 _TURNED, _SHIFTED = 10.0, 0.02
-# How well parts agree with the mean of the others when aligned, at least, and more than when not.
-# Textures agree by 0.4 at most, and by 0.2 more.
-_ALIKE, _BETTER = 0.5, 0.2
+# How well parts agree with the mean of others in the contrast of each place, at least: textures do
+# by 0.1, turned caps by 0.8, screws by 0.5.
+_SHARED = 0.3
+# The same in what tells the alignment, and how much more than when not aligned: along circles
+# textures agree by 0.4 at most.
+_ALIKE, _BETTER = 0.45, 0.2
 
 
 @dataclass(frozen=True)
@@ -62,49 +65,83 @@ def suitable_alignment(
     far better. `typical` are width and height of their images. Raises DatasetError."""
     shorter = min(typical)
     width, height = (round(_COMPARED * side / shorter) for side in typical)
-    size, some = InputSize(height=height, width=width), evenly(files, _PARTS)
-    images_B3HW = _read(some, size, pixels)
-    shifts = learn_alignment(some, size, typical, pixels, rotates=False).network
-    turns = learn_alignment(some, size, typical, pixels, rotates=True).network
-    with torch.inference_mode():
-        turned_B4, _ = turns.found(images_B3HW)
-        upright_B4 = turned_B4.clone()
-        upright_B4[:, :2] = torch.tensor([1.0, 0.0])
-        by_turns = [_spectra(turns, images_B3HW, each) for each in (turned_B4, upright_B4)]
-        if _spread_of_turns(turned_B4) >= _TURNED and _better(*by_turns):
-            return "rotate"
-        shifted_B4, _ = shifts.found(images_B3HW)
-        still_B4 = torch.tensor([[1.0, 0.0, 0.0, 0.0]]).expand(len(images_B3HW), -1)
-        by_shifts = [_contrasts(shifts, images_B3HW, each) for each in (shifted_B4, still_B4)]
-        place_B2 = shifted_B4[:, 2:] - shifted_B4[:, 2:].median(0).values
-        if float(place_B2.norm(dim=1).median()) / 2 >= _SHIFTED and _better(*by_shifts):
-            return "shift"
+    size = InputSize(height=height, width=width)
+    images_B3HW = _read(evenly(files, _PARTS), size, pixels)
+    turned_parts = _across_halves(images_B3HW, size, typical, rotates=True)
+    if turned_parts.turned >= _TURNED and turned_parts.better:
+        return "rotate"
+    shifted_parts = _across_halves(images_B3HW, size, typical, rotates=False)
+    if shifted_parts.shifted >= _SHIFTED and shifted_parts.better:
+        return "shift"
     return "none"
 
 
-def _better(aligned: float, otherwise: float) -> bool:
-    return aligned >= _ALIKE and aligned >= otherwise + _BETTER
+@dataclass(frozen=True)
+class _Agreement:
+    """How parts agree with the mean of others that were aligned without them: in the contrast of
+    each place, and in what tells the alignment, `aligned` and `otherwise`. Half of the parts are
+    turned by `turned` degrees, and `shifted` by such a share of the shorter side."""
+
+    contrast: float
+    aligned: float
+    otherwise: float
+    turned: float
+    shifted: float
+
+    @property
+    def better(self) -> bool:
+        """Whether parts that share much share more of it when aligned."""
+        return self.contrast >= _SHARED and self.aligned >= max(_ALIKE, self.otherwise + _BETTER)
 
 
-def _spectra(network: Alignment, images_B3HW: Tensor, transform_B4: Tensor) -> float:
-    """How parts agree along circles around their middles."""
+def _across_halves(
+    images_B3HW: Tensor, size: InputSize, typical: tuple[float, float], *, rotates: bool
+) -> _Agreement:
+    """A mean of parts that were aligned with each other agrees with them by construction: so half
+    of them make the mean that the others are compared with."""
+    contrast, aligned, otherwise, transforms = [], [], [], []
+    with torch.inference_mode():
+        for learned_B in (torch.arange(len(images_B3HW)) % 2 == half for half in (0, 1)):
+            network = _learned(images_B3HW[learned_B], size, typical, rotates=rotates)
+            found_B4, _ = network.found(images_B3HW)
+            without_B4 = found_B4.clone()
+            if rotates:
+                without_B4[:, :2] = torch.tensor([1.0, 0.0])
+            else:
+                without_B4[:] = torch.tensor([1.0, 0.0, 0.0, 0.0])
+            seen = _spectra if rotates else _contrasts
+            contrast.append(_similar(_contrasts(network, images_B3HW, found_B4), learned_B))
+            aligned.append(_similar(seen(network, images_B3HW, found_B4), learned_B))
+            otherwise.append(_similar(seen(network, images_B3HW, without_B4), learned_B))
+            transforms.append(found_B4)
+    place_B2 = transforms[0][:, 2:] - transforms[0][:, 2:].median(0).values
+    return _Agreement(
+        float(torch.cat(contrast).median()),
+        float(torch.cat(aligned).median()),
+        float(torch.cat(otherwise).median()),
+        _spread_of_turns(transforms[0]),
+        float(place_B2.norm(dim=1).median()) / 2,
+    )
+
+
+def _similar(values_BD: Tensor, learned_B: Tensor) -> Tensor:
+    """The similarity (cosine) of each of the others with the mean of the learned ones."""
+    mean_1D = values_BD[learned_B].mean(0, keepdim=True)
+    return torch.cosine_similarity(values_BD[~learned_B], mean_1D, dim=1)
+
+
+def _spectra(network: Alignment, images_B3HW: Tensor, transform_B4: Tensor) -> Tensor:
+    """What each part (B, D) shows along circles around its middle."""
     spectra = network.spectra(network.working(images_B3HW), transform_B4)
     weight_M = network.weight_M.sqrt()
-    return _agreement(torch.cat([each * weight_M for each in spectra], 2))
+    return torch.cat([each * weight_M for each in spectra], 2).flatten(1)
 
 
-def _contrasts(network: Alignment, images_B3HW: Tensor, transform_B4: Tensor) -> float:
-    """How parts agree in the contrast of each place."""
+def _contrasts(network: Alignment, images_B3HW: Tensor, transform_B4: Tensor) -> Tensor:
+    """The contrast of each place (B, D)."""
     aligned = to_aligned(network.working(images_B3HW), transform_B4, network.extent)
     shown_BHW = inside(aligned.shape[2:], transform_B4, network.extent)
-    return _agreement(local_contrast(aligned).squeeze(1) * shown_BHW)
-
-
-def _agreement(values_BXX: Tensor) -> float:
-    """The median similarity (cosine) of parts with the mean of the others."""
-    values_BD = values_BXX.flatten(1)
-    others_BD = (values_BD.sum(0) - values_BD) / max(1, len(values_BD) - 1)
-    return float(torch.cosine_similarity(values_BD, others_BD, dim=1).median())
+    return (local_contrast(aligned).squeeze(1) * shown_BHW).flatten(1)
 
 
 def _spread_of_turns(transform_B4: Tensor) -> float:
@@ -127,6 +164,22 @@ def learn_alignment(
     `typical` are width and height of their images. Raises DatasetError where none can be read.
     """
     images_B3HW = _read(evenly(files, _PARTS), size, pixels)
+    network = _learned(images_B3HW, size, typical, rotates=rotates)
+    with torch.inference_mode():
+        transform_B4, agreement_B = network.found(images_B3HW)
+    shift_B2, turn_B = transform_B4[:, 2:], torch.atan2(transform_B4[:, 1], transform_B4[:, 0])
+    return LearnedAlignment(
+        network,
+        len(images_B3HW),
+        float(torch.cdist(shift_B2, shift_B2).max()) / 2,
+        _widest(turn_B.numpy()),
+        float(agreement_B.mean()),
+    )
+
+
+def _learned(
+    images_B3HW: Tensor, size: InputSize, typical: tuple[float, float], *, rotates: bool
+) -> Alignment:
     shorter = min(typical)
     width, height = (2 * round(FINE / 2 * side / shorter) for side in typical)
 
@@ -145,15 +198,7 @@ def learn_alignment(
             transform_B4, _ = network.found(images_B3HW)
             mean_HW = to_aligned(working_B1HW, transform_B4, network.extent).mean(0)[0]
             network = aligned_to(mean_HW)
-        transform_B4, agreement_B = network.found(images_B3HW)
-    shift_B2, turn_B = transform_B4[:, 2:], torch.atan2(transform_B4[:, 1], transform_B4[:, 0])
-    return LearnedAlignment(
-        network,
-        len(images_B3HW),
-        float(torch.cdist(shift_B2, shift_B2).max()) / 2,
-        _widest(turn_B.numpy()),
-        float(agreement_B.mean()),
-    )
+    return network
 
 
 def _read(files: Sequence[LabelledFile], size: InputSize, pixels: PixelContract) -> Tensor:
