@@ -24,6 +24,9 @@ _STEADY = 0.02
 # Of a discriminator's logits on good parts, which are all alike where defects are easily told.
 _STEADY_SIGNED = 1.0
 _HARDLY_ANY = 0.95
+# What patches from anywhere count, against what knows the place: drawn defects stand out from
+# both, real ones from the latter.
+ANYWHERE = 0.5
 # Image AUROCs outside of which a few dozen drawn defects show no difference between branches.
 _AUROC_LIMITS = (0.6, 0.995)
 
@@ -57,7 +60,7 @@ def choose_branches(
 
     A branch's deviations count by the distance between good parts and drawn defects that its image
     AUROC stands for (d', Green & Swets 1966), against that of the best one, squared: what tells
-    little of this product adds little noise. Of all choices of families, that of the most is
+    little of this product adds little noise. Patches from anywhere count by `ANYWHERE` of that. Of all choices of families, that of the most is
     taken whose image AUROC is within one standard error of the best, of the difference: drawings
     are found easily, and what they do not show may be what real defects look like. So single
     branches are not left out either.
@@ -77,7 +80,8 @@ def choose_branches(
 
     alone = np.array([auroc([number])[0] for number in range(count)])
     apart = ndtri(alone.clip(*_AUROC_LIMITS))
-    scorer.fusion.reliable_P.copy_(torch.from_numpy((apart / apart.max()) ** 2))
+    known = np.array([1.0 if family != "anywhere" else ANYWHERE for family in families])
+    scorer.fusion.reliable_P.copy_(torch.from_numpy(known * (apart / apart.max()) ** 2))
     choices = [
         [number for number in range(count) if families[number] in chosen]
         for size in range(1, len(set(families)) + 1)
