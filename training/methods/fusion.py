@@ -59,11 +59,12 @@ def choose_branches(
     learned, and leave out the families without which they are told better.
 
     A branch's deviations count by the distance between good parts and drawn defects that its image
-    AUROC stands for (d', Green & Swets 1966), against that of the best one, squared: what tells
-    little of this product adds little noise. Patches from anywhere count by `ANYWHERE` of that. Of all choices of families, that of the most is
-    taken whose image AUROC is within one standard error of the best, of the difference: drawings
-    are found easily, and what they do not show may be what real defects look like. So single
-    branches are not left out either.
+    AUROC stands for (d', Green & Swets 1966), squared, against that of the best one: what tells
+    little of this product adds little noise. Patches from anywhere count by `ANYWHERE` of that.
+
+    Of all choices of families, that of the most is taken whose image AUROC is within one standard
+    error of the best, of the difference: drawings are found easily, and what they do not show may
+    be what real defects look like. So single branches are not left out either.
 
     Returns the scorer of the branches that are kept, their numbers, and the choice in words.
     """
@@ -80,8 +81,8 @@ def choose_branches(
 
     alone = np.array([auroc([number])[0] for number in range(count)])
     apart = ndtri(alone.clip(*_AUROC_LIMITS))
-    known = np.array([1.0 if family != "anywhere" else ANYWHERE for family in families])
-    scorer.fusion.reliable_P.copy_(torch.from_numpy(known * (apart / apart.max()) ** 2))
+    counts = apart**2 * np.array([ANYWHERE if f == "anywhere" else 1.0 for f in families])
+    scorer.fusion.reliable_P.copy_(torch.from_numpy(counts / counts.max()))
     choices = [
         [number for number in range(count) if families[number] in chosen]
         for size in range(1, len(set(families)) + 1)
