@@ -121,6 +121,7 @@ def only_branches(scorer: Scorer, kept: Sequence[int]) -> Scorer:
         ],
         scorer.score,
         scorer.roi_HW,
+        scorer.always_HW,
     )
     _copy_fusion(scorer.fusion, smaller.fusion, kept)
     return smaller.eval()
@@ -138,6 +139,7 @@ def with_discriminator(scorer: Scorer, discriminator: Discriminator, view: int) 
         [*(scorer.inputs[n] for n in kept), BranchInput(view)],
         scorer.score,
         scorer.roi_HW,
+        scorer.always_HW,
     )
     _copy_fusion(scorer.fusion, grown.fusion, kept)
     return grown.eval()

@@ -137,7 +137,10 @@ class Method:
         size = context.cache.source.size
         score = HeatmapScore(size.height // layout.grid[0], layout.grid, settings)
         standardise = [view.standardise for view in views.values()]
-        scorer = Scorer(layout, standardise, modules, learned, inputs, score, context.roi)
+        scorer = Scorer(
+            layout, standardise, modules, learned, inputs, score, context.roi,
+            context.always_shown(),
+        )  # fmt: skip
         weights = torch.tensor([branch.weight for branch in self.branches])
         scorer.fusion.weight_P.copy_(weights / weights.sum())
         return scorer.eval(), curve

@@ -20,6 +20,7 @@ from training.engine.distributed import Worker
 from training.engine.loop import Schedule, TrainingState
 from training.engine.training_states import TrainingStates
 from training.networks.scorer import Scorer, Standardise
+from training.networks.warp import inside
 from training.networks.whitening import Whitening
 from training.progress import Reporter
 
@@ -92,6 +93,15 @@ class TrainContext:
             return tuple(usual)
         times = round(len(usual) / len(of_another_day))
         return (*usual, *of_another_day * min(max(1, times), MOST_REPEATED))
+
+    def always_shown(self) -> Tensor | None:
+        """1 on cells (H, W) that every aligned good part shows; None where none is aligned."""
+        layout = self.cache.layout
+        if layout.extent is None:
+            return None
+        transform_B4 = self.cache.transforms([file.sha256 for file in self.files])
+        shown_HW = inside(layout.grid, transform_B4, layout.extent).all(0).float()
+        return shown_HW * self.start.always_HW if self.start else shown_HW
 
     def view(self, number: int) -> "ViewContext":
         """The same, of the map with this number in the features' layout."""

@@ -189,7 +189,8 @@ class Scorer(nn.Module):
 
     Each map of the features is standardised. A branch turns it, or its whitening, into distances
     (B, H, W). All are brought to the finest grid and fused. Cells outside of the region of interest
-    `roi_HW` (1 inside, 0 outside; everything by default) count as 0.
+    `roi_HW` (1 inside, 0 outside; everything by default) count as 0. Of aligned images, `always_HW`
+    is 1 on cells that every good part shows.
     """
 
     def __init__(
@@ -201,10 +202,15 @@ class Scorer(nn.Module):
         inputs: Sequence[BranchInput],
         score: HeatmapScore,
         roi_HW: Tensor | None = None,
+        always_HW: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.register_buffer("roi_HW", torch.ones(layout.grid) if roi_HW is None else roi_HW)
         self.roi_HW: Tensor
+        self.register_buffer(
+            "always_HW", torch.zeros(layout.grid) if always_HW is None else always_HW
+        )
+        self.always_HW: Tensor
         self.layout = layout
         self.standardise = nn.ModuleList(standardise)
         self.whitenings = nn.ModuleList(whitenings)
@@ -226,7 +232,8 @@ class Scorer(nn.Module):
 
     def distances(self, features_BD: Tensor) -> Tensor:
         """Each branch's distances on the finest grid, (P, B, H, W), before they are fused. Where an
-        aligned image shows nothing, there is no distance."""
+        aligned image shows nothing, there is no distance, unless all good parts show something
+        there: a part that the image cuts off is no good one."""
         maps = self.layout.split(features_BD)
         standard = [
             standardise(each) for standardise, each in zip(self.standardise, maps, strict=True)
@@ -251,7 +258,8 @@ class Scorer(nn.Module):
         transform_B4 = self.layout.transform(features_BD)
         shown_BHW = inside(self.layout.grid, transform_B4, self.layout.extent)
         nothing_P = torch.where(self.fusion.signed_P, _NOTHING, 0.0)
-        return torch.where(shown_BHW, torch.stack(found), nothing_P.view(-1, 1, 1, 1))
+        judged_BHW = shown_BHW | (self.always_HW > 0)
+        return torch.where(judged_BHW, torch.stack(found), nothing_P.view(-1, 1, 1, 1))
 
     def forward(self, features_BD: Tensor) -> tuple[Tensor, Tensor]:
         joined_BHW = self.fused(self.distances(features_BD))

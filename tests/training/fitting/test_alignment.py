@@ -19,7 +19,7 @@ from training.data.demo_cap import draw_part, expose, good_surface, shade
 from training.data.demo_product import draw_good, write_demo
 from training.data.folders import LabelledFile, read_mvtec
 from training.directories import Directories
-from training.engine.checkpoint import load_checkpoint
+from training.engine.checkpoint import dump_checkpoint, load_checkpoint
 from training.finetuning.retrain import champion_source, retrain
 from training.fitting.alignment import learn_alignment, suitable_alignment
 from training.fitting.fit import Fitted, fit
@@ -191,6 +191,24 @@ def test_scores_are_those_of_training_and_masks_follow_the_part(aligned, loose):
         back = cache.to_image(file.sha256, cache.to_aligned(file.sha256, mask))
         assert back[mask].all()
         assert back.sum() < 3 * mask.sum()
+
+
+def test_what_every_good_part_shows_is_judged_where_the_image_cuts_it_off(aligned):
+    scorer, cache = aligned.trained.scorer, aligned.trained.cache
+    assert scorer.always_HW.mean() > 0.5
+    middle = tuple(side // 2 for side in scorer.always_HW.shape)
+    assert scorer.always_HW[middle] == 1
+    features = cache.batch([aligned.trained.learned[0].sha256])
+    features[:, -2] = 1.2  # moved by more than half of the image: only its left part is shown
+    shown = inside(scorer.layout.grid, scorer.layout.transform(features), scorer.layout.extent)
+    missing = ~shown[0] & (scorer.always_HW > 0)
+    assert missing.any()
+    with torch.inference_mode():
+        distances = scorer.distances(features)[:, 0]
+    assert (distances[:, missing] > 0).all()
+    never = ~shown[0] & (scorer.always_HW == 0)
+    assert (distances[:, never] == 0).all()
+    assert torch.equal(load_checkpoint(dump_checkpoint(scorer)).always_HW, scorer.always_HW)
 
 
 def test_a_retraining_keeps_the_alignment_and_learns_where_defects_are(aligned, loose, tmp_path):
