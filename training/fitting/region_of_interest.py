@@ -34,8 +34,8 @@ class RegionOfInterest:
 
 
 def read_roi(path: Path, cache: FeatureCache, part: LabelledFile) -> RegionOfInterest:
-    """Read a mask, white where `part` is inspected, and every other one that lies alike or is
-    aligned.
+    """Read a mask, white where `part` is inspected. It holds for all parts that lie as this one
+    does, and for all that are aligned.
 
     Raises DatasetError where it is no mask, of another size than the part's image, or leaves
     nothing to inspect.
