@@ -2,8 +2,8 @@
 
 Every part is held out once and learned by the final model: all calibrate, and none is wasted
 (cross-conformal prediction, Vovk 2015; for anomaly detection Hennhöfer & Preisach, arXiv
-2402.16388). What the folds' models know less of than the final one makes their scores higher, so
-thresholds err on the side of stopping fewer good parts than they promise.
+2402.16388). What the folds' models know less of than the final one makes their distances larger:
+`growth` says by how much.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -51,6 +51,11 @@ class CrossFit:
     def only(self, kept: Sequence[int]) -> "CrossFit":
         """The same of some branches."""
         return CrossFit(self.files, self.distances[list(kept)], self.transforms)
+
+    def scaled(self, ratio_P: Tensor) -> "CrossFit":
+        """The same with each branch's distances multiplied."""
+        scaled = (self.distances * ratio_P.view(-1, 1, 1, 1)).half()
+        return CrossFit(self.files, scaled, self.transforms)
 
     def of(self, files: Sequence[LabelledFile]) -> "CrossFit":
         """The same of some files; those that are not among its own are left out."""

@@ -13,6 +13,7 @@ from training.backbones.features import FeatureCache
 from training.calibration.cross_fit import CrossFit, cross_fit
 from training.calibration.folds import split_folds
 from training.calibration.groups import group_parts
+from training.calibration.growth import expected_ratio
 from training.calibration.thresholds import LEAST
 from training.data.drawn_defects import DRAWINGS, drawn_on
 from training.data.folders import LabelledFile
@@ -155,8 +156,10 @@ def train_candidate(
         whole, context, good, folds, champion.score.settings, defective=(*defective, *spots.files),
         defective_folds=np.concatenate([defective_folds, spot_folds]),
     )  # fmt: skip
-    bad_fit, spot_fit = bad_fit.of(defective), bad_fit.of(spots.files)
     worker.leave_to_the_first()
+    ratio_P = expected_ratio(whole, context, good_fit, folds, champion.score.settings)
+    good_fit, bad_fit = good_fit.scaled(ratio_P), bad_fit.scaled(ratio_P)
+    bad_fit, spot_fit = bad_fit.of(defective), bad_fit.of(spots.files)
     fit_fusion(scorer, good_fit.branch_scores(scorer.score, scorer.roi_HW))
     keep_reliability(champion, scorer)
     weigh_learned(scorer, _share(scorer, good_fit, bad_fit, learning.share))

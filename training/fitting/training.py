@@ -13,6 +13,7 @@ from training.backbones.features import FeatureCache
 from training.calibration.cross_fit import CrossFit, cross_fit
 from training.calibration.folds import split_folds
 from training.calibration.groups import group_parts
+from training.calibration.growth import expected_ratio
 from training.calibration.shift import compare
 from training.calibration.suspects import find_suspects
 from training.calibration.thresholds import LEAST
@@ -160,8 +161,10 @@ def train_recipe(
         defective_folds=np.concatenate([drawn_folds, spot_folds]),
         exposure=exposure if settings.exposed else None,
     )  # fmt: skip
-    cross_drawn, cross_spots = cross_drawn.of(drawn), cross_drawn.of(spots.files)
     worker.leave_to_the_first()
+    ratio_P = expected_ratio(chosen, context, cross, folds, score)
+    cross, cross_drawn = cross.scaled(ratio_P), cross_drawn.scaled(ratio_P)
+    cross_drawn, cross_spots = cross_drawn.of(drawn), cross_drawn.of(spots.files)
     fit_fusion(scorer, cross.branch_scores(scorer.score, scorer.roi_HW))
     if settings.exposed:
         weigh_learned(scorer, 0.0)

@@ -65,6 +65,11 @@ class Branch:
         """Whether it has a network, trained by descent in minutes rather than seconds."""
         return isinstance(self.learn, TrainReconstruction | TrainRotation)
 
+    @property
+    def remembers(self) -> bool:
+        """Whether all that it has are statistics and memories of good parts."""
+        return not self.trains and not isinstance(self.learn, LearnDefects)
+
 
 @dataclass(frozen=True)
 class Method:
