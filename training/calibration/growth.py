@@ -6,6 +6,7 @@ shows how distances fall with their number, and what is still to come is extrapo
 curve, Hestness et al. 2017; nearest neighbours: Cover & Hart 1967).
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -66,9 +67,9 @@ def _halved(
     numbers = np.unique(folds)
     among = np.isin(folds, numbers[: max(1, len(numbers) // 2)])
     half = round(_learned_by_fold(folds) / 2)
-    learned = evenly([files[i] for i in np.flatnonzero(among)], half)
-    held = evenly([files[i] for i in np.flatnonzero(~among)], _MEASURED)
-    return tuple(learned), tuple(held)
+    learned = [file for file, inside in zip(files, among, strict=True) if inside]
+    held = [file for file, inside in zip(files, among, strict=True) if not inside]
+    return tuple(evenly(learned, half)), tuple(evenly(held, _MEASURED))
 
 
 def _learned_by_fold(folds: NDArray[np.int64]) -> float:
@@ -81,5 +82,5 @@ def _learned_by_fold(folds: NDArray[np.int64]) -> float:
 def _still_to_come(half: float, fold: float, every: float) -> float:
     """How much of the fall from `half` to `fold` parts follows up to `every` part; no more than the
     halving showed, since memories are bounded."""
-    at_half, at_fold, at_all = (count**-_POWER for count in (half, fold, every))
+    at_half, at_fold, at_all = (math.pow(count, -_POWER) for count in (half, fold, every))
     return min((at_fold - at_all) / (at_half - at_fold), 1.0)
