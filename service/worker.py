@@ -28,7 +28,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
 from models.errors import KizuError
-from models.sample import Snapshot
+from models.sample import Snapshot, open_snapshot
 from service.schemas import LabelChoice
 from service.settings import Settings
 from service.store import records, trainings
@@ -150,15 +150,9 @@ class TrainingWorker:
         return True
 
     def _carry_out(self, training: Training, stop: threading.Event) -> dict[str, Any]:
-        choice = LabelChoice.model_validate(training.labels)
-        self._tell(training.id, step="Collecting labels")
-        snapshot = take_snapshot(
-            self._database, self._blobs, self._settings.data / "snapshots",
-            wanted(training.recipe, choice), without=set(choice.without),
-        )  # fmt: skip
-        self._tell(training.id, snapshot=snapshot.digest)
+        snapshot, resume = self._snapshot(training)
         with tempfile.TemporaryFile("w+") as results:
-            program = self._start(training, snapshot, results)
+            program = self._start(training, snapshot, results, resume=resume)
             progress, peak_mb, why = self._watch(training, program, stop)
             results.seek(0)
             written = results.read().strip()
@@ -169,8 +163,24 @@ class TrainingWorker:
             return facts | {"state": "cancelled", "message": "It was cancelled."}
         return facts | self._outcome(training, program.returncode, written, progress)
 
+    def _snapshot(self, training: Training) -> tuple[Snapshot, bool]:
+        """The labels of a training, and whether it has begun to learn them before: a training that
+        was interrupted goes on with the labels that it had, if they are on this computer."""
+        snapshots = self._settings.data / "snapshots"
+        begun = training.snapshot and snapshots / training.snapshot
+        if begun and begun.is_dir():
+            return open_snapshot(begun), True
+        choice = LabelChoice.model_validate(training.labels)
+        self._tell(training.id, step="Collecting labels")
+        snapshot = take_snapshot(
+            self._database, self._blobs, snapshots,
+            wanted(training.recipe, choice), without=set(choice.without),
+        )  # fmt: skip
+        self._tell(training.id, snapshot=snapshot.digest)
+        return snapshot, False
+
     def _start(
-        self, training: Training, snapshot: Snapshot, results: IO[str]
+        self, training: Training, snapshot: Snapshot, results: IO[str], *, resume: bool
     ) -> subprocess.Popen[str]:
         store, recipe = self._settings.store, training.recipe
         cache = self._settings.cache or self._settings.data / "features"
@@ -184,6 +194,8 @@ class TrainingWorker:
         good = self._settings.good_parts and self._settings.good_parts / recipe
         if good and good.is_dir():
             arguments += ["--data", good]
+        if resume:
+            arguments.append("--resume")
         # Ended by the kernel with this process, however that ends: two of them would write at once.
         leash = ["setpriv", "--pdeathsig", "KILL"]
         program = subprocess.Popen(  # noqa: S603 - names come from a checked recipe and the settings

@@ -218,6 +218,36 @@ def test_a_worker_that_is_stopped_leaves_its_training_to_the_next(client, labell
         until(lambda: training(client, id)["state"] != "queued")
 
 
+# Says with what it was started.
+TELLING = """
+import sys
+print("error: " + " ".join(sys.argv[1:]), file=sys.stderr)
+sys.exit(2)
+"""
+
+
+def test_a_training_that_was_interrupted_goes_on_with_the_labels_that_it_had(
+    client, labelled, working, good_part
+):
+    id = ask(client).json()["id"]
+    with working(ENDLESS):
+        until(lambda: training(client, id)["done"] > 1)
+    begun = training(client, id)["snapshot"]
+    another = client.post("/v1/inspect?recipe=cap", content=good_part, headers=JPEG).json()["id"]
+    label = {"inspection_id": another, "verdict": "ok", "operator": "eva"}
+    client.post("/v1/feedback", json=label).raise_for_status()
+    with working(TELLING):
+        resumed = ended(client, id)
+    assert resumed["snapshot"] == begun
+    assert begun in resumed["message"]
+    assert resumed["message"].endswith("--resume")
+    again = client.post(f"/v1/trainings/{id}/retry", json={"by": "eva"}).json()["id"]
+    with working(TELLING):
+        fresh = ended(client, again)
+    assert fresh["snapshot"] != begun
+    assert "--resume" not in fresh["message"]
+
+
 def test_a_worker_that_is_killed_takes_its_program_with_it(
     client, labelled, working, monkeypatch, tmp_path
 ):

@@ -67,6 +67,14 @@ class Worker:
         averages: list[float] = pieces[-1].tolist()
         return averages
 
+    def mean(self, value: float) -> float:
+        """The mean of a value over all processes, which is the same in each."""
+        if self.count == 1:
+            return value
+        total = torch.tensor(value, dtype=torch.float64, device=self.device)
+        distributed.all_reduce(total)
+        return total.item() / self.count
+
     def wait(self) -> None:
         """Until all processes are here."""
         if self.count > 1:

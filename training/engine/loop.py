@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -57,6 +57,38 @@ class Schedule:
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (done - 0.1) / 0.9))
 
 
+@dataclass
+class Validation:
+    """The mean `loss` of batches that are not learned, computed after `every` so many steps.
+
+    Where it has not been lower for `patience` times, the training ends. `losses` are by the number
+    of steps that were learned.
+    """
+
+    loss: Callable[[], float]
+    every: int
+    patience: int = 5
+    losses: dict[int, float] = field(default_factory=dict)
+
+    @property
+    def best(self) -> int:
+        """After how many steps the loss was lowest."""
+        return min(self.losses, key=lambda step: self.losses[step])
+
+    @property
+    def over(self) -> bool:
+        """Whether it has not been lower for long."""
+        steps = list(self.losses)
+        return bool(steps) and len(steps) - 1 - steps.index(self.best) >= self.patience
+
+    def measure(self, network: nn.Module, step: int, worker: Worker) -> None:
+        """Compute the loss of the network as it is."""
+        network.eval()
+        with torch.no_grad(), worker.precision():
+            self.losses[step] = worker.mean(self.loss())
+        network.train()
+
+
 def train(
     network: nn.Module,
     schedule: Schedule,
@@ -68,13 +100,15 @@ def train(
     progress: Callable[[int, float], None] | None = None,
     worker: Worker | None = None,
     repeatable: bool = False,
+    validation: Validation | None = None,
 ) -> list[float]:
     """Train `network` in place and return the loss of every step.
 
     `batch(step)` must depend on the step alone, and be this worker's share, where it learns. A loss
     is `repeatable` that is tensor arithmetic alone, of batches of one shape: a GPU then records a
     step and repeats it. Where a `state` is given, it is continued from, saved every minute and at
-    an interruption. Raises TrainingError when the loss is not finite.
+    an interruption. A `validation` can end it early; the network is then the last one, not the
+    best. Raises TrainingError when the loss is not finite.
     """
     worker = worker or Worker()
     network.to(worker.device)
@@ -82,11 +116,12 @@ def train(
         network, loss, worker, clip=schedule.clip, weight_decay=schedule.weight_decay,
         repeatable=repeatable,
     )  # fmt: skip
-    losses = state.load(network, learn.optimiser) if state else []
+    validated = validation.losses if validation else {}
+    losses = state.load(network, learn.optimiser, validated) if state else []
     learn.ready()
     network.train()
     saved = time.monotonic()
-    steps = range(len(losses), schedule.steps)
+    steps = range(len(losses), len(losses) if validation and validation.over else schedule.steps)
     with _deferred_interrupt() as interrupted:
         for step, given in zip(steps, _batches(batch, steps, worker), strict=True):
             torch.manual_seed(seed * 1_000_003 + step)  # dropout
@@ -96,15 +131,19 @@ def train(
             losses.append(mean)
             if progress:
                 progress(step + 1, mean)
+            if validation and (step + 1) % validation.every == 0:
+                validation.measure(network, step + 1, worker)
             due = stopping or time.monotonic() - saved > SAVE_EVERY_S
             if state and worker.rank == 0 and due:
-                state.save(network, learn.optimiser, losses)
+                state.save(network, learn.optimiser, losses, validated)
                 saved = time.monotonic()
             if stopping:
                 raise KeyboardInterrupt
+            if validation and validation.over:
+                break
         if state and worker.rank == 0:
             # What comes after a training can fail, too.
-            state.save(network, learn.optimiser, losses)
+            state.save(network, learn.optimiser, losses, validated)
         if interrupted():
             raise KeyboardInterrupt
     network.eval().cpu()
@@ -166,10 +205,16 @@ class TrainingState:
         self._identity = identity
         self._resume = resume
 
-    def load(self, network: nn.Module, optimiser: torch.optim.Optimizer) -> list[float]:
+    def load(
+        self,
+        network: nn.Module,
+        optimiser: torch.optim.Optimizer,
+        validated: dict[int, float] | None = None,
+    ) -> list[float]:
         """Restore a checkpoint and return the losses so far; none when there is none to resume.
 
-        Raises TrainingError when the checkpoint is of another training.
+        `validated` takes those of a validation, by step. Raises TrainingError when the checkpoint
+        is of another training.
         """
         if not (self._resume and self._path.exists()):
             return []
@@ -181,11 +226,17 @@ class TrainingState:
             )
         network.load_state_dict(saved["network"])
         optimiser.load_state_dict(saved["optimiser"])
+        if validated is not None:
+            validated |= saved["validated"]
         losses: list[float] = saved["losses"]
         return losses
 
     def save(
-        self, network: nn.Module, optimiser: torch.optim.Optimizer, losses: list[float]
+        self,
+        network: nn.Module,
+        optimiser: torch.optim.Optimizer,
+        losses: list[float],
+        validated: dict[int, float] | None = None,
     ) -> None:
         """Write the checkpoint, whole or not at all."""
         buffer = io.BytesIO()
@@ -195,6 +246,7 @@ class TrainingState:
                 "network": network.state_dict(),
                 "optimiser": optimiser.state_dict(),
                 "losses": losses,
+                "validated": validated or {},
             },
             buffer,
         )

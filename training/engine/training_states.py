@@ -17,9 +17,9 @@ class TrainingStates:
     directory: Path
     facts: tuple[Any, ...]
     resume: bool
-    fold: int | None = None
+    fold: int | str | None = None
 
-    def of_fold(self, fold: int) -> "TrainingStates":
+    def of_fold(self, fold: int | str) -> "TrainingStates":
         """Those of the networks that one fold learns."""
         return replace(self, fold=fold)
 

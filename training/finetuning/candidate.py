@@ -24,6 +24,7 @@ from training.evaluation.comparison import Comparison, compare
 from training.evaluation.metrics import image_metrics
 from training.evaluation.scoring import evaluate, score_features
 from training.evaluation.sensitivity import Spots
+from training.finetuning.early_stopping import Validated, validate_steps
 from training.fitting.drawn_anomalies import draw_anomalies, spots_by_fold
 from training.fitting.symmetry import add_mirrored, few_parts
 from training.methods.fusion import fit_fusion, keep_reliability, weigh_learned
@@ -69,7 +70,7 @@ class Candidate:
     `good` and `defective` hold the distances of all labels by scorers that did not learn them;
     where too few defects are labelled, `defective` are drawn ones besides. `spots` were drawn on
     some good parts, and have `spot_scores` by scorers that did not learn the part. `curve` is the
-    loss of every step, `seconds` what the learning took.
+    loss of every step, `validated` says why there were so many, `seconds` what the learning took.
     """
 
     scorer: Scorer
@@ -83,6 +84,7 @@ class Candidate:
     groups: int
     curve: list[float]
     seconds: float
+    validated: Validated | None = None
 
     def fair(self, representative: frozenset[str]) -> NDArray[np.bool_]:
         """Which of the good parts set thresholds: those with these hashes, which were not chosen by
@@ -142,11 +144,17 @@ def train_candidate(
         add_mirrored(cache, few, mirrors, reporter, worker)
         context = replace(context, mirrored=frozenset(file.sha256 for file in few))
     whole = method.with_defects(located=any(file.mask for file in known)) if known else method
-    scorer, curve = whole.learn(context, champion.score.settings)
     good = tuple(evenly(labels.good, CALIBRATED))
     groups = group_parts(good, cache).groups
     folds = split_folds(groups)
     defective, defective_folds = labels.defective, _stratified(labels.defective, folds)
+    validated = validate_steps(
+        whole, context, (good, folds), (defective, defective_folds), champion.score.settings
+    )
+    if validated:
+        reporter.say(str(validated))
+        context = replace(context, push_pull=replace(learning, steps=validated.steps))
+    scorer, curve = whole.learn(context, champion.score.settings)
     if not known:
         drawn, drawn_folds = _draw(good, folds, context, drawings)
         defective = (*defective, *drawn)
@@ -167,7 +175,7 @@ def train_candidate(
     return Candidate(
         scorer, whole, replace(comparison, drawn=not known), good_fit, bad_fit,
         spots, spot_fit.fused(scorer), (*labels.good, *known), len(np.unique(groups)), curve,
-        time.monotonic() - started,
+        time.monotonic() - started, validated,
     )  # fmt: skip
 
 

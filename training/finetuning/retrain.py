@@ -118,12 +118,15 @@ def retrain(
             "sha256": {},
         }
     )
+    validated = candidate.validated
     spots = candidate.spots.sensitivity(candidate.spot_scores, thresholds)
     report = render(
         Report(
             manifest, candidate.curve, scorer, cache, calibrated, comparison.candidate,
             snapshot.digest, asdict(settings), spots, comparison,
+            choices=(str(validated),) if validated else (),
             by_others=(candidate.good, candidate.defective),
+            held_out_losses=validated.losses if validated else {},
         )
     )  # fmt: skip
     remove_checkpoints(place)

@@ -37,7 +37,7 @@ def foresee(
     )  # fmt: skip
     deepest = len(cache.layout.shapes) - 1
     LearnDefects()(context.view(deepest), 0)
-    times = 1 + FOLDS  # the candidate, and the folds that it is compared by
+    times = 2 + FOLDS  # the candidate, its length, and the folds that it is compared by
     return measure(cache, good, fit_seconds + times * clock.seconds_per_step * PushPull.steps)
 
 

@@ -2,7 +2,7 @@
 apart. What has no network to push with learns to know the labelled defects themselves.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from models.image import Mask, read_mask
 from training.data.folders import LabelledFile
 from training.engine import losses
-from training.engine.loop import Schedule, train
+from training.engine.loop import Schedule, Validation, train
 from training.evaluation.scoring import grid_mask, input_mask
 from training.methods.train_context import ViewContext
 from training.networks.discriminator import Discriminator, DiscriminatorConfig
@@ -26,6 +26,8 @@ DISCRIMINATION = Schedule(steps=300, batch=16, learning_rate=2e-3, weight_decay=
 # What the loss by image counts for beside that by cell: without it the largest logits of good
 # parts' cells drown small defects.
 IMAGES = 0.5
+# Batches of held-out labels, always the same, and how often in a training their loss is computed.
+VALIDATED, TIMES = 4, 15
 
 
 class _Batch(NamedTuple):
@@ -53,7 +55,8 @@ class LearnDefects:
         discriminator = Discriminator(DiscriminatorConfig(context.shape[0], hidden))
         if not parts.defective:
             return discriminator.eval(), []
-        settings, batches = parts.push_pull, _Batches(context, DISCRIMINATION.batch)
+        settings = parts.push_pull
+        batches = _Batches(context, DISCRIMINATION.batch, parts.files, parts.defective)
 
         def loss(batch: _Batch) -> Tensor:
             logits = discriminator(batch.features).float()
@@ -71,6 +74,7 @@ class LearnDefects:
             curve = train(
                 discriminator, schedule, batches, loss, seed=parts.seed, worker=parts.worker,
                 state=parts.state(number, schedule, "known-defects"),
+                validation=_validation(context, DISCRIMINATION.batch, loss),
                 progress=lambda step, value: advance(step, f"loss {value:.3f}"),
             )  # fmt: skip
         return discriminator.eval(), curve
@@ -95,30 +99,55 @@ def push_pull(branch: Reconstruction, context: ViewContext, number: int) -> list
     schedule = Schedule(settings.steps, BATCH, settings.learning_rate)
     with parts.reporter.bar("Learning from labels", settings.steps) as advance:
         return train(
-            branch.network, schedule, _Batches(context, BATCH), loss, seed=parts.seed,
-            worker=parts.worker, repeatable=True, state=parts.state(number, schedule, "push-pull"),
+            branch.network, schedule, _Batches(context, BATCH, parts.files, parts.defective), loss,
+            seed=parts.seed, worker=parts.worker, repeatable=True,
+            state=parts.state(number, schedule, "push-pull"),
+            validation=_validation(context, BATCH, loss),
             progress=lambda step, value: advance(step, f"loss {value:.3f}"),
         )  # fmt: skip
 
 
-class _Batches:
-    """The batch of each step, which depends on the seed and the step alone."""
+def _validation(
+    context: ViewContext, size: int, loss: Callable[[_Batch], Tensor]
+) -> Validation | None:
+    """Of the context's held-out labels, where it has some."""
+    held = context.context.held_out
+    if held is None:
+        return None
+    batches = _Batches(context, size, held.good, held.defective)
+    given = [batches(step) for step in range(VALIDATED)]
+    every = max(1, context.context.push_pull.steps // TIMES)
+    validation = Validation(lambda: float(np.mean([loss(batch).item() for batch in given])), every)
+    held.losses.append(validation.losses)
+    return validation
 
-    def __init__(self, context: ViewContext, size: int) -> None:
+
+class _Batches:
+    """The batch of each step, half of it good and half defective, which depends on the seed and the
+    step alone."""
+
+    def __init__(
+        self,
+        context: ViewContext,
+        size: int,
+        good: Sequence[LabelledFile],
+        defective: Sequence[LabelledFile],
+    ) -> None:
         _, rows, columns = context.shape
         self._context = context
+        self._good, self._defective = good, defective
         self._half = size // 2
         self._blank = np.zeros((rows, columns), np.bool_)
         self._cells = {
             file.sha256: grid_mask(self._mask(file.sha256, file.mask), rows, columns)
-            for file in context.context.defective
+            for file in defective
             if file.mask
         }
 
     def __call__(self, step: int) -> _Batch:
         parts = self._context.context
         rng = np.random.default_rng([parts.seed, step])
-        chosen = self._drawn(rng, parts.files) + self._drawn(rng, parts.defective)
+        chosen = self._drawn(rng, self._good) + self._drawn(rng, self._defective)
         chosen = list(parts.worker.share(chosen))
         device = parts.worker.device
         marked = np.stack([self._cells.get(file.sha256, self._blank) for file in chosen])

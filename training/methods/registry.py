@@ -66,6 +66,15 @@ class Branch:
         return isinstance(self.learn, TrainReconstruction | TrainRotation)
 
     @property
+    def learns_labels(self) -> bool:
+        """Whether it learns labelled defects for some steps; the paper's own training is too long
+        to be repeated."""
+        learn = self.learn
+        return isinstance(learn, LearnDefects) or (
+            isinstance(learn, TrainReconstruction) and not learn.paper
+        )
+
+    @property
     def remembers(self) -> bool:
         """Whether all that it has are statistics and memories of good parts."""
         return not self.trains and not isinstance(self.learn, LearnDefects)

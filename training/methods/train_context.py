@@ -48,6 +48,16 @@ class PushPull:
 
 
 @dataclass(frozen=True)
+class HeldOut:
+    """Good parts and labelled defects that are not learned. `losses` takes, for each network that
+    learns from labels, their loss by the number of steps that were learned."""
+
+    good: Sequence[LabelledFile]
+    defective: Sequence[LabelledFile]
+    losses: list[dict[int, float]] = dataclasses.field(default_factory=list)
+
+
+@dataclass(frozen=True)
 class TrainContext:
     """Good parts and labelled defects whose features are in `cache`, and how to learn them.
 
@@ -59,7 +69,7 @@ class TrainContext:
     learn together. Without `standardised`, features are learned as the backbone gives them. Good
     parts with the hashes `mirrored` are learned in `mirrors`, too, whose features are in `cache`.
     Those of `another_day`, by hash, count as much as all others together, as far as `MOST_REPEATED`
-    allows.
+    allows. The loss of `held_out` labels is computed while others are learned.
     """
 
     files: Sequence[LabelledFile]
@@ -75,6 +85,7 @@ class TrainContext:
     mirrors: tuple[Mirror, ...] = ()
     mirrored: frozenset[str] = frozenset()
     another_day: frozenset[str] = frozenset()
+    held_out: HeldOut | None = None
     reporter: Reporter = dataclasses.field(default_factory=Reporter)
     states: TrainingStates | None = None
     worker: Worker = dataclasses.field(default_factory=Worker)
@@ -112,7 +123,7 @@ class TrainContext:
         files: Sequence[LabelledFile],
         defective: Sequence[LabelledFile] = (),
         *,
-        fold: int | None = None,
+        fold: int | str | None = None,
     ) -> "TrainContext":
         """The same of other parts, without progress; and without checkpoints, unless they are
         those that a `fold` learns."""

@@ -1,7 +1,7 @@
 """A training's report: one HTML page with its plots inside, to be looked at rather than read."""
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -34,7 +34,8 @@ class Report:
     names the images by a digest, `choices` say what was chosen by the parts and why, `notes` what
     was found in the folder, `inputs` are sizes that were tried, with their milliseconds and the
     share of drawn spots found. Parts in `by_others` are shown as models see them that did not learn
-    them."""
+    them. `held_out_losses` are those of labels that a retraining held out to choose its length, by
+    the number of steps."""
 
     manifest: Manifest
     curve: list[float]
@@ -50,6 +51,7 @@ class Report:
     notes: tuple[str, ...] = ()
     by_others: tuple[CrossFit, ...] = ()
     inputs: tuple[tuple[str, float, float], ...] = ()
+    held_out_losses: Mapping[int, float] = field(default_factory=dict)
 
 
 def page(template: str, **values: object) -> str:
@@ -72,6 +74,7 @@ def render(report: Report) -> str:
         metrics=_metrics(report),
         consequences=_consequences(report),
         curve=plots.loss_curve(report.curve) if report.curve else "",
+        held_out=plots.held_out_loss(report.held_out_losses) if report.held_out_losses else "",
         histogram=_histogram(report),
         curves=_curves(report.test) if report.test else [],
         contrast=CONTRAST,

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from training.engine.distributed import Worker
-from training.engine.loop import Schedule, TrainingState, epochs, train
+from training.engine.loop import Schedule, TrainingState, Validation, epochs, train
 from training.errors import TrainingError
 
 CPU = torch.device("cpu")
@@ -47,6 +47,33 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(tmp_path):
     assert resumed == whole
     assert steps[0] == 7  # the step that was under way is kept
     assert signal.getsignal(signal.SIGINT) is handler
+
+
+def validation(values):
+    """The loss is the next of the values each time."""
+    following = iter(values)
+    return Validation(lambda: next(following), every=2, patience=2)
+
+
+def test_a_training_ends_where_the_held_out_loss_falls_no_more():
+    held_out = validation([3.0, 2.0, 2.5, 2.1, 1.0])
+    assert run(network(), validation=held_out) == run(network())[:8]
+    assert held_out.losses == {2: 3.0, 4: 2.0, 6: 2.5, 8: 2.1}
+    assert held_out.best == 4
+
+
+def test_a_validated_training_that_was_interrupted_knows_its_losses(tmp_path):
+    state = TrainingState(tmp_path / "c.pt", "this", resume=True)
+    with pytest.raises(KeyboardInterrupt):
+        run(
+            network(), state=state, validation=validation([3.0, 2.0, 2.5]),
+            progress=lambda step, loss: step == 5 and interrupt(),
+        )  # fmt: skip
+    again = validation([2.1])
+    assert len(run(network(), state=state, validation=again)) == 8
+    assert again.best == 4
+    ended = validation([])
+    assert len(run(network(), state=state, validation=ended)) == 8  # and learns nothing further
 
 
 def test_a_training_goes_on_from_a_checkpoint_of_a_gpu(tmp_path):
