@@ -14,13 +14,14 @@ from training.backbones.wheels import obtain_backbone
 from training.benchmarks.benchmark import Benchmark
 from training.benchmarks.calibration_rates import CalibrationBenchmark
 from training.benchmarks.calibration_rates import table as calibration_table
-from training.benchmarks.curve import page as curve_page
 from training.benchmarks.few_labels import EXAMPLES
 from training.benchmarks.line import LineBenchmark, line_cases
 from training.benchmarks.line import table as line_table
 from training.benchmarks.page import render
 from training.benchmarks.tables import comma_separated, markdown
 from training.benchmarks.verdict_cases import curve_cases, verdict_cases
+from training.benchmarks.verdict_curves import learning_curves, line_curves
+from training.benchmarks.verdict_curves import page as curves_page
 from training.benchmarks.verdicts import VerdictBenchmark
 from training.benchmarks.verdicts import table as verdict_table
 from training.cli.backbone import BackbonesOption
@@ -218,7 +219,7 @@ def curve_command(
         seeds, out, reporter, preset,
     )  # fmt: skip
     results = benchmark.run(json_file)
-    write_file(out / "curve.html", curve_page(results).encode())
+    write_file(out / "curve.html", curves_page(learning_curves(results)).encode())
     reporter.say(f"Plots: {out / 'curve.html'}")
     typer.echo(verdict_table(results))
 
@@ -259,12 +260,16 @@ def line_command(
     backbones: BackbonesOption,
 ) -> None:
     """Let another lot come, label what is reviewed, retrain: false alarms and escapes over time."""
+    reporter = TerminalReporter()
     benchmark = LineBenchmark(
         _chosen(cases, line_cases(shared, out / "data")),
         _backbone(backbone, backbones, shared, out),
-        seeds, out, TerminalReporter(), preset, every, retrainings, only_good,
+        seeds, out, reporter, preset, every, retrainings, only_good,
     )  # fmt: skip
-    typer.echo(line_table(benchmark.run(json_file)))
+    results = benchmark.run(json_file)
+    write_file(out / "line.html", curves_page(line_curves(results)).encode())
+    reporter.say(f"Plots: {out / 'line.html'}")
+    typer.echo(line_table(results))
 
 
 def _chosen(names: list[str] | None, known: Mapping[str, Case]) -> list[Case]:

@@ -137,9 +137,9 @@ def changes(comparison: Comparison) -> str:
 
 def bands(
     x: Sequence[float], series: Mapping[str, tuple[Sequence[Sequence[float]], str]],
-    across: str, up: str,
+    across: str, up: str, *, logarithmic: bool = False,
 ) -> str:  # fmt: skip
-    """Medians over runs at each x, on a logarithmic axis, in a band from the least to the largest.
+    """Medians over runs at each x, in a band from the least to the largest.
 
     `series` holds for each name the runs' values at each x, and a colour.
     """
@@ -150,9 +150,10 @@ def bands(
             color=colour, alpha=0.15, linewidth=0,
         )  # fmt: skip
         axes.plot(x, [float(np.median(runs)) for runs in values], "o-", color=colour, label=name)
-    axes.set_xscale("log")
+    if logarithmic:
+        axes.set_xscale("log")
+        axes.minorticks_off()
     axes.set_xticks(list(x), [f"{value:g}" for value in x])
-    axes.minorticks_off()
     axes.set(xlabel=across, ylabel=up, ylim=(0, None))
     _legend(axes)
     return embed(figure)

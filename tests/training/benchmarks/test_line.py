@@ -7,6 +7,7 @@ import pytest
 from models.sample import open_snapshot
 from training.benchmarks.line import LineBenchmark, LineCase, in_other_light, table
 from training.benchmarks.verdict_cases import shuffled
+from training.benchmarks.verdict_curves import line_curves
 from training.errors import TrainingError
 from training.finetuning.retrain import RetrainSettings
 from training.progress import Reporter
@@ -39,6 +40,7 @@ def test_each_model_is_counted_on_the_same_later_parts(dataset, backbone, tmp_pa
     for point in (before, after):
         assert sum(sum(found.values()) for found in point["verdicts"].values()) == 15
     assert table(results).count("| cap | 0 |") == 2
+    assert sorted(line_curves(results).points["cap"]) == [0, 2]
     # What was measured is not measured again, and no other conditions are mixed with it.
     assert benchmark(dataset, backbone, tmp_path / "gone").run(file) == results
     with pytest.raises(TrainingError, match="other conditions: only_good"):

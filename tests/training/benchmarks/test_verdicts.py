@@ -6,8 +6,8 @@ import pytest
 
 from training.benchmarks.calibration_rates import CalibrationBenchmark
 from training.benchmarks.calibration_rates import table as calibration_table
-from training.benchmarks.curve import page
 from training.benchmarks.verdict_cases import VerdictCase, by_shoot, curve_cases, fewer, redraw
+from training.benchmarks.verdict_curves import learning_curves, page
 from training.benchmarks.verdicts import VerdictBenchmark, table
 from training.data.folders import Dataset, LabelledFile
 from training.errors import TrainingError
@@ -93,6 +93,5 @@ def test_a_curve_has_a_plot_for_each_set_and_a_point_for_each_count(tmp_path):
         return {"good_parts": count, "verdicts": {"good": good, "defective": bad}}
 
     runs = {f"cap-{count}/{seed}": run(count, 10 + seed) for count in (10, 50) for seed in (0, 1)}
-    shown = page({"runs": runs})
+    shown = page(learning_curves({"runs": runs}))
     assert shown.count("<img") == 1 and "data:image/png;base64," in shown
-    assert "4 fits" in shown
