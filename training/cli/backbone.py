@@ -15,6 +15,7 @@ from models.image import encode_png
 from models.session import Device
 from training.backbones.sources import import_backbone, pretrained_backbone, pull_backbone
 from training.backbones.wheels import DEFAULT, at_hand, obtain_backbone, pull_lite
+from training.cli.options import BackbonesOption
 from training.data.folders import read_mvtec
 from training.directories import Directories
 from training.engine.distributed import enlisted
@@ -27,16 +28,6 @@ from training.pretrain.sheet import draw_sheet
 from training.progress import TerminalReporter
 
 backbone_app = typer.Typer(no_args_is_help=True, help="Bring and list frozen feature extractors.")
-
-BackbonesOption = Annotated[
-    Path,
-    typer.Option(
-        "--backbones",
-        envvar="KIZU_BACKBONES",
-        help="Directory of brought backbones.",
-        default_factory=lambda: Path.home() / ".kizu" / "backbones",
-    ),
-]
 
 
 @backbone_app.command("import")

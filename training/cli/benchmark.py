@@ -24,7 +24,7 @@ from training.benchmarks.verdict_curves import learning_curves, line_curves
 from training.benchmarks.verdict_curves import page as curves_page
 from training.benchmarks.verdicts import VerdictBenchmark
 from training.benchmarks.verdicts import table as verdict_table
-from training.cli.backbone import BackbonesOption
+from training.cli.options import BackbonesOption
 from training.data.folders import Dataset, read_mvtec
 from training.data.public_sets import left_out_images, read_categories, read_cifar10, read_visa
 from training.errors import TrainingError

@@ -77,7 +77,7 @@ def test_what_is_at_hand_leaves_out_what_has_only_seen_drawings(own):
 def test_a_fit_chooses_among_the_backbones_at_hand_and_reports_it(
     product, own, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("training.cli.main.at_hand", lambda roots: ["procedural", "random"])
+    monkeypatch.setattr("training.cli.fit.at_hand", lambda roots: ["procedural", "random"])
     result = CliRunner().invoke(
         app,
         ["fit", str(product), "--recipe", "cap", "--size", "64", "--backbone", "auto",
