@@ -159,15 +159,13 @@ class Method:
         scorer.fusion.weight_P.copy_(weights / weights.sum())
         return scorer.eval(), curve
 
-    def with_defects(self, *, located: bool) -> "Method":
-        """The method with discriminators of labelled defects: where masks say where they are, in
-        its finer views, else in its coarser ones."""
-        left_out: ViewName = "deep" if located else "fine"
-        names = {left_out} if len(self.views) > 1 else set()
+    def with_defects(self) -> "Method":
+        """The method with discriminators of labelled defects, in all but its finest view, which
+        shows edges rather than what they are of."""
         known = tuple(
             Branch(f"{DEFECTS}/{view}", LearnDefects(), view)
             for view in self.views
-            if view not in names
+            if view != "fine" or len(self.views) == 1
         )
         return replace(self, branches=(*self.branches, *known), sees=self.views)
 

@@ -36,7 +36,7 @@ def cache(data, backbone, tmp_path_factory):
 
 def validated(cache, good, defective):
     context = TrainContext(good, cache, defective=defective, push_pull=PushPull(steps=STEPS))
-    known = method("quick").with_defects(located=any(file.mask for file in defective))
+    known = method("quick").with_defects()
     folds = [split_folds(np.arange(len(files))) for files in (good, defective)]
     return validate_steps(known, context, (good, folds[0]), (defective, folds[1]))
 
