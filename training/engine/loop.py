@@ -59,33 +59,33 @@ class Schedule:
 
 @dataclass
 class Validation:
-    """The mean `loss` of batches that are not learned, computed after `every` so many steps.
+    """The `error` of the network on what it does not learn, computed after `every` so many steps.
 
-    Where it has not been lower for `patience` times, the training ends. `losses` are by the number
+    Where it has not been lower for `patience` times, the training ends. `errors` are by the number
     of steps that were learned.
     """
 
-    loss: Callable[[], float]
+    error: Callable[[], float]
     every: int
     patience: int = 5
-    losses: dict[int, float] = field(default_factory=dict)
+    errors: dict[int, float] = field(default_factory=dict)
 
     @property
     def best(self) -> int:
-        """After how many steps the loss was lowest."""
-        return min(self.losses, key=lambda step: self.losses[step])
+        """After how many steps the error was lowest, of several as low the most."""
+        return min(self.errors, key=lambda step: (self.errors[step], -step))
 
     @property
     def over(self) -> bool:
         """Whether it has not been lower for long."""
-        steps = list(self.losses)
+        steps = list(self.errors)
         return bool(steps) and len(steps) - 1 - steps.index(self.best) >= self.patience
 
     def measure(self, network: nn.Module, step: int, worker: Worker) -> None:
-        """Compute the loss of the network as it is."""
+        """Compute the error of the network as it is."""
         network.eval()
         with torch.no_grad(), worker.precision():
-            self.losses[step] = worker.mean(self.loss())
+            self.errors[step] = worker.mean(self.error())
         network.train()
 
 
@@ -116,7 +116,7 @@ def train(
         network, loss, worker, clip=schedule.clip, weight_decay=schedule.weight_decay,
         repeatable=repeatable,
     )  # fmt: skip
-    validated = validation.losses if validation else {}
+    validated = validation.errors if validation else {}
     losses = state.load(network, learn.optimiser, validated) if state else []
     learn.ready()
     network.train()
@@ -213,8 +213,8 @@ class TrainingState:
     ) -> list[float]:
         """Restore a checkpoint and return the losses so far; none when there is none to resume.
 
-        `validated` takes those of a validation, by step. Raises TrainingError when the checkpoint
-        is of another training.
+        `validated` takes the errors of a validation, by step. Raises TrainingError when the
+        checkpoint is of another training.
         """
         if not (self._resume and self._path.exists()):
             return []

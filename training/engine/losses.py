@@ -43,13 +43,18 @@ def push_pull_pixels(phi: Tensor, anomalous: Tensor, alpha: float) -> Tensor:
     return pull + alpha * torch.where(anomalous.amax(dim=(1, 2)) > 0, pushed, 0.0)
 
 
+def image_scores(cells: Tensor, k: int) -> Tensor:
+    """The mean of the `k` largest cells (B, H, W) of each image, or of all where they are fewer."""
+    flat = cells.flatten(1)
+    return flat.topk(min(k, flat.shape[1]), dim=1).values.mean(dim=1)
+
+
 def push_pull_images(phi: Tensor, anomalous: Tensor, alpha: float, k: int) -> Tensor:
     """Image-level labels: the mean of the k largest distances, pulled or pushed; (B).
 
     `anomalous` (B) is 0 or 1 per image; a grid of fewer than k cells counts them all.
     """
-    cells = phi.flatten(1)
-    largest = cells.topk(min(k, cells.shape[1]), dim=1).values.mean(dim=1)
+    largest = image_scores(phi, k)
     return (1 - anomalous) * largest + alpha * anomalous * push(largest)
 
 
@@ -71,6 +76,4 @@ def known_images(logits: Tensor, defective: Tensor, k: int) -> Tensor:
 
     `logits` are (B, H, W), `defective` (B) is 0 or 1; a grid of fewer than k cells counts them all.
     """
-    cells = logits.flatten(1)
-    speaking = cells.topk(min(k, cells.shape[1]), dim=1).values.mean(dim=1)
-    return F.binary_cross_entropy_with_logits(speaking, defective)
+    return F.binary_cross_entropy_with_logits(image_scores(logits, k), defective)

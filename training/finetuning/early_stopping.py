@@ -1,4 +1,4 @@
-"""For how many steps labels are learned: as long as the loss of labels that are held out falls."""
+"""For how many steps labels are learned: until held-out ones are told apart no better."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,10 +17,10 @@ LEAST_LABELLED = 10
 
 @dataclass(frozen=True)
 class Validated:
-    """`losses` of `held_out` labels by the number of steps learned, as shares of the first; `steps`
+    """`errors` on `held_out` labels by the number of steps learned, as shares of the first; `steps`
     of `at_most` are to be learned."""
 
-    losses: dict[int, float]
+    errors: dict[int, float]
     held_out: int
     steps: int
     at_most: int
@@ -28,8 +28,8 @@ class Validated:
     def __str__(self) -> str:
         text = f"Labels are learned for {self.steps} of {self.at_most} steps"
         if self.steps == self.at_most:
-            return f"{text}: the loss of {self.held_out} held-out ones falls up to the end."
-        return f"{text}: after these the loss of {self.held_out} held-out ones falls no more."
+            return f"{text}: {self.held_out} held-out ones are told apart better up to the end."
+        return f"{text}: after these {self.held_out} held-out ones are told apart no better."
 
 
 def validate_steps(
@@ -50,9 +50,9 @@ def validate_steps(
     held = HeldOut(_of(*good, held=True), _of(*defective, held=True))
     learned = context.only(_of(*good, held=False), _of(*defective, held=False), fold="validation")
     method.only(chosen).learn(replace(learned, held_out=held, reporter=context.reporter), settings)
-    losses = _mean(held.losses)
-    best = min(losses, key=lambda step: losses[step])
-    return Validated(losses, len(held.good) + len(held.defective), best, context.push_pull.steps)
+    errors = _mean(held.errors)
+    best = min(errors, key=lambda step: (errors[step], -step))
+    return Validated(errors, len(held.good) + len(held.defective), best, context.push_pull.steps)
 
 
 def _of(
@@ -62,11 +62,10 @@ def _of(
 
 
 def _mean(found: Sequence[dict[int, float]]) -> dict[int, float]:
-    """Of networks whose losses have other units, each as a share of its first; one that ended early
-    stays at its last."""
+    """Of several networks, each as a share of its first; one that ended early stays at its last."""
     steps = sorted(set().union(*found))
     shares = []
-    for losses in found:
-        first, last = next(iter(losses.values())), list(losses.values())[-1]
-        shares.append([losses.get(step, last) / first for step in steps])
+    for errors in found:
+        first, last = max(next(iter(errors.values())), 1e-6), list(errors.values())[-1]
+        shares.append([errors.get(step, last) / first for step in steps])
     return dict(zip(steps, np.mean(shares, axis=0).tolist(), strict=True))

@@ -126,7 +126,7 @@ def retrain(
             snapshot.digest, asdict(settings), spots, comparison,
             choices=(str(validated),) if validated else (),
             by_others=(candidate.good, candidate.defective),
-            held_out_losses=validated.losses if validated else {},
+            held_out_errors=validated.errors if validated else {},
         )
     )  # fmt: skip
     remove_checkpoints(place)

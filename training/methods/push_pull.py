@@ -15,8 +15,9 @@ from models.image import Mask, read_mask
 from training.data.folders import LabelledFile
 from training.engine import losses
 from training.engine.loop import Schedule, Validation, train
+from training.evaluation.metrics import image_metrics
 from training.evaluation.scoring import grid_mask, input_mask
-from training.methods.train_context import ViewContext
+from training.methods.train_context import ViewContext, evenly
 from training.networks.discriminator import Discriminator, DiscriminatorConfig
 from training.networks.scorer import Reconstruction
 
@@ -26,8 +27,8 @@ DISCRIMINATION = Schedule(steps=300, batch=16, learning_rate=2e-3, weight_decay=
 # What the loss by image counts for beside that by cell: without it the largest logits of good
 # parts' cells drown small defects.
 IMAGES = 0.5
-# Batches of held-out labels, always the same, and how often in a training their loss is computed.
-VALIDATED, TIMES = 4, 15
+# Held-out good parts and defects that are looked at, at most, and how often in a training.
+VALIDATED, TIMES = 60, 15
 
 
 class _Batch(NamedTuple):
@@ -74,7 +75,7 @@ class LearnDefects:
             curve = train(
                 discriminator, schedule, batches, loss, seed=parts.seed, worker=parts.worker,
                 state=parts.state(number, schedule, "known-defects"),
-                validation=_validation(context, DISCRIMINATION.batch, loss),
+                validation=_validation(context, discriminator),
                 progress=lambda step, value: advance(step, f"loss {value:.3f}"),
             )  # fmt: skip
         return discriminator.eval(), curve
@@ -102,24 +103,48 @@ def push_pull(branch: Reconstruction, context: ViewContext, number: int) -> list
             branch.network, schedule, _Batches(context, BATCH, parts.files, parts.defective), loss,
             seed=parts.seed, worker=parts.worker, repeatable=True,
             state=parts.state(number, schedule, "push-pull"),
-            validation=_validation(context, BATCH, loss),
+            validation=_validation(
+                context, lambda x: losses.pseudo_huber(x, branch.network(x)).mean(1)
+            ),
             progress=lambda step, value: advance(step, f"loss {value:.3f}"),
         )  # fmt: skip
 
 
-def _validation(
-    context: ViewContext, size: int, loss: Callable[[_Batch], Tensor]
-) -> Validation | None:
-    """Of the context's held-out labels, where it has some."""
-    held = context.context.held_out
+def _validation(context: ViewContext, anomaly: Callable[[Tensor], Tensor]) -> Validation | None:
+    """How badly the context's held-out labels are told apart by `anomaly`, from features
+    (B, K, H, W) to scores (B, H, W): 1 less the average precision of images, and of cells where
+    masks say where defects are. None without held-out labels.
+
+    It is not the loss, which rises while labels are still told apart better and better: what is
+    learned becomes too sure of itself first.
+    """
+    parts, held = context.context, context.context.held_out
     if held is None:
         return None
-    batches = _Batches(context, size, held.good, held.defective)
-    given = [batches(step) for step in range(VALIDATED)]
-    every = max(1, context.context.push_pull.steps // TIMES)
-    validation = Validation(lambda: float(np.mean([loss(batch).item() for batch in given])), every)
-    held.losses.append(validation.losses)
+    files = (*evenly(held.good, VALIDATED), *evenly(held.defective, VALIDATED))
+    batches = _Batches(context, BATCH, held.good, held.defective)
+    given = [batches.of(files[start : start + BATCH]) for start in range(0, len(files), BATCH)]
+    k = parts.push_pull.k
+
+    def error() -> float:
+        scores = [anomaly(batch.features).float() for batch in given]
+        images = torch.cat([losses.image_scores(each, k) for each in scores])
+        found = [_average_precision(images, torch.cat([batch.defective for batch in given]))]
+        cells = torch.cat([batch.cells[batch.located].flatten() for batch in given])
+        if bool(cells.any()):
+            located = [s[batch.located].flatten() for s, batch in zip(scores, given, strict=True)]
+            found.append(_average_precision(torch.cat(located), cells))
+        return 1 - float(np.mean(found))
+
+    validation = Validation(error, every=max(1, parts.push_pull.steps // TIMES))
+    held.errors.append(validation.errors)
     return validation
+
+
+def _average_precision(scores: Tensor, anomalous: Tensor) -> float:
+    once = np.ones((1, len(scores)))
+    found = image_metrics(scores.cpu().numpy(), anomalous.bool().cpu().numpy(), once)
+    return float(found["image_ap"][0])
 
 
 class _Batches:
@@ -148,8 +173,11 @@ class _Batches:
         parts = self._context.context
         rng = np.random.default_rng([parts.seed, step])
         chosen = self._drawn(rng, self._good) + self._drawn(rng, self._defective)
-        chosen = list(parts.worker.share(chosen))
-        device = parts.worker.device
+        return self.of(parts.worker.share(chosen))
+
+    def of(self, chosen: Sequence[LabelledFile]) -> _Batch:
+        """These parts as a batch."""
+        device = self._context.context.worker.device
         marked = np.stack([self._cells.get(file.sha256, self._blank) for file in chosen])
         located = [file.verdict == "ok" or file.sha256 in self._cells for file in chosen]
         return _Batch(

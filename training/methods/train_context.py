@@ -49,12 +49,12 @@ class PushPull:
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Good parts and labelled defects that are not learned. `losses` takes, for each network that
-    learns from labels, their loss by the number of steps that were learned."""
+    """Good parts and labelled defects that are not learned. `errors` takes, for each network that
+    learns from labels, how badly it tells them apart by the number of steps that were learned."""
 
     good: Sequence[LabelledFile]
     defective: Sequence[LabelledFile]
-    losses: list[dict[int, float]] = dataclasses.field(default_factory=list)
+    errors: list[dict[int, float]] = dataclasses.field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class TrainContext:
     learn together. Without `standardised`, features are learned as the backbone gives them. Good
     parts with the hashes `mirrored` are learned in `mirrors`, too, whose features are in `cache`.
     Those of `another_day`, by hash, count as much as all others together, as far as `MOST_REPEATED`
-    allows. The loss of `held_out` labels is computed while others are learned.
+    allows. How well `held_out` labels are told apart is measured while others are learned.
     """
 
     files: Sequence[LabelledFile]

@@ -39,13 +39,13 @@ def loss_curve(losses: Sequence[float]) -> str:
     return embed(figure)
 
 
-def held_out_loss(losses: Mapping[int, float]) -> str:
-    """Loss of labels that were not learned by step, and where it is lowest."""
+def held_out_error(errors: Mapping[int, float]) -> str:
+    """Error on labels that were not learned by step, and where it is lowest."""
     figure, axes = _plot()
-    axes.plot(list(losses), list(losses.values()), "o-", color=BAD, linewidth=1.8, markersize=4)
-    best = min(losses, key=lambda step: losses[step])
+    axes.plot(list(errors), list(errors.values()), "o-", color=BAD, linewidth=1.8, markersize=4)
+    best = min(errors, key=lambda step: (errors[step], -step))
     axes.axvline(best, color=LINE, linestyle="--", linewidth=1.2, label=f"chosen: {best} steps")
-    axes.set(xlabel="step", ylabel="loss of held-out labels, 1 at first", ylim=(0, None))
+    axes.set(xlabel="step", ylabel="error on held-out labels, 1 at first", ylim=(0, None))
     _legend(axes)
     return embed(figure)
 

@@ -34,8 +34,8 @@ class Report:
     names the images by a digest, `choices` say what was chosen by the parts and why, `notes` what
     was found in the folder, `inputs` are sizes that were tried, with their milliseconds and the
     share of drawn spots found. Parts in `by_others` are shown as models see them that did not learn
-    them. `held_out_losses` are those of labels that a retraining held out to choose its length, by
-    the number of steps."""
+    them. `held_out_errors` are those on labels that a retraining held out to choose its length,
+    by the number of steps."""
 
     manifest: Manifest
     curve: list[float]
@@ -51,7 +51,7 @@ class Report:
     notes: tuple[str, ...] = ()
     by_others: tuple[CrossFit, ...] = ()
     inputs: tuple[tuple[str, float, float], ...] = ()
-    held_out_losses: Mapping[int, float] = field(default_factory=dict)
+    held_out_errors: Mapping[int, float] = field(default_factory=dict)
 
 
 def page(template: str, **values: object) -> str:
@@ -74,7 +74,7 @@ def render(report: Report) -> str:
         metrics=_metrics(report),
         consequences=_consequences(report),
         curve=plots.loss_curve(report.curve) if report.curve else "",
-        held_out=plots.held_out_loss(report.held_out_losses) if report.held_out_losses else "",
+        held_out=plots.held_out_error(report.held_out_errors) if report.held_out_errors else "",
         histogram=_histogram(report),
         curves=_curves(report.test) if report.test else [],
         contrast=CONTRAST,

@@ -50,19 +50,19 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(tmp_path):
 
 
 def validation(values):
-    """The loss is the next of the values each time."""
+    """The error is the next of the values each time."""
     following = iter(values)
     return Validation(lambda: next(following), every=2, patience=2)
 
 
-def test_a_training_ends_where_the_held_out_loss_falls_no_more():
+def test_a_training_ends_where_the_held_out_error_falls_no_more():
     held_out = validation([3.0, 2.0, 2.5, 2.1, 1.0])
     assert run(network(), validation=held_out) == run(network())[:8]
-    assert held_out.losses == {2: 3.0, 4: 2.0, 6: 2.5, 8: 2.1}
+    assert held_out.errors == {2: 3.0, 4: 2.0, 6: 2.5, 8: 2.1}
     assert held_out.best == 4
 
 
-def test_a_validated_training_that_was_interrupted_knows_its_losses(tmp_path):
+def test_a_validated_training_that_was_interrupted_knows_its_errors(tmp_path):
     state = TrainingState(tmp_path / "c.pt", "this", resume=True)
     with pytest.raises(KeyboardInterrupt):
         run(
