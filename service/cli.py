@@ -352,13 +352,16 @@ def snapshot_command(
     """Write the operators' labels as an immutable snapshot for `kizu-train retrain`."""
     settings = read_settings(data=data, database=database)
     engine = open_database(settings.database_url)
-    snapshot = take_snapshot(engine, open_blobs(settings), out, Wanted(recipe=recipe))
+    taken = take_snapshot(engine, open_blobs(settings), out, Wanted(recipe=recipe))
+    snapshot = taken.snapshot
     defective = sum(sample.verdict == "ng" for sample in snapshot.samples)
     typer.echo(
         f"{len(snapshot.samples)} labels: {defective} ng, "
         f"{sum(sample.mask_sha256 is not None for sample in snapshot.samples)} of them with masks",
         err=True,
     )
+    if taken.note:
+        typer.echo(taken.note, err=True)
     typer.echo(snapshot.path)
 
 

@@ -150,34 +150,37 @@ class TrainingWorker:
         return True
 
     def _carry_out(self, training: Training, stop: threading.Event) -> dict[str, Any]:
-        snapshot, resume = self._snapshot(training)
+        snapshot, note, resume = self._snapshot(training)
         with tempfile.TemporaryFile("w+") as results:
             program = self._start(training, snapshot, results, resume=resume)
             progress, peak_mb, why = self._watch(training, program, stop)
             results.seek(0)
             written = results.read().strip()
-        facts = {"log": "\n".join(progress.lines), "peak_mb": peak_mb}
+        facts = {"log": "\n".join(filter(None, (note, *progress.lines))), "peak_mb": peak_mb}
         if why == "stopped":
             return facts | {"state": "queued", "worker": None, "attempts": training.attempts - 1}
         if why == "cancelled":
             return facts | {"state": "cancelled", "message": "It was cancelled."}
-        return facts | self._outcome(training, program.returncode, written, progress)
+        outcome = self._outcome(training, program.returncode, written, progress)
+        outcome["message"] = " ".join(filter(None, (outcome["message"], note)))
+        return facts | outcome
 
-    def _snapshot(self, training: Training) -> tuple[Snapshot, bool]:
-        """The labels of a training, and whether it has begun to learn them before: a training that
-        was interrupted goes on with the labels that it had, if they are on this computer."""
+    def _snapshot(self, training: Training) -> tuple[Snapshot, str, bool]:
+        """The labels of a training, what was left out of them, and whether it has begun to learn
+        them before: a training that was interrupted goes on with the labels that it had, if they
+        are on this computer."""
         snapshots = self._settings.data / "snapshots"
         begun = training.snapshot and snapshots / training.snapshot
         if begun and begun.is_dir():
-            return open_snapshot(begun), True
+            return open_snapshot(begun), "", True
         choice = LabelChoice.model_validate(training.labels)
         self._tell(training.id, step="Collecting labels")
-        snapshot = take_snapshot(
+        taken = take_snapshot(
             self._database, self._blobs, snapshots,
             wanted(training.recipe, choice), without=set(choice.without),
         )  # fmt: skip
-        self._tell(training.id, snapshot=snapshot.digest)
-        return snapshot, False
+        self._tell(training.id, snapshot=taken.snapshot.digest)
+        return taken.snapshot, taken.note, False
 
     def _start(
         self, training: Training, snapshot: Snapshot, results: IO[str], *, resume: bool

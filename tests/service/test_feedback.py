@@ -101,9 +101,11 @@ def test_a_snapshot_holds_the_newest_labels_with_their_masks(
 
     engine = create_engine(database_url)
     blobs = LocalBlobs(tmp_path / "data" / "blobs")
-    snapshot = take_snapshot(engine, blobs, tmp_path / "snapshots", Wanted(recipe="cap"))
-    again = take_snapshot(engine, blobs, tmp_path / "snapshots", Wanted())
+    taken = take_snapshot(engine, blobs, tmp_path / "snapshots", Wanted(recipe="cap"))
+    again = take_snapshot(engine, blobs, tmp_path / "snapshots", Wanted()).snapshot
     engine.dispose()
+    snapshot = taken.snapshot
+    assert taken.note == ""
     assert again.digest == snapshot.digest == open_snapshot(snapshot.path).digest
     by_id = {sample.inspection_id: sample for sample in snapshot.samples}
     assert set(by_id) == {inspected, boxed}
@@ -111,6 +113,28 @@ def test_a_snapshot_holds_the_newest_labels_with_their_masks(
     assert np.array_equal(read_mask(snapshot.read_mask(by_id[inspected])), mask > 0)
     drawn = read_mask(snapshot.read_mask(by_id[boxed]))
     assert (drawn.sum(), drawn[6:14, 5:12].all()) == (56, True)
+
+
+def test_labels_whose_files_are_gone_are_left_out_and_counted(
+    client, database_url, tmp_path, inspected, good_part
+):
+    another = client.post("/v1/inspect?part_id=2", content=good_part, headers=JPEG).json()["id"]
+    mask = np.zeros((96, 96), np.uint8)
+    mask[10:20, 30:50] = 255
+    for body in (label(inspected, "ng", mask=png(mask)), label(another, "ok")):
+        client.post("/v1/feedback", json=body).raise_for_status()
+    engine, out = create_engine(database_url), tmp_path / "snapshots"
+    blobs = LocalBlobs(tmp_path / "data" / "blobs")
+    whole = take_snapshot(engine, blobs, out, Wanted())
+    (marked,) = [sample for sample in whole.snapshot.samples if sample.mask_sha256]
+    blobs.remove_unless(marked.mask_sha256, lambda _: False)
+    left = take_snapshot(engine, blobs, out, Wanted())
+    assert [sample.inspection_id for sample in left.snapshot.samples] == [another]
+    assert left.note.startswith("Left out: 1 of the labels, since its image or mask")
+    blobs.remove_unless(left.snapshot.samples[0].image_sha256, lambda _: False)
+    with pytest.raises(SnapshotError, match="no labelled images"):
+        take_snapshot(engine, blobs, out, Wanted())
+    engine.dispose()
 
 
 def test_no_labels_make_no_snapshot(client, database_url, tmp_path):

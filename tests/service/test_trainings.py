@@ -1,5 +1,6 @@
 """Learning from labels: asked for, carried out by a worker of its own, watched, ended, retried."""
 
+import hashlib
 import os
 import stat
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from service.store import mirror
+from service.store.local_blobs import LocalBlobs
 from service.worker import WorkerError, find_program
 from tests.service.test_shadow import roles
 from tests.waiting import until
@@ -246,6 +248,18 @@ def test_a_training_that_was_interrupted_goes_on_with_the_labels_that_it_had(
         fresh = ended(client, again)
     assert fresh["snapshot"] != begun
     assert "--resume" not in fresh["message"]
+
+
+def test_labels_whose_images_are_gone_are_counted_in_the_message(
+    client, labelled, working, scratched_part, tmp_path
+):
+    sha256 = hashlib.sha256(scratched_part).hexdigest()
+    LocalBlobs(tmp_path / "data" / "blobs").remove_unless(sha256, lambda _: False)
+    id = ask(client).json()["id"]
+    with working(QUICK):
+        found = ended(client, id)
+    assert found["state"] == "succeeded"
+    assert "Left out: 1 of the labels" in found["message"]
 
 
 def test_a_worker_that_is_killed_takes_its_program_with_it(
