@@ -104,7 +104,7 @@ def push_pull(branch: Reconstruction, context: ViewContext, number: int) -> list
             seed=parts.seed, worker=parts.worker, repeatable=True,
             state=parts.state(number, schedule, "push-pull"),
             validation=_validation(
-                context, lambda x: losses.pseudo_huber(x, branch.network(x)).mean(1)
+                context, lambda x: losses.pseudo_huber(x, branch.network(x))
             ),
             progress=lambda step, value: advance(step, f"loss {value:.3f}"),
         )  # fmt: skip

@@ -13,7 +13,7 @@ from training.finetuning.early_stopping import validate_steps
 from training.fitting.inputs import feature_source
 from training.fitting.settings import FitSettings
 from training.methods.registry import METHODS, method
-from training.methods.train_context import PushPull, TrainContext
+from training.methods.train_context import HeldOut, PushPull, TrainContext
 
 STEPS = 150
 
@@ -59,6 +59,22 @@ def test_labels_that_say_nothing_are_not_learned_to_the_end(cache, data):
         for file, mark in zip(others, marks, strict=True)
     )
     assert validated(cache, good, wrong).steps < STEPS
+
+
+def test_how_long_a_network_is_pushed_is_chosen_too(data, backbone, tmp_path):
+    network = method("adtr-small")
+    source = feature_source(backbone, network.views, data.train, FitSettings("cap", size=64))
+    cache = FeatureCache(tmp_path, source)
+    cache.add(data.train + data.test)
+    defective = tuple(file for file in data.test if file.verdict == "ng")
+    context = TrainContext(
+        data.train, cache, defective=defective, push_pull=PushPull(steps=30), steps=10
+    )
+    held = HeldOut(data.train[:4], defective[:6])
+    network.learn(dataclasses.replace(context, held_out=held))
+    (errors,) = held.errors
+    assert list(errors) == list(range(2, max(errors) + 1, 2))
+    assert all(0 <= error < 1 for error in errors.values())
 
 
 def test_a_few_labels_are_learned_without_holding_any_out(cache, data):
