@@ -14,6 +14,13 @@ from service.store.tables import Inspection, RecipeRevision
 _COARSE = 32
 
 
+def read_revision(session: Session, number: int) -> Revision:
+    """A revision by its number; 0 has no settings."""
+    row = records.recipe_revision(session, number)
+    settings = RecipeSettings.model_validate(row.settings) if row else RecipeSettings()
+    return Revision(number, settings)
+
+
 class Recipes:
     """Revisions of recipes; each is read once."""
 
@@ -27,9 +34,7 @@ class Recipes:
         """The newest revision of a recipe."""
         number = records.newest_recipe_revision(session, recipe)
         if number not in self._read:
-            row = records.recipe_revision(session, number)
-            settings = RecipeSettings.model_validate(row.settings) if row else RecipeSettings()
-            self._read = {**self._read, number: Revision(number, settings)}
+            self._read = {**self._read, number: read_revision(session, number)}
         return self._read[number]
 
     def revise(

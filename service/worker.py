@@ -22,13 +22,16 @@ from datetime import timedelta
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 import structlog
 from sqlalchemy import Engine as Database
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
 from models.errors import KizuError
+from models.image import encode_png
 from models.sample import Snapshot, open_snapshot
+from service.recipes import read_revision
 from service.schemas import LabelChoice
 from service.settings import Settings
 from service.store import records, trainings
@@ -42,6 +45,7 @@ log = structlog.get_logger()
 
 _LOOK_S = 1.0
 _LOG_LINES = 200
+_AREAS_PX = 1024  # of each side of a mask, whatever the image's proportions
 _TO_END_S = 10.0
 # Behind the line: what serves on the same computer goes first.
 _NICENESS = 15
@@ -151,8 +155,9 @@ class TrainingWorker:
 
     def _carry_out(self, training: Training, stop: threading.Event) -> dict[str, Any]:
         snapshot, note, resume = self._snapshot(training)
-        with tempfile.TemporaryFile("w+") as results:
-            program = self._start(training, snapshot, results, resume=resume)
+        with tempfile.TemporaryFile("w+") as results, tempfile.TemporaryDirectory() as folder:
+            areas = self._areas(training.recipe, Path(folder) / "areas.png")
+            program = self._start(training, snapshot, results, areas, resume=resume)
             progress, peak_mb, why = self._watch(training, program, stop)
             results.seek(0)
             written = results.read().strip()
@@ -182,8 +187,24 @@ class TrainingWorker:
         self._tell(training.id, snapshot=taken.snapshot.digest)
         return taken.snapshot, taken.note, False
 
+    def _areas(self, recipe: str, path: Path) -> Path | None:
+        """A mask of where the recipe counts defects now, written to `path`; None is everywhere."""
+        with Session(self._database) as session:
+            number = records.newest_recipe_revision(session, recipe)
+            area = read_revision(session, number).settings.area(_AREAS_PX, _AREAS_PX)
+        if area is None:
+            return None
+        path.write_bytes(encode_png(area.astype(np.uint8) * 255))
+        return path
+
     def _start(
-        self, training: Training, snapshot: Snapshot, results: IO[str], *, resume: bool
+        self,
+        training: Training,
+        snapshot: Snapshot,
+        results: IO[str],
+        areas: Path | None,
+        *,
+        resume: bool,
     ) -> subprocess.Popen[str]:
         store, recipe = self._settings.store, training.recipe
         cache = self._settings.cache or self._settings.data / "features"
@@ -197,6 +218,8 @@ class TrainingWorker:
         good = self._settings.good_parts and self._settings.good_parts / recipe
         if good and good.is_dir():
             arguments += ["--data", good]
+        if areas:
+            arguments += ["--areas", areas]
         if resume:
             arguments.append("--resume")
         # Ended by the kernel with this process, however that ends: two of them would write at once.

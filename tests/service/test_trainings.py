@@ -250,6 +250,27 @@ def test_a_training_that_was_interrupted_goes_on_with_the_labels_that_it_had(
     assert "--resume" not in fresh["message"]
 
 
+# Says where defects count by the mask that it is given.
+COUNTING = """
+import sys
+from pathlib import Path
+from models.image import read_mask
+given = dict(zip(sys.argv[2::2], sys.argv[3::2]))
+mask = read_mask(Path(given["--areas"]).read_bytes())
+print(f"error: {mask.mean():.2f} {mask[:, :512].mean():.2f}", file=sys.stderr)
+sys.exit(2)
+"""
+
+
+def test_a_training_knows_where_defects_count(client, labelled, working):
+    half = {"counted": [[[0, 0], [0.25, 0], [0.25, 1], [0, 1]]]}
+    body = {"settings": half, **WHY}
+    client.post("/v1/recipes/cap/revisions", json=body).raise_for_status()
+    id = ask(client).json()["id"]
+    with working(COUNTING):
+        assert ended(client, id)["message"] == "0.25 0.50"
+
+
 def test_labels_whose_images_are_gone_are_counted_in_the_message(
     client, labelled, working, scratched_part, tmp_path
 ):

@@ -44,6 +44,12 @@ def retrain_command(
         RejectBy, typer.Option(help="rate: the champion's false rejects; f1: the best on labels.")
     ] = "rate",
     seed: SeedOption = 0,
+    areas: Annotated[
+        Path | None,
+        typer.Option(
+            help="Mask image of where the recipe counts defects, white: thresholds are of it alone."
+        ),
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an interrupted retraining.")
     ] = False,
@@ -70,6 +76,7 @@ def retrain_command(
             Directories(store or champion.resolve().parent.parent, cache, signer),
             settings,
             data=read_mvtec(data) if data else None,
+            areas=areas,
             resume=resume,
             reporter=reporter,
         )

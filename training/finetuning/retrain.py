@@ -22,6 +22,7 @@ from training.engine.training_states import TrainingStates, remove_checkpoints
 from training.errors import TrainingError
 from training.evaluation.comparison import Comparison
 from training.evaluation.scoring import Evaluation, evaluate
+from training.finetuning.areas import counted, read_areas
 from training.finetuning.candidate import (
     LEAST_DEFECTIVE,
     Candidate,
@@ -64,15 +65,16 @@ def retrain(
     settings: RetrainSettings | None = None,
     *,
     data: Dataset | None = None,
+    areas: Path | None = None,
     resume: bool = False,
     reporter: Reporter | None = None,
 ) -> Retrained:
     """Learn the snapshot's labels and the good parts of `data`, from the champion on.
 
-    Good parts are learned as those of a fit. A candidate bundle is written only if it is not worse
-    than the champion on labels that neither learned. With `resume`, an interrupted retraining of
-    the same labels goes on. Raises TrainingError, SnapshotError or
-    BundleError.
+    Good parts are learned as those of a fit. With `areas`, a mask of where defects count,
+    thresholds are of these alone. A candidate bundle is written only if it is not worse than the
+    champion on labels that neither learned. With `resume`, an interrupted retraining of the same
+    labels goes on. Raises TrainingError, DatasetError, SnapshotError or BundleError.
     """
     settings = settings or RetrainSettings()
     reporter = reporter or Reporter()
@@ -86,6 +88,7 @@ def retrain(
     source = champion_source(champion)
     cache = FeatureCache(directories.cache, source, device=settings.device)
     gather_features(cache, labels.good + labels.defective, reporter)
+    areas_HW = read_areas(areas, cache, _an_image(labels, snapshot)) if areas else None
 
     before = load_checkpoint(champion.read(CHECKPOINT))
     learned = champion.learned()
@@ -99,7 +102,15 @@ def retrain(
             TrainingStates(place, facts, resume),
         )  # fmt: skip
     scorer, comparison = candidate.scorer, candidate.comparison
-    calibrated, calibration, thresholds = _calibrate(candidate, champion, labels, settings)
+    with counted(scorer, areas_HW):
+        calibrated, calibration, thresholds = _calibrate(candidate, champion, labels, settings)
+    validated = candidate.validated
+    choices = [str(validated)] if validated else []
+    if areas_HW is not None:
+        choices.append(
+            f"Thresholds are of the recipe's areas, {float(areas_HW.mean()):.0%} of the image."
+        )
+        reporter.say(choices[-1])
     reporter.say(statement(calibration))
     manifest = champion.manifest.model_copy(
         update={
@@ -118,13 +129,12 @@ def retrain(
             "sha256": {},
         }
     )
-    validated = candidate.validated
     spots = candidate.spots.sensitivity(candidate.spot_scores, thresholds)
     report = render(
         Report(
             manifest, candidate.curve, scorer, cache, calibrated, comparison.candidate,
             snapshot.digest, asdict(settings), spots, comparison,
-            choices=(str(validated),) if validated else (),
+            choices=tuple(choices),
             by_others=(candidate.good, candidate.defective),
             held_out_errors=validated.errors if validated else {},
         )
@@ -139,6 +149,12 @@ def retrain(
     exported = export(scorer, source, images, device=settings.device)
     path = save_bundle(directories, manifest, exported, scorer, learned | candidate.scores, report)
     return Retrained(path, path / "report.html", comparison)
+
+
+def _an_image(labels: Labels, snapshot: Snapshot) -> LabelledFile:
+    """One that the recipe inspected, rather than one from a folder."""
+    inspected = {sample.image_sha256 for sample in snapshot.samples}
+    return next(f for f in (*labels.good, *labels.defective) if f.sha256 in inspected)
 
 
 def champion_source(bundle: Bundle) -> FeatureSource:

@@ -7,13 +7,15 @@ import pytest
 import torch
 
 from models.bundle import CHECKPOINT, open_bundle
+from models.image import encode_png
 from models.sample import LabelledImage, Sample, write_snapshot
 from tests.interrupting import InterruptingReporter
+from tests.said import Said
 from training.backbones.features import FeatureCache
 from training.directories import Directories
 from training.engine.checkpoint import load_checkpoint
 from training.engine.distributed import Worker
-from training.errors import TrainingError
+from training.errors import DatasetError, TrainingError
 from training.evaluation.scoring import evaluate, grid_mask, score_features
 from training.finetuning.candidate import Labels, Learning, train_candidate
 from training.finetuning.retrain import (
@@ -245,6 +247,31 @@ def test_confirmed_false_alarms_alone_are_learned(dataset, backbone, tmp_path):
     by_f1 = dataclasses.replace(QUICK, reject_by="f1")
     with pytest.raises(TrainingError, match="F1 needs labelled defects, and 0 of 2"):
         retrain(snapshot, champion, directories, by_f1, data=alone)
+
+
+def test_thresholds_are_of_the_recipes_areas_and_the_bundle_sees_all(bundle, dataset, tmp_path):
+    snapshot = write_snapshot(tmp_path / "snapshots", labelled(dataset.test, masks=False))
+    areas = tmp_path / "areas.png"
+    counts = np.zeros((64, 64), np.uint8)
+    counts[:, :20] = 255  # beside the part, where next to nothing varies
+
+    def retrained(name, **more):
+        places, said = Directories(tmp_path / name, tmp_path / "cache"), Said()
+        result = retrain(snapshot, bundle, places, QUICK, data=dataset, reporter=said, **more)
+        assert result.path is not None
+        candidate = open_bundle(result.path)
+        return candidate, load_checkpoint(candidate.read(CHECKPOINT)), said
+
+    areas.write_bytes(encode_png(counts))
+    whole, of_whole, _ = retrained("whole")
+    left, of_left, said = retrained("left", areas=areas)
+    assert left.manifest.thresholds.review < 0.8 * whole.manifest.thresholds.review
+    assert any("Thresholds are of the recipe's areas, 38% of the image" in s for s in said.lines)
+    torch.testing.assert_close(of_left.roi_HW, torch.ones_like(of_left.roi_HW))
+    torch.testing.assert_close(of_left.fusion.centre_P, of_whole.fusion.centre_P)
+    areas.write_bytes(encode_png(np.zeros((64, 64), np.uint8)))
+    with pytest.raises(DatasetError, match="leave nothing to inspect"):
+        retrained("none", areas=areas)
 
 
 def test_labels_of_another_recipe_are_refused(bundle, dataset, tmp_path):
