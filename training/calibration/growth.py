@@ -12,13 +12,14 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from training.calibration.cross_fit import LEARNED, CrossFit, measure
 from training.data.folders import LabelledFile
 from training.methods.registry import Method
 from training.methods.train_context import TrainContext, evenly
-from training.networks.scorer import ScoreSettings
+from training.networks.positional_bank import PositionalBank
+from training.networks.scorer import Scorer, ScoreSettings
 
 # Distances fall with this power of the number of parts, towards those of endlessly many. Between
 # 1/n and log n what is extrapolated from four fifths is 0.20 to 0.32 of what the halving showed;
@@ -32,15 +33,17 @@ _MEASURED = 200
 
 def expected_ratio(
     method: Method,
+    final: Scorer,
     context: TrainContext,
     cross: CrossFit,
     folds: NDArray[np.int64],
     settings: ScoreSettings | None = None,
 ) -> Tensor:
-    """By what the distances (P) of `cross` are multiplied to be those of the final model.
+    """By what the distances (P) of `cross` are multiplied to be those of the `final` model.
 
-    `folds` (N) are of its files, which the final model learns. It is 1 for what learns by descent,
-    for what goes on from a champion, and where parts are too few to tell. Raises TrainingError.
+    `folds` (N) are of its files, all of which the final model has learned. It is 1 for what learns
+    by descent, for what goes on from a champion, for banks that a fold's parts fill, and where
+    parts are too few to tell. Raises TrainingError.
     """
     ratio_P = torch.ones(len(method.branches))
     chosen = [n for n, branch in enumerate(method.branches) if branch.remembers]
@@ -55,8 +58,12 @@ def expected_ratio(
         by_half.branch_scores(scorer.score, context.roi).log()
         - by_fold.branch_scores(scorer.score, context.roi).log()
     )
-    still_to_come = _still_to_come(len(learned), _learned_by_fold(folds), len(folds))
-    ratio_P[chosen] = torch.exp(-still_to_come * fell_PN.median(1).values.clamp_min(0))
+    counts = (len(learned), _learned_by_fold(folds), len(folds))
+    copies = len(context.learned) / len(context.files)
+    to_come_P = torch.tensor(
+        [_still_to_come(counts, _most_parts(final.branches[n], copies)) for n in chosen]
+    )
+    ratio_P[chosen] = torch.exp(-to_come_P * fell_PN.median(1).values.clamp_min(0))
     return ratio_P
 
 
@@ -79,8 +86,13 @@ def _learned_by_fold(folds: NDArray[np.int64]) -> float:
     return float((sizes * learned).sum() / len(folds))
 
 
-def _still_to_come(half: float, fold: float, every: float) -> float:
-    """How much of the fall from `half` to `fold` parts follows up to `every` part; no more than the
-    halving showed, since memories are bounded."""
-    at_half, at_fold, at_all = (math.pow(count, -_POWER) for count in (half, fold, every))
-    return min((at_fold - at_all) / (at_half - at_fold), 1.0)
+def _most_parts(branch: nn.Module, copies: float) -> float:
+    """Of how many parts, each learned in so many `copies`, a branch can know all vectors."""
+    return branch.config.size / copies if isinstance(branch, PositionalBank) else math.inf
+
+
+def _still_to_come(counts: tuple[float, float, float], most: float) -> float:
+    """How much of the fall from half of a fold's parts to these follows up to all parts, where no
+    more than `most` are known; no more than the halving showed."""
+    at_half, at_fold, at_all = (math.pow(min(count, most), -_POWER) for count in counts)
+    return min((at_fold - at_all) / (at_half - at_fold), 1.0) if at_half > at_fold else 0.0

@@ -171,7 +171,7 @@ def train_candidate(
         defective_folds=np.concatenate([defective_folds, spot_folds]),
     )  # fmt: skip
     worker.leave_to_the_first()
-    ratio_P = expected_ratio(whole, context, good_fit, folds, champion.score.settings)
+    ratio_P = expected_ratio(whole, scorer, context, good_fit, folds, champion.score.settings)
     good_fit, bad_fit = good_fit.scaled(ratio_P), bad_fit.scaled(ratio_P)
     bad_fit, spot_fit = bad_fit.of(defective), bad_fit.of(spots.files)
     fit_fusion(scorer, good_fit.branch_scores(scorer.score, scorer.roi_HW))

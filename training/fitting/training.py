@@ -162,7 +162,7 @@ def train_recipe(
         exposure=exposure if settings.exposed else None,
     )  # fmt: skip
     worker.leave_to_the_first()
-    ratio_P = expected_ratio(chosen, context, cross, folds, score)
+    ratio_P = expected_ratio(chosen, scorer, context, cross, folds, score)
     cross, cross_drawn = cross.scaled(ratio_P), cross_drawn.scaled(ratio_P)
     cross_drawn, cross_spots = cross_drawn.of(drawn), cross_drawn.of(spots.files)
     fit_fusion(scorer, cross.branch_scores(scorer.score, scorer.roi_HW))

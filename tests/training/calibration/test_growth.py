@@ -10,6 +10,7 @@ from training.data.demo_product import write_demo
 from training.data.folders import read_mvtec
 from training.fitting.inputs import feature_source
 from training.fitting.settings import FitSettings
+from training.methods import branches
 from training.methods.registry import METHODS, method
 from training.methods.train_context import TrainContext
 
@@ -40,7 +41,7 @@ def test_held_out_parts_are_as_far_as_new_ones_from_the_final_model(context, dat
     new = CrossFit(test, measure(scorer, context, test), torch.zeros(len(test), 0))
     given, expected = (
         each.branch_scores(scorer.score).log().mean(1)
-        for each in (held, held.scaled(expected_ratio(chosen, context, held, folds)))
+        for each in (held, held.scaled(expected_ratio(chosen, scorer, context, held, folds)))
     )
     final = new.branch_scores(scorer.score).log().mean(1)
     assert float((given - final).mean()) > 0.02
@@ -52,4 +53,14 @@ def test_parts_that_are_too_few_to_halve_change_nothing(context, data):
     few = TrainContext(files, context.cache)
     folds = split_folds(np.arange(10))
     held, _ = cross_fit(chosen, few, files, folds)
-    assert expected_ratio(chosen, few, held, folds).tolist() == [1.0] * len(chosen.branches)
+    scorer, _ = chosen.learn(few)
+    assert expected_ratio(chosen, scorer, few, held, folds).tolist() == [1.0] * len(chosen.branches)
+
+
+def test_a_bank_that_a_folds_parts_fill_learns_nothing_more(context, data, monkeypatch):
+    monkeypatch.setattr(branches, "BANK_BYTES", 2 * 10**5)
+    chosen, folds = method("quick").only([0]), split_folds(np.arange(LEARNED), 3)
+    scorer, _ = chosen.learn(context)
+    assert scorer.branches[0].config.size <= LEARNED / 3  # half of what a fold learns
+    held, _ = cross_fit(chosen, context, data.train, folds)
+    assert expected_ratio(chosen, scorer, context, held, folds).tolist() == [1.0]
