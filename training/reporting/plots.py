@@ -45,7 +45,7 @@ def held_out_error(errors: Mapping[int, float]) -> str:
     axes.plot(list(errors), list(errors.values()), "o-", color=BAD, linewidth=1.8, markersize=4)
     best = min(errors, key=lambda step: (errors[step], -step))
     axes.axvline(best, color=LINE, linestyle="--", linewidth=1.2, label=f"chosen: {best} steps")
-    axes.set(xlabel="step", ylabel="error on held-out labels, 1 at first", ylim=(0, None))
+    axes.set(xlabel="step", ylabel="error, 1 at first", ylim=(0, None))
     _legend(axes)
     return embed(figure)
 
