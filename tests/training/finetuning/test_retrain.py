@@ -257,7 +257,9 @@ def test_thresholds_are_of_the_recipes_areas_and_the_bundle_sees_all(bundle, dat
 
     def retrained(name, **more):
         places, said = Directories(tmp_path / name, tmp_path / "cache"), Said()
-        result = retrain(snapshot, bundle, places, QUICK, data=dataset, reporter=said, **more)
+        result = retrain(
+            snapshot, bundle, places, RetrainSettings(steps=5), data=dataset, reporter=said, **more
+        )
         assert result.path is not None
         candidate = open_bundle(result.path)
         return candidate, load_checkpoint(candidate.read(CHECKPOINT)), said
