@@ -177,14 +177,15 @@ class TrainingWorker:
         snapshots = self._settings.data / "snapshots"
         begun = training.snapshot and snapshots / training.snapshot
         if begun and begun.is_dir():
-            return open_snapshot(begun), "", True
+            return open_snapshot(begun), training.message, True
         choice = LabelChoice.model_validate(training.labels)
         self._tell(training.id, step="Collecting labels")
         taken = take_snapshot(
             self._database, self._blobs, snapshots,
             wanted(training.recipe, choice), without=set(choice.without),
         )  # fmt: skip
-        self._tell(training.id, snapshot=taken.snapshot.digest)
+        # The message is the note until the end: whoever goes on with the training needs it, too.
+        self._tell(training.id, snapshot=taken.snapshot.digest, message=taken.note)
         return taken.snapshot, taken.note, False
 
     def _areas(self, recipe: str, path: Path) -> Path | None:

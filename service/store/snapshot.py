@@ -32,8 +32,8 @@ class TakenSnapshot:
         if not self.left_out:
             return ""
         return (
-            f"Left out: {self.left_out} of the labels, since its image or mask is no longer kept. "
-            "Restore the data directory from its backup to learn it, too."
+            f"Labels left out because their image or mask is no longer kept: {self.left_out}. "
+            "Restore the data directory from its backup to learn them, too."
         )
 
 

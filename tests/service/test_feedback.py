@@ -130,7 +130,7 @@ def test_labels_whose_files_are_gone_are_left_out_and_counted(
     blobs.remove_unless(marked.mask_sha256, lambda _: False)
     left = take_snapshot(engine, blobs, out, Wanted())
     assert [sample.inspection_id for sample in left.snapshot.samples] == [another]
-    assert left.note.startswith("Left out: 1 of the labels, since its image or mask")
+    assert left.note.startswith("Labels left out because their image or mask is no longer kept: 1.")
     blobs.remove_unless(left.snapshot.samples[0].image_sha256, lambda _: False)
     with pytest.raises(SnapshotError, match="no labelled images"):
         take_snapshot(engine, blobs, out, Wanted())

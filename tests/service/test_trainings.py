@@ -280,7 +280,7 @@ def test_labels_whose_images_are_gone_are_counted_in_the_message(
     with working(QUICK):
         found = ended(client, id)
     assert found["state"] == "succeeded"
-    assert "Left out: 1 of the labels" in found["message"]
+    assert "is no longer kept: 1." in found["message"]
 
 
 def test_a_worker_that_is_killed_takes_its_program_with_it(

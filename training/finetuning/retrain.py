@@ -96,6 +96,8 @@ def retrain(
     how = {name: value for name, value in asdict(settings).items() if name != "device"}
     facts = (how, champion.digest, snapshot.digest, data.digest if data else None)
     with enlisted(settings.device) as worker:
+        if not resume and worker.rank == 0:  # those of another would be found when this goes on
+            remove_checkpoints(place)
         candidate = train_candidate(
             before, learned, champion_method(champion), cache, labels, settings, reporter, worker,
             directories.cache / "anomalies", champion.manifest.mirrors,
