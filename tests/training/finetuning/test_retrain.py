@@ -185,10 +185,13 @@ def test_an_interrupted_retraining_goes_on_to_the_same_model(
         return retrain(snapshot, bundle, places, settings, data=dataset, **more), places
 
     whole, _ = learned("whole")
+    stale = Directories(tmp_path / "stopped", tmp_path).training("cap") / "checkpoint-9-9.pt"
+    stale.parent.mkdir(parents=True)
+    stale.write_bytes(b"of an earlier training")
     with pytest.raises(KeyboardInterrupt):
         learned("stopped", reporter=InterruptingReporter(at, title))
     kept = {path.name for path in (tmp_path / "stopped").rglob("checkpoint-*")}
-    assert "checkpoint-0.pt" in kept
+    assert "checkpoint-0.pt" in kept and stale.name not in kept
     of_first_fold = "checkpoint-0-0-known-defects.pt"
     assert (of_first_fold in kept) == (title == "Cross-fitting")
     again = InterruptingReporter(-1, "Training")
