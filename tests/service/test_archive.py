@@ -54,7 +54,8 @@ def test_an_answer_that_is_not_stored_says_so_and_has_the_thresholds_in_force(se
         with structlog.testing.capture_logs() as logs:
             for _ in range(3):
                 told = shoot(client, 30, heatmap="png8", part_id="p").json()
-        assert [log["event"] for log in logs if log["event"] != "request"] == ["the disk is full"]
+        # Once, not for each part; threads that read the database there may log as well.
+        assert [log["event"] for log in logs].count("the disk is full") == 1
         assert (told["degraded"], told["verdict"], told["score"]) == ("not stored", "review", 30)
         assert (told["image"], told["heatmap"], told["heatmap_data"]) == (None, None, None)
         assert client.get(f"/v1/inspections/{told['id']}").status_code == 404
