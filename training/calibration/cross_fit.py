@@ -3,7 +3,7 @@
 Every part is held out once and learned by the final model: all calibrate, and none is wasted
 (cross-conformal prediction, Vovk 2015; for anomaly detection Hennhöfer & Preisach, arXiv
 2402.16388). What the folds' models know less of than the final one makes their distances larger:
-`growth` says by how much.
+`learning_curve` says by how much.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -17,7 +17,7 @@ from training.backbones.features import FeatureCache
 from training.calibration.cross_fit import CrossFit, cross_fit
 from training.calibration.folds import split_folds
 from training.calibration.groups import group_parts
-from training.calibration.growth import expected_ratio
+from training.calibration.learning_curve import expected_ratio
 from training.calibration.thresholds import LEAST
 from training.data.drawn_defects import DRAWINGS, drawn_on
 from training.data.folders import LabelledFile

@@ -13,7 +13,7 @@ from training.backbones.features import FeatureCache
 from training.calibration.cross_fit import CrossFit, cross_fit
 from training.calibration.folds import split_folds
 from training.calibration.groups import group_parts
-from training.calibration.growth import expected_ratio
+from training.calibration.learning_curve import expected_ratio
 from training.calibration.shift import compare
 from training.calibration.suspects import find_suspects
 from training.calibration.thresholds import LEAST
@@ -28,7 +28,7 @@ from training.evaluation.scoring import Evaluation, evaluate, score_features
 from training.evaluation.sensitivity import Spots
 from training.fitting.drawn_anomalies import draw_anomalies, spots_by_fold
 from training.fitting.inputs import feature_source, find_alignment
-from training.fitting.region_of_interest import RegionOfInterest, read_roi
+from training.fitting.region_of_interest import RegionOfInterest, read_region
 from training.fitting.settings import FitSettings
 from training.fitting.symmetry import find_mirrors
 from training.methods.fusion import choose_branches, fit_fusion, weigh_learned
@@ -116,7 +116,7 @@ def train_recipe(
     worker.wait()
     gathered = time.monotonic()
     learned = data.train + data.validation
-    roi = read_roi(settings.roi, cache, learned[0]) if settings.roi else None
+    roi = read_region(settings.roi, cache, learned[0]) if settings.roi else None
     context = TrainContext(
         learned, cache, settings.seed, schedule=settings.schedule, steps=settings.steps,
         roi=roi.on_grid(source.layout.grid) if roi else None, reporter=reporter, worker=worker,

@@ -5,7 +5,7 @@ import torch
 from training.backbones.features import FeatureCache
 from training.calibration.cross_fit import CrossFit, cross_fit, measure
 from training.calibration.folds import split_folds
-from training.calibration.growth import expected_ratio
+from training.calibration.learning_curve import expected_ratio
 from training.data.demo_product import write_demo
 from training.data.folders import read_mvtec
 from training.fitting.inputs import feature_source
