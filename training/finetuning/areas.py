@@ -8,16 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
 from torch import Tensor
 
-from models.errors import ImageError
-from models.image import decode, read_mask, resize_mask
 from training.backbones.features import FeatureCache
 from training.data.folders import LabelledFile
-from training.errors import DatasetError
-from training.fitting.region_of_interest import RegionOfInterest
+from training.fitting.region_of_interest import read_region
 from training.networks.scorer import Scorer
 
 
@@ -27,25 +22,8 @@ def read_areas(path: Path, cache: FeatureCache, part: LabelledFile) -> Tensor:
 
     Raises DatasetError where the file is no mask, or nothing counts.
     """
-    try:
-        mask = read_mask(path.read_bytes())
-    except (OSError, ImageError) as error:
-        reason = error.message if isinstance(error, ImageError) else error.strerror
-        raise DatasetError(
-            f"The areas {path} cannot be read: {reason}",
-            remedy="Give an 8-bit PNG, white where defects count and black elsewhere.",
-        ) from error
-    source = cache.source
-    height, width = decode(part.image.read_bytes(), source.pixels).shape[:2]
-    of_image = np.asarray(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))
-    region = RegionOfInterest(cache.to_aligned(part.sha256, resize_mask(of_image, source.size)))
-    cells_HW = region.on_grid(source.layout.grid)
-    if not bool(cells_HW.any()):
-        raise DatasetError(
-            f"The areas {path} leave nothing to inspect.",
-            remedy="Mark where defects count in white.",
-        )
-    return cells_HW
+    region = read_region(path, cache, part, any_size=True)
+    return region.on_grid(cache.layout.grid)
 
 
 @contextmanager

@@ -67,6 +67,8 @@ def fit(
         reporter = reporter if reporter and worker.rank == 0 else Reporter()
         for note in (*data.notes, *notes):
             reporter.say(f"Note: {note}")
+        if not resume and worker.rank == 0:  # those of another would be found when this goes on
+            remove_checkpoints(directories.training(settings.recipe))
         inputs = None
         if worker.count == 1:  # processes that learn together could choose differently
             settings, inputs = choose_input(data, backbone, settings, directories, reporter)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from models.errors import ImageError
@@ -33,9 +34,11 @@ class RegionOfInterest:
         return torch.from_numpy((blocks.mean((1, 3)) >= 0.5).astype(np.float32))
 
 
-def read_roi(path: Path, cache: FeatureCache, part: LabelledFile) -> RegionOfInterest:
+def read_region(
+    path: Path, cache: FeatureCache, part: LabelledFile, *, any_size: bool = False
+) -> RegionOfInterest:
     """Read a mask, white where `part` is inspected. It holds for all parts that lie as this one
-    does, and for all that are aligned.
+    does, and for all that are aligned. With `any_size`, it is of the whole image in any resolution.
 
     Raises DatasetError where it is no mask, of another size than the part's image, or leaves
     nothing to inspect.
@@ -45,21 +48,23 @@ def read_roi(path: Path, cache: FeatureCache, part: LabelledFile) -> RegionOfInt
     except (OSError, ImageError) as error:
         reason = error.message if isinstance(error, ImageError) else error.strerror
         raise DatasetError(
-            f"The region of interest {path} cannot be read: {reason}",
+            f"The mask {path} cannot be read: {reason}",
             remedy="Give an 8-bit PNG, white where parts are inspected and black elsewhere.",
         ) from error
     source = cache.source
-    image = decode(part.image.read_bytes(), source.pixels)
-    if mask.shape != image.shape[:2]:
+    height, width = decode(part.image.read_bytes(), source.pixels).shape[:2]
+    if any_size:
+        mask = np.asarray(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))
+    elif mask.shape != (height, width):
         raise DatasetError(
-            f"The region of interest is {mask.shape[1]}×{mask.shape[0]} pixels, the parts' images "
-            f"are {image.shape[1]}×{image.shape[0]}.",
+            f"The mask {path} is {mask.shape[1]}×{mask.shape[0]} pixels, the parts' images are "
+            f"{width}×{height}.",
             remedy="Draw it on an image of a part.",
         )
     region = RegionOfInterest(cache.to_aligned(part.sha256, resize_mask(mask, source.size)))
     if not bool(region.on_grid(source.layout.grid).any()):
         raise DatasetError(
-            f"The region of interest {path} leaves nothing to inspect.",
+            f"The mask {path} leaves nothing to inspect.",
             remedy="Mark what is inspected in white.",
         )
     return region

@@ -140,9 +140,13 @@ def test_test_images_decide_nothing(dataset, backbone, fitted, bundle, tmp_path)
 def test_an_interrupted_fit_resumes_to_the_same_model(dataset, backbone, tmp_path):
     whole = fit(dataset, backbone, SMALL, Directories(tmp_path / "a", tmp_path / "c"))
     places = Directories(tmp_path / "b", tmp_path / "c")
+    stale = places.training("cap") / "checkpoint-9-9.pt"
+    stale.parent.mkdir(parents=True)
+    stale.write_bytes(b"of an earlier fit")
     with pytest.raises(KeyboardInterrupt):
         fit(dataset, backbone, SMALL, places, reporter=InterruptingReporter(5))
     assert not (tmp_path / "b" / "cap" / "1").exists()
+    assert not stale.exists()
     reporter = InterruptingReporter(-1)
     resumed = fit(dataset, backbone, SMALL, places, resume=True, reporter=reporter)
     assert reporter.steps == list(range(7, 13))  # folds train without a bar of their own
