@@ -105,9 +105,15 @@ def threshold(values: NDArray[np.float64], rate: float, independent: int) -> Thr
         found = beta(beyond * scale, (len(values) + 1 - beyond) * scale)
         outside = (1 - CONFIDENCE) / 2
         interval = (float(found.ppf(outside)), float(found.ppf(1 - outside)))
-        return Threshold(conformal(values, beyond), interval, counted=True)
-    score = fit_tail(values).quantile(rate)
-    return Threshold(score, rate_interval(values, rate, CONFIDENCE), counted=False)
+        return Threshold(exceeded(values, rate), interval, counted=True)
+    return Threshold(exceeded(values, rate), rate_interval(values, rate, CONFIDENCE), counted=False)
+
+
+def exceeded(values: NDArray[np.float64], rate: float) -> float:
+    """The score that a share `rate` of good parts exceeds: counted where enough parts lie beyond
+    it, else by a model of the tail."""
+    beyond = rate * (len(values) + 1)
+    return conformal(values, beyond) if beyond >= COUNTED else fit_tail(values).quantile(rate)
 
 
 def conformal(values: NDArray[np.float64], beyond: float) -> float:

@@ -27,8 +27,8 @@ from training.methods.registry import DEFAULT
 from training.networks.layout import FeatureLayout
 from training.progress import Reporter
 
-METHODS = ("adtr-whitened", "knn", "masks-3", "images-2-unseen", "active-12")
-TWICE = ("adtr-whitened", "knn")
+METHODS = ("adtr-small", "knn", "masks-3", "images-2-unseen", "active-12")
+TWICE = ("adtr-small", "knn")
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def benchmark(small, backbone, out, **changes):
     given = {
         "sets": {"mine": {"cap": read_mvtec(small)}}, "backbone": backbone, "methods": METHODS,
         "seeds": range(2), "out": out, "reporter": Reporter(), "steps": 2,
-        "champion": "adtr-whitened",
+        "champion": "adtr-small", "size": 64, "grid": 4,
     }  # fmt: skip
     return Benchmark(**{**given, **changes})
 
@@ -69,7 +69,7 @@ def test_every_stage_is_measured_and_written(ran):
         *(f"mine/cap/{m}/seed0" for m in METHODS),
         *(f"mine/cap/{m}/seed1" for m in TWICE),
     }
-    plain = results["figures"]["mine/cap/adtr-whitened/seed0"]
+    plain = results["figures"]["mine/cap/adtr-small/seed0"]
     assert plain["served_score_gap"] <= 0.05  # cached features are of half precision
     low, high = plain["intervals"]["image_auroc"]
     assert low <= plain["image_auroc"] <= high
@@ -104,7 +104,7 @@ def test_an_interrupted_benchmark_goes_on_with_what_is_missing(ran, small, backb
         == results["figures"]["mine/cap/knn/seed1"]["image_auroc"]
     )
     with pytest.raises(TrainingError, match="another champion"):
-        benchmark(small, backbone, out, champion="adtr-small").run(file)
+        benchmark(small, backbone, out, champion="adtr").run(file)
     fewer = type(read_mvtec(small))(small, read_mvtec(small).train[1:], read_mvtec(small).test)
     with pytest.raises(TrainingError, match="another data"):
         benchmark(small, backbone, out, sets={"mine": {"cap": fewer}}).run(file)
@@ -118,7 +118,7 @@ def test_one_model_learns_several_products_and_drawn_anomalies(small, backbone, 
     ran = benchmark(
         small, backbone, tmp_path, sets=sets,
         methods=("positional-gaussian", "adtr-small+confetti"),
-        seeds=range(1), unified=True, size=64, grid=4,
+        seeds=range(1), unified=True,
     ).run(tmp_path / "f.json")  # fmt: skip
     assert set(ran["figures"]) == {
         f"mine/unified/{name}/seed0" for name in ("positional-gaussian", "adtr-small+confetti")
@@ -146,16 +146,16 @@ def test_a_category_can_have_other_images_of_its_own(small, backbone, tmp_path):
 
 def test_what_cannot_be_run_is_said(small, backbone, tmp_path, dataset):
     with pytest.raises(TrainingError, match="no glitter to learn besides"):
-        benchmark(small, backbone, tmp_path, methods=("adtr-whitened+glitter",)).run(
+        benchmark(small, backbone, tmp_path, methods=("adtr-small+glitter",)).run(
             tmp_path / "f.json"
         )
     with pytest.raises(TrainingError, match="images of other things"):
-        benchmark(small, backbone, tmp_path, methods=("adtr-whitened+external",)).run(
+        benchmark(small, backbone, tmp_path, methods=("adtr-small+external",)).run(
             tmp_path / "f.json"
         )
     with pytest.raises(TrainingError, match="magic"):
         benchmark(small, backbone, tmp_path, methods=("magic",)).run(tmp_path / "f.json")
-    with pytest.raises(TrainingError, match="starts from what adtr-whitened"):
+    with pytest.raises(TrainingError, match="starts from what adtr-small"):
         benchmark(small, backbone, tmp_path, methods=("masks-1",)).run(tmp_path / "f.json")
     only_good = {"mine": {"cap": read_mvtec(small)}}
     only_good["mine"]["cap"] = type(dataset)(small, dataset.train, ())
@@ -175,7 +175,7 @@ def test_the_table_the_csv_and_the_page_show_every_method(ran):
     assert "±" in table
     rows = list(csv.DictReader(io.StringIO(comma_separated(results))))
     assert len(rows) == len(METHODS) + len(TWICE)
-    first = results["figures"]["mine/cap/adtr-whitened/seed0"]
+    first = results["figures"]["mine/cap/adtr-small/seed0"]
     assert float(rows[0]["image_auroc"]) == first["image_auroc"]
     page = render(results, out)
     assert page.count("data:image/png") > 3 + 2 + 4

@@ -4,7 +4,14 @@ from sklearn.metrics import f1_score
 
 from models.bundle import NO_REJECT
 from training.calibration.tail import fit_tail, rate_interval
-from training.calibration.thresholds import Rates, best_f1, calibrate, statement, threshold
+from training.calibration.thresholds import (
+    Rates,
+    best_f1,
+    calibrate,
+    exceeded,
+    statement,
+    threshold,
+)
 from training.errors import TrainingError
 
 
@@ -18,7 +25,7 @@ def gumbel(count, seed):
 def test_mean_rate_over_draws_of_parts_is_the_nominal_one(count, rate):
     beyond = []
     for seed in range(60):
-        score = threshold(gumbel(count, seed), rate, count).score
+        score = exceeded(gumbel(count, seed), rate)
         beyond.append((gumbel(4000, 1000 + seed) >= score).mean())
     assert 0.5 * rate <= np.mean(beyond) <= 1.5 * rate
 

@@ -91,7 +91,7 @@ def test_a_fit_learns_from_drawn_and_external_anomalies(
     monkeypatch.setattr("training.fitting.training.ANOMALIES", 16)
     settings = FitSettings(
         "cap", "adtr-small", size=64, grid=4, steps=30, anomalies=("cut-paste",),
-        external=other_things(tmp_path / "others"), push_pull=PushPull(steps=300),
+        external=other_things(tmp_path / "others"), push_pull=PushPull(steps=100),
     )  # fmt: skip
     learned = fit(dataset, backbone, settings, Directories(tmp_path / "store", tmp_path / "cache"))
 

@@ -155,7 +155,7 @@ def loose(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def aligned(loose: Path, backbone, tmp_path_factory: pytest.TempPathFactory) -> Fitted:
     places = tmp_path_factory.mktemp("aligned")
-    settings = FitSettings("cap", "adtr-whitened", size=SIDE, align="rotate", steps=3)
+    settings = FitSettings("cap", "positional-knn", size=SIDE, align="rotate")
     directories = Directories(places / "store", places / "cache")
     return fit(read_mvtec(loose), backbone, settings, directories)
 
