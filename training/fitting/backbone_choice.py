@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from models.backbone import Backbone
 from models.session import Device
 from training.backbones.features import FeatureSource
+from training.backbones.fused_backbone import can_fuse, fuse_backbones
 from training.data.folders import Dataset
 from training.directories import Directories
 from training.errors import TrainingError
@@ -89,7 +90,8 @@ def try_backbones(
     *,
     reporter: Reporter | None = None,
 ) -> BackboneChoice:
-    """Fit each backbone on an even choice of the good parts, and see what it tells apart.
+    """Fit each backbone on an even choice of the good parts, then the best two fused, and see what
+    they tell apart.
 
     Test images are reported on and decide nothing. Raises DatasetError or TrainingError.
     """
@@ -100,26 +102,36 @@ def try_backbones(
             remedy="Choose a --backbone by name, or leave --anomalies and --external out.",
         )
     few = replace(data, train=tuple(evenly(data.train, PARTS)), validation=())
-    tried = []
-    for backbone in backbones:
-        reporter.say(f"Trying {backbone.manifest.name}")
-        trained = train_recipe(few, backbone, settings, directories, reporter=reporter)
-        if trained.drawn is None:
-            raise TrainingError(
-                f"{settings.preset} draws no defects that backbones could be compared by.",
-                remedy="Choose --preset quick or best, or a --backbone by name.",
-            )
-        scores = np.concatenate([trained.scores, trained.drawn])
-        tried.append(
-            TriedBackbone(
-                backbone,
-                scores,
-                np.arange(len(scores)) >= len(trained.scores),
-                trained.test.metrics if trained.test else {},
-                _median_time(trained.cache.source, settings.device),
-            )
-        )
+    tried = [_tried(few, backbone, settings, directories, reporter) for backbone in backbones]
+    ranked = sorted(tried, key=lambda one: float(one.auroc()[0]), reverse=True)
+    both = [one.backbone for one in ranked[:2]]
+    if len(both) == 2 and can_fuse(both):
+        tried.append(_tried(few, fuse_backbones(both), settings, directories, reporter))
     return BackboneChoice(tuple(tried))
+
+
+def _tried(
+    data: Dataset,
+    backbone: Backbone,
+    settings: FitSettings,
+    directories: Directories,
+    reporter: Reporter,
+) -> TriedBackbone:
+    reporter.say(f"Trying {backbone.manifest.name}")
+    trained = train_recipe(data, backbone, settings, directories, reporter=reporter)
+    if trained.drawn is None:
+        raise TrainingError(
+            f"{settings.preset} draws no defects that backbones could be compared by.",
+            remedy="Choose --preset quick or best, or a --backbone by name.",
+        )
+    scores = np.concatenate([trained.scores, trained.drawn])
+    return TriedBackbone(
+        backbone,
+        scores,
+        np.arange(len(scores)) >= len(trained.scores),
+        trained.test.metrics if trained.test else {},
+        _median_time(trained.cache.source, settings.device),
+    )
 
 
 def _median_time(source: FeatureSource, device: Device) -> float:
