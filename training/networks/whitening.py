@@ -89,7 +89,7 @@ class Moments:
         tokens_PNK = tokens_PNK - self._origin_PK.unsqueeze(1)
         self._count += tokens_PNK.shape[1]
         self._sum_PK += tokens_PNK.double().sum(1)
-        self._square_PKK += tokens_PNK.transpose(1, 2) @ tokens_PNK
+        self._square_PKK.baddbmm_(tokens_PNK.transpose(1, 2), tokens_PNK)
 
     def whitening(self, *, shrink: bool = False, ridge: float = 0.01) -> Whitening:
         """The whitening by all that was taken in.
@@ -103,19 +103,20 @@ class Moments:
         # Shrunk covariances are far from singular: float32 is enough, and takes half the time.
         accuracy = torch.float32 if shrink else torch.float64
         mean_PK = (self._sum_PK / self._count).to(accuracy)
-        outer_PKK = mean_PK.unsqueeze(2) * mean_PK.unsqueeze(1)
-        covariance_PKK = self._square_PKK.to(accuracy) / self._count - outer_PKK
+        # In place: of many positions this waits for memory more than for the processor.
+        covariance_PKK = self._square_PKK.to(accuracy, copy=True).div_(self._count)
+        covariance_PKK.baddbmm_(mean_PK.unsqueeze(2), mean_PK.unsqueeze(1), alpha=-1)
         kept = self._config.kept
         if shrink:
             weight = min(kept / (kept + self._count), _MOST_SHRUNK)
-            covariance_PKK = torch.lerp(covariance_PKK, covariance_PKK.mean(0), weight)
+            covariance_PKK.lerp_(covariance_PKK.mean(0), weight)
         variance_K = covariance_PKK.diagonal(dim1=1, dim2=2).mean(0)
         ridge_K = ridge * variance_K.clamp_min(_SILENCE * variance_K.mean())
         if shrink:
             ridge_K = ridge * variance_K.mean().expand(kept)
-        regular_PKK = covariance_PKK + torch.diag_embed(ridge_K)
-        identity_KK = torch.eye(kept, dtype=regular_PKK.dtype)
-        factor_PKK = torch.linalg.cholesky(regular_PKK)
+        covariance_PKK.diagonal(dim1=1, dim2=2).add_(ridge_K)
+        identity_KK = torch.eye(kept, dtype=accuracy)
+        factor_PKK = torch.linalg.cholesky(covariance_PKK)
         # Not `inv`: MKL's, of many matrices of 200 × 200 at once, fails.
         inverse_PKK = torch.linalg.solve_triangular(factor_PKK, identity_KK, upper=False)
         module.direction_CK.copy_(self._direction_CK)
