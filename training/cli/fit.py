@@ -29,6 +29,7 @@ from training.data.drawn_defects import DRAWINGS
 from training.data.folders import joined, read_mvtec
 from training.data.folders import without as leave_out
 from training.directories import Directories
+from training.engine.distributed import process_count
 from training.errors import TrainingError
 from training.fitting.backbone_choice import try_backbones
 from training.fitting.fit import fit
@@ -58,10 +59,11 @@ def fit_command(
     backbone: Annotated[
         str,
         typer.Option(
-            help="Name of a backbone, see `backbone list`; NAME+NAME fuses two; auto tries those "
-            "at hand, and the best two fused, on the good parts and on defects drawn on them."
+            help="Name of a backbone, see `backbone list`; NAME+NAME fuses two. auto: "
+            f"{DEFAULT_BACKBONE}; where others are at hand, too, these are compared on the good "
+            "parts and on defects drawn on them."
         ),
-    ] = DEFAULT_BACKBONE,
+    ] = AUTO,
     store: StoreOption = Path("models/bundles"),
     preset: Annotated[str, typer.Option(help=f"One of {', '.join(METHODS)}.")] = DEFAULT_PRESET,
     schedule: Annotated[
@@ -174,23 +176,28 @@ def fit_command(
     for name in backbone.split(JOINT):
         if name not in (AUTO, *VARIANTS):  # a wrong name is said before anything is read
             find_backbone(name, roots)
-    if backbone == PROCEDURAL:
-        reporter.say(PROCEDURAL_COSTS)
     directories = Directories(store, cache, signer)
     try:
         products = [read_mvtec(folder) for folder in data]
         given = products[0] if len(products) == 1 else joined(products, data[0].parent)
         given = leave_out(given, without or [])
-        if backbone == AUTO:
-            known = [obtain_backbone(name, roots) for name in at_hand(roots)]
+        names = at_hand(roots) if backbone == AUTO else [backbone]
+        known = [obtain_backbone(name, roots) for name in names]
+        frozen = known[0]
+        if len(known) > 1:
+            if process_count() > 1:
+                raise TrainingError(
+                    "Several processes could choose different backbones.",
+                    remedy=f"Name one by --backbone, among {', '.join(names)}.",
+                )
             choice = try_backbones(
                 replace(given, test=()), known, settings, directories, reporter=reporter
             )
             reporter.say(str(choice))
             given = replace(given, notes=(*given.notes, str(choice)))
             frozen = choice.best.backbone
-        else:
-            frozen = obtain_backbone(backbone, roots)
+        if frozen.manifest.name == PROCEDURAL:
+            reporter.say(PROCEDURAL_COSTS)
         fitted = fit(given, frozen, settings, directories, resume=resume, reporter=reporter)
     except KeyboardInterrupt:
         reporter.say("Interrupted. The same command with --resume goes on from here.")

@@ -101,10 +101,10 @@ def leaving_at_once() -> Iterator[None]:
     try:
         yield
     except SystemExit as end:
-        if _processes() == 1:
+        if process_count() == 1:
             raise
         _leave(end.code if isinstance(end.code, int) else int(end.code is not None))
-    if _processes() > 1:
+    if process_count() > 1:
         _leave(0)
 
 
@@ -116,7 +116,8 @@ def _leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _processes() -> int:
+def process_count() -> int:
+    """How many processes `torchrun` started."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
@@ -135,7 +136,7 @@ def enlisted(device: Device = "auto") -> Iterator[Worker]:
             "The network was to learn on a GPU, but this torch finds none.",
             remedy="Check the driver and install a torch for CUDA, or set the device to cpu.",
         )
-    count = _processes()
+    count = process_count()
     if chosen == "cuda":
         where = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(where)

@@ -1,7 +1,7 @@
 """Which backbone suits a product: tried on good parts and on defects drawn on parts not learned.
 
-No backbone is best on every product. Each is tried as the default method would use it, on the same
-parts and the same drawings, so that differences are differences of the backbones.
+No backbone is best on every product. Each is tried by the default method, whatever will be learned,
+on the same parts and the same drawings, so that differences are differences of the backbones.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,6 @@ from training.backbones.features import FeatureSource
 from training.backbones.fused_backbone import can_fuse, fuse_backbones
 from training.data.folders import Dataset
 from training.directories import Directories
-from training.errors import TrainingError
 from training.evaluation.bootstrap import draws
 from training.evaluation.metrics import image_metrics
 from training.fitting.settings import FitSettings
@@ -53,20 +52,21 @@ class TriedBackbone:
 
 @dataclass(frozen=True)
 class BackboneChoice:
-    """Backbones that were tried on the same parts."""
+    """Backbones that were tried on the same parts, and how long an image may take."""
 
     tried: tuple[TriedBackbone, ...]
+    budget_ms: float = FitSettings.budget_ms
 
     @property
     def best(self) -> TriedBackbone:
         """The fastest among those that are, within one standard error of the difference, as good
-        as the best."""
-        auroc = {one.name: one.auroc() for one in self.tried}
+        as the best that keeps to the budget."""
+        fastest = min(self.tried, key=lambda one: one.milliseconds)
+        within = [one for one in self.tried if one.milliseconds <= self.budget_ms] or [fastest]
+        auroc = {one.name: one.auroc() for one in within}
         highest = max(auroc.values(), key=lambda values: float(values[0]))
         as_good = [
-            one
-            for one in self.tried
-            if (behind := highest - auroc[one.name])[0] <= behind[1:].std()
+            one for one in within if (behind := highest - auroc[one.name])[0] <= behind[1:].std()
         ]
         return min(as_good, key=lambda one: one.milliseconds)
 
@@ -96,18 +96,14 @@ def try_backbones(
     Test images are reported on and decide nothing. Raises DatasetError or TrainingError.
     """
     reporter = reporter or Reporter()
-    if settings.exposed:
-        raise TrainingError(
-            "Backbones are compared by drawn defects, which must not be learned.",
-            remedy="Choose a --backbone by name, or leave --anomalies and --external out.",
-        )
+    settings = settings.by_default_method()
     few = replace(data, train=tuple(evenly(data.train, PARTS)), validation=())
     tried = [_tried(few, backbone, settings, directories, reporter) for backbone in backbones]
     ranked = sorted(tried, key=lambda one: float(one.auroc()[0]), reverse=True)
     both = [one.backbone for one in ranked[:2]]
     if len(both) == 2 and can_fuse(both):
         tried.append(_tried(few, fuse_backbones(both), settings, directories, reporter))
-    return BackboneChoice(tuple(tried))
+    return BackboneChoice(tuple(tried), settings.budget_ms)
 
 
 def _tried(
@@ -119,11 +115,7 @@ def _tried(
 ) -> TriedBackbone:
     reporter.say(f"Trying {backbone.manifest.name}")
     trained = train_recipe(data, backbone, settings, directories, reporter=reporter)
-    if trained.drawn is None:
-        raise TrainingError(
-            f"{settings.preset} draws no defects that backbones could be compared by.",
-            remedy="Choose --preset quick or best, or a --backbone by name.",
-        )
+    assert trained.drawn is not None  # the default method draws defects
     scores = np.concatenate([trained.scores, trained.drawn])
     return TriedBackbone(
         backbone,

@@ -22,7 +22,7 @@ from training.fitting.inputs import feature_source, scaled_size, typical_size, u
 from training.fitting.settings import FitSettings
 from training.fitting.timing import image_times
 from training.fitting.training import Trained, train_recipe
-from training.methods.registry import DEFAULT, method
+from training.methods.registry import method
 from training.methods.train_context import evenly
 from training.progress import Reporter
 
@@ -178,9 +178,8 @@ def _try(
     directories: Directories,
     reporter: Reporter,
 ) -> TriedInput:
-    # By the default method, which needs no training, whatever will be learned.
-    quick = replace(settings, preset=DEFAULT, anomalies=(), external=None)
-    trained = train_recipe(few, backbone, quick, directories, reporter=reporter)
+    compared = settings.by_default_method()
+    trained = train_recipe(few, backbone, compared, directories, reporter=reporter)
     _, thresholds = calibrate(trained.scores, settings.rates, groups=trained.groups)
     source = trained.cache.source
     scores = trained.spot_scores.reshape(-1, len(trained.spots.sides))

@@ -1,7 +1,7 @@
 """What a fit is told: the recipe, the method, the input, and where things are kept."""
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -78,6 +78,10 @@ class FitSettings:
     def exposed(self) -> bool:
         """Whether anomalies are learned besides good parts."""
         return bool(self.anomalies or self.external)
+
+    def by_default_method(self) -> "FitSettings":
+        """The same by the method that needs no training: to compare backbones and inputs."""
+        return replace(self, preset=DEFAULT, anomalies=(), external=None)
 
     def scored(self, shorter: int) -> ScoreSettings:
         """How a map becomes a score: by a window of a sixteenth of the shorter side, if nothing
