@@ -146,9 +146,11 @@ def cross_fit(
 
 def measure(scorer: Scorer, context: TrainContext, files: Sequence[LabelledFile]) -> Tensor:
     """Each branch's distances of files, (P, N, H, W), in half precision."""
-    found = []
+    found_PNHW = torch.empty(
+        len(scorer.branches), len(files), *scorer.layout.grid, dtype=torch.float16
+    )
     with torch.inference_mode():
         for start in range(0, len(files), BATCH):
             names = [file.sha256 for file in files[start : start + BATCH]]
-            found.append(scorer.distances(context.cache.batch(names)).half())
-    return torch.cat(found, 1)
+            found_PNHW[:, start : start + BATCH] = scorer.distances(context.cache.batch(names))
+    return found_PNHW

@@ -154,11 +154,16 @@ class PatchMemory:
         wanted = max(self.size, self.candidates) if self.coreset else self.size
         share = -(-wanted // len(context.context.learned))
         inside = context.inspected().flatten()
-        drawn = []
+        share = min(share, int(inside.sum()))
+        # Not a list of small tensors between large ones, which would leave holes in the memory: of
+        # 10,000 parts, gigabytes.
+        vectors = torch.empty(len(context.context.learned) * share, context.shape[0])
+        filled = 0
         for features in context.batches():
-            near = features.flatten(2)[..., inside].transpose(1, 2)
-            drawn += [part[torch.from_numpy(rng.permutation(len(part))[:share])] for part in near]
-        vectors = torch.cat(drawn)
+            for part in features.flatten(2)[..., inside].transpose(1, 2):
+                chosen = torch.from_numpy(rng.permutation(len(part))[:share])
+                vectors[filled : filled + share] = part[chosen]
+                filled += share
         vectors = vectors[torch.from_numpy(rng.permutation(len(vectors))[:wanted])]
         if self.coreset:
             vectors = vectors[greedy_coreset(vectors, self.size, seed=seed)]
@@ -191,9 +196,10 @@ class PositionalKnn:
         cells = height * width // (rows * columns)
         once = tuple(dict.fromkeys(context.context.learned))  # a vector covers as much as two alike
         parts = evenly(once, max(1, CHOSEN_FROM_BYTES // (of_each * cells)))
-        vectors_PNC = torch.cat(
-            [by_position(context.named([file.sha256]), positions) for file in parts], 1
-        )
+        vectors_PNC = torch.empty(rows * columns, len(parts) * cells, channels)
+        for number, file in enumerate(parts):
+            tokens_PNC = by_position(context.named([file.sha256]), positions)
+            vectors_PNC[:, number * cells : (number + 1) * cells] = tokens_PNC
         if isinstance(start, PositionalBank):
             vectors_PNC = torch.cat([start.bank_PMC, vectors_PNC], 1)
         bank_PMC = coreset_by_position(vectors_PNC, max(1, BANK_BYTES // of_each))

@@ -40,7 +40,7 @@ def _farthest_lazily(points_NC: Tensor, size: int, first: int) -> Tensor:
     product: as long as the farthest on the list is no nearer than all that are not on it were, it
     is the farthest of all.
     """
-    squares_N = points_NC.square().sum(1)
+    squares_N = torch.linalg.vector_norm(points_NC, dim=1).square()
     nearest_N = torch.full_like(squares_N, torch.inf)
     chosen, new = [first], [first]
     while len(chosen) < size:
@@ -68,7 +68,7 @@ def _farthest(points_PNC: Tensor, size: int, first: int) -> Tensor:
     places by itself."""
     places, count, _ = points_PNC.shape
     every = torch.arange(places)
-    squares_PN = points_PNC.square().sum(2)
+    squares_PN = torch.linalg.vector_norm(points_PNC, dim=2).square()
     nearest_PN = torch.full((places, count), torch.inf)
     chosen = torch.full((places, size), first, dtype=torch.long)
     for number in range(1, size):
