@@ -33,7 +33,7 @@ from training.progress import TerminalReporter
 
 # What is compared where nobody says otherwise.
 USUAL = f"{DEFAULT},adtr-whitened,adtr,padim,patchcore,knn"
-USUAL_CIFAR = "rotation,pooled-gaussian,adtr-small"
+USUAL_CIFAR = "image-knn,rotation,pooled-gaussian,adtr-small"
 _FEW = [f"{how}-{count}" for how in ("masks", "images") for count in (10, 5, 3, 1)]
 USUAL_FEW = ",".join(
     [DEFAULT, *_FEW, *(f"{each}-unseen" for each in _FEW)]

@@ -12,6 +12,7 @@ from training.errors import TrainingError
 from training.networks.adtr import Adtr, AdtrConfig
 from training.networks.convolutional import ConvolutionalAutoencoder, ConvolutionalConfig
 from training.networks.discriminator import Discriminator, DiscriminatorConfig
+from training.networks.image_bank import ImageBank, ImageBankConfig
 from training.networks.layout import FeatureLayout
 from training.networks.memory_bank import MemoryBank, MemoryBankConfig
 from training.networks.orientation import Orientation, OrientationConfig
@@ -34,6 +35,7 @@ _MODULES: dict[str, tuple[type[nn.Module], type[Any]]] = {
     "adtr": (Adtr, AdtrConfig),
     "convolutional": (ConvolutionalAutoencoder, ConvolutionalConfig),
     "memory_bank": (MemoryBank, MemoryBankConfig),
+    "image_bank": (ImageBank, ImageBankConfig),
     "positional_bank": (PositionalBank, PositionalBankConfig),
     "orientation": (Orientation, OrientationConfig),
     "discriminator": (Discriminator, DiscriminatorConfig),

@@ -16,6 +16,7 @@ from training.methods.rotation import EPOCHS, ROTATION, learn_rotations, rotate_
 from training.methods.train_context import STATISTICS_PARTS, ViewContext, evenly
 from training.networks.adtr import Adtr
 from training.networks.coreset import coreset_by_position, greedy_coreset
+from training.networks.image_bank import ImageBank, ImageBankConfig
 from training.networks.memory_bank import MemoryBank, MemoryBankConfig
 from training.networks.orientation import Orientation, OrientationConfig
 from training.networks.positional_bank import PositionalBank, PositionalBankConfig
@@ -205,6 +206,27 @@ class PositionalKnn:
         bank_PMC = coreset_by_position(vectors_PNC, max(1, BANK_BYTES // of_each))
         bank = PositionalBank(PositionalBankConfig(channels, positions, bank_PMC.shape[1]))
         bank.remember(bank_PMC)
+        return bank.eval(), []
+
+
+@dataclass(frozen=True)
+class ImageMemory:
+    """A bank of whole images: all good ones, or an even choice of `most`."""
+
+    neighbours: int = 10
+    most: int = 5000
+
+    def __call__(
+        self, context: ViewContext, number: int, start: nn.Module | None = None
+    ) -> tuple[nn.Module, list[float]]:
+        images = [features.mean((2, 3)) for features in context.batches(self.most)]
+        if isinstance(start, ImageBank):
+            images.insert(0, start.bank_NC)
+        features_NC = torch.cat(images)
+        features_NC = features_NC[-self.most :]
+        neighbours = min(self.neighbours, len(features_NC))
+        bank = ImageBank(ImageBankConfig(context.shape[0], len(features_NC), neighbours))
+        bank.remember(features_NC)
         return bank.eval(), []
 
 

@@ -17,6 +17,7 @@ from training.engine.loop import Schedule
 from training.errors import TrainingError
 from training.methods.branches import (
     GaussianDistance,
+    ImageMemory,
     PatchMemory,
     PositionalKnn,
     TrainReconstruction,
@@ -313,6 +314,11 @@ METHODS: dict[str, Method] = {
             Branch("pooled-gaussian", GaussianDistance(), whiten=Whiten(_ALL, pooled=True)),
             Branch("rotation", TrainRotation(), weight=ROTATION_WEIGHT),
         ),
+    ),
+    "image-knn": Method(
+        "the ten good images that are most alike, of whole images in the backbone's last stage",
+        (Branch("", ImageMemory(), "last"),),
+        standardised=False,
     ),
     "padim": _one("PaDiM: a Gaussian for each position", GaussianDistance(), Whiten(100)),
     "positional-gaussian": _one(

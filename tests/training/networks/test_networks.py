@@ -7,6 +7,7 @@ import torch
 from training.networks.adtr import Adtr, AdtrConfig, around
 from training.networks.convolutional import ConvolutionalAutoencoder, ConvolutionalConfig
 from training.networks.coreset import coreset_by_position, greedy_coreset
+from training.networks.image_bank import ImageBank, ImageBankConfig
 from training.networks.memory_bank import MemoryBank, MemoryBankConfig
 from training.networks.orientation import TURNS, Orientation, OrientationConfig
 from training.networks.positional_bank import PositionalBank, PositionalBankConfig
@@ -93,6 +94,20 @@ def test_features_far_from_zero_lose_no_digits():
     bank.remember(parts.flatten(2)[0].T[::2])
     brute = torch.cdist(parts.flatten(2)[0].T.double(), bank.vectors.double()).amin(1)
     torch.testing.assert_close(bank(parts).flatten().double(), brute, rtol=1e-3, atol=1e-2)
+
+
+def test_images_are_as_far_as_their_directions_are_from_the_nearest():
+    torch.manual_seed(0)
+    images = torch.rand(12, 5, 3, 4)
+    bank = ImageBank(ImageBankConfig(channels=5, size=12, neighbours=3))
+    bank.remember(images.mean((2, 3)))
+    pooled = (0.1 * images[:2] + 1).mean((2, 3))
+    cosines = torch.cosine_similarity(pooled[:, None], images.mean((2, 3))[None], dim=2)
+    brute = 1 - cosines.topk(3, dim=1).values.mean(1)
+    found = bank(0.1 * images[:2] + 1)
+    assert found.shape == (2, 1, 1)
+    torch.testing.assert_close(found.flatten(), brute, rtol=1e-2, atol=1e-4)
+    torch.testing.assert_close(bank(7 * images), bank(images))  # contrast says nothing
 
 
 def test_a_place_remembers_only_what_was_there():

@@ -1,0 +1,44 @@
+"""How unlike the good images that are most alike it a whole image is.
+
+Of features that a network learned to tell things by, directions say what an image shows, lengths
+how contrasty it is: so images are compared by the cosine of their mean features (DN2, Bergman,
+Cohen & Hoshen, arXiv 2002.10445; PANDA, Reiss et al., arXiv 2010.05903).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+_SMALLEST = 1e-6  # below, float32 cannot tell a cosine from 1
+
+
+@dataclass(frozen=True)
+class ImageBankConfig:
+    """`size` images by `channels`, of which the `neighbours` nearest count."""
+
+    channels: int
+    size: int
+    neighbours: int = 10
+
+
+class ImageBank(nn.Module):
+    """Features (B, C, H, W) to one distance an image (B, 1, 1): 1 less its mean cosine to the
+    nearest images of the bank."""
+
+    def __init__(self, config: ImageBankConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.register_buffer("bank_NC", torch.zeros(config.size, config.channels))
+        self.bank_NC: Tensor
+
+    def remember(self, features_NC: Tensor) -> None:
+        """Fill the bank with images' mean features, in half precision's digits."""
+        self.bank_NC.copy_(F.normalize(features_NC, dim=1).half())
+
+    def forward(self, features_BCHW: Tensor) -> Tensor:
+        direction_BC = F.normalize(features_BCHW.mean((2, 3)), dim=1)
+        cosine_BK = (direction_BC @ self.bank_NC.T).topk(self.config.neighbours, dim=1).values
+        distance_B: Tensor = (1 - cosine_BK.mean(1)).clamp_min(_SMALLEST)
+        return distance_B.view(-1, 1, 1)
