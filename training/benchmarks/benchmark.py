@@ -27,7 +27,7 @@ from training.evaluation.bootstrap import draws, interval
 from training.evaluation.scoring import Evaluation, score_images
 from training.evaluation.verdicts import verdict_shares
 from training.fitting.fit import Fitted, fit
-from training.fitting.settings import FitSettings
+from training.fitting.settings import FitSettings, Size
 from training.fitting.training import train_recipe
 from training.methods.registry import DEFAULT, method
 from training.methods.train_context import PushPull
@@ -39,15 +39,16 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a set is run: side of the input and cells per side, the score's window, in pixels.
+    """How a set is run: side of the input and cells per side, the score's window, in pixels; by
+    default as a fit chooses them from the images.
 
     `served` says whether each model is also exported, and every test image scored once more
     through the file that a service would load.
     """
 
-    size: int = 256
-    grid: int = 16
-    pool: int = 16
+    size: Size = "auto"
+    grid: int | None = None
+    pool: int | None = None
     served: bool = True
 
 
@@ -165,7 +166,7 @@ class Benchmark:
             preset=preset,
             size=protocol.size,
             grid=protocol.grid,
-            score=ScoreSettings(pool=protocol.pool),
+            score=ScoreSettings(pool=protocol.pool) if protocol.pool else None,
             anomalies=anomalies,
             external=external,
             push_pull=PushPull(steps=self.steps or PushPull.steps),
@@ -199,9 +200,8 @@ class Benchmark:
 
     def _protocol(self, set_name: str) -> Protocol:
         usual = PROTOCOLS.get(set_name, Protocol())
-        size, grid = self.size or usual.size, self.grid or usual.grid
-        pool = size if usual.pool == usual.size else usual.pool
-        return replace(usual, size=size, grid=grid, pool=pool)
+        pool = self.size if self.size and usual.pool == usual.size else usual.pool
+        return replace(usual, size=self.size or usual.size, grid=self.grid or usual.grid, pool=pool)
 
     def _anomalies(self, name: str, category: str) -> tuple[str, tuple[str, ...], Path | None]:
         """A method's name, the kinds that are drawn for it, and the folder of other images."""

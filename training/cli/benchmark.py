@@ -89,7 +89,10 @@ def methods_command(
     steps: Annotated[
         int | None, typer.Option(min=1, help="Shorter trainings, to try it out.")
     ] = None,
-    size: Annotated[int | None, typer.Option(min=32, help="Side of the input in pixels.")] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(min=32, help="Side of the input in pixels, from the images by default."),
+    ] = None,
     grid: Annotated[int | None, typer.Option(min=2, help="Cells per side.")] = None,
     unified: Annotated[
         bool, typer.Option("--unified", help="One model for all categories of a set.")
