@@ -275,7 +275,7 @@ def test_thresholds_are_of_the_recipes_areas_and_the_bundle_sees_all(bundle, dat
     torch.testing.assert_close(of_left.roi_HW, torch.ones_like(of_left.roi_HW))
     torch.testing.assert_close(of_left.fusion.centre_P, of_whole.fusion.centre_P)
     areas.write_bytes(encode_png(np.zeros((64, 64), np.uint8)))
-    with pytest.raises(DatasetError, match="leave nothing to inspect"):
+    with pytest.raises(DatasetError, match="leaves nothing to inspect"):
         retrained("none", areas=areas)
 
 
