@@ -316,7 +316,7 @@ METHODS: dict[str, Method] = {
         ),
     ),
     "image-knn": Method(
-        "the ten good images that are most alike, of whole images in the backbone's last stage",
+        "the ten most similar good images, by the backbone's last stage",
         (Branch("", ImageMemory(), "last"),),
         standardised=False,
     ),

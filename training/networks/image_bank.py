@@ -1,8 +1,8 @@
-"""How unlike the good images that are most alike it a whole image is.
+"""How far a whole image is from the most similar good images.
 
-Of features that a network learned to tell things by, directions say what an image shows, lengths
-how contrasty it is: so images are compared by the cosine of their mean features (DN2, Bergman,
-Cohen & Hoshen, arXiv 2002.10445; PANDA, Reiss et al., arXiv 2010.05903).
+The direction of an image's mean feature says what it shows, the length how strong its contrast is:
+so images are compared by the cosine (DN2, Bergman, Cohen & Hoshen, arXiv 2002.10445; PANDA, Reiss
+et al., arXiv 2010.05903). The mean is of all cells, whatever the region of interest is.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ _SMALLEST = 1e-6  # below, float32 cannot tell a cosine from 1
 
 @dataclass(frozen=True)
 class ImageBankConfig:
-    """`size` images by `channels`, of which the `neighbours` nearest count."""
+    """A bank of `size` images with `channels` each. The `neighbours` most similar ones count."""
 
     channels: int
     size: int
