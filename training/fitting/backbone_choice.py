@@ -76,9 +76,14 @@ class BackboneChoice:
             for one in self.tried
         )
         count = int(self.tried[0].anomalous.sum())
+        why = (
+            "The fastest of those as good as the best"
+            if self.best.milliseconds <= self.budget_ms
+            else f"None keeps to {self.budget_ms:g} ms; the fastest"
+        )
         return (
             f"Backbones, by their image AUROC on {count} drawn defects and their time for an "
-            f"image: {found}. The fastest of those as good as the best is {self.best.name}."
+            f"image: {found}. {why} is {self.best.name}."
         )
 
 
