@@ -3,7 +3,6 @@
 import ctypes
 import gc
 import os
-import signal
 import socket
 import ssl
 import threading
@@ -38,6 +37,7 @@ from service.onnx_engine import OnnxDevice
 from service.registry import Registry
 from service.rescoring.command import rescore_command
 from service.settings import Settings, SettingsError
+from service.stop_signal import stop_on_signals
 from service.store.audit import acts, verify
 from service.store.database import open_database
 from service.store.place import open_blobs, open_mirror
@@ -170,9 +170,7 @@ def worker_command(store: Store = None, data: Data = None, database: DatabaseUrl
     configure_logging()
     settings = read_settings(store=store, data=data, database=database)
     program = find_program()
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = stop_on_signals()
     blobs = open_blobs(settings)
     blobs.start()
     mirror = open_mirror(settings)
@@ -215,10 +213,7 @@ def connect_command(
         typer.echo(f"{forget(settings, forgotten)} results for {forgotten} are thrown away.")
         return
     configure_logging()
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    connect(settings, stop)
+    connect(settings, stop_on_signals())
 
 
 @app.command("doctor")
