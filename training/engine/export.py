@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
-from torch import nn
 
 from models import bundle as files
 from models.bundle import Manifest, write_bundle
@@ -19,8 +18,8 @@ from training.backbones import feature_graph as graph
 from training.backbones.features import Features, FeatureSource
 from training.directories import Directories
 from training.engine.checkpoint import dump_checkpoint
+from training.engine.scorer_graph import scorer_graph
 from training.errors import TrainingError
-from training.networks.onnx_export import export_onnx
 from training.networks.scorer import Scorer
 
 
@@ -39,7 +38,7 @@ def export(
 
     Raises TrainingError when the graph and the trained network disagree.
     """
-    head = export_head(scorer, scorer.layout.size)
+    head = export_head(scorer)
     model = graph.join(source.graph, head)
     golden = _golden(scorer, source, images, device)
     session = open_session(model, device=device)
@@ -53,16 +52,9 @@ def export(
     return Exported(model, golden)
 
 
-def export_head(scorer: nn.Module, size: int) -> onnx.ModelProto:
-    """A scorer, features (B, size) to score and heatmap, as ONNX with a dynamic batch."""
-    head = export_onnx(
-        scorer.eval(),
-        (torch.zeros(2, size),),
-        ["features"],
-        ["score", "heatmap"],
-        ({0: torch.export.Dim.DYNAMIC},),
-    )
-    return graph.store_half(head, lossless=True)
+def export_head(scorer: Scorer) -> onnx.ModelProto:
+    """A scorer, features (B, D) to score and heatmap, as ONNX with a dynamic batch."""
+    return graph.store_half(scorer_graph(scorer), lossless=True)
 
 
 def golden_images(good: Sequence[Pixels]) -> Pixels:

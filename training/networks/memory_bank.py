@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 # Of the mean square of the bank's vectors: nearer squares float32 cannot tell from 0.
-_SMALLEST = 4e-6
-_AT_A_TIME = 256  # vectors
+SMALLEST = 4e-6
+AT_A_TIME = 256  # vectors
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,9 @@ class MemoryBank(nn.Module):
         # Some vectors at a time: all at once leave the processor's cache, and take twice as long.
         near_BLS = [
             (tokens_BLC @ weight_CS).amin(2, keepdim=True)
-            for weight_CS in weight_CN.split(_AT_A_TIME, 1)
+            for weight_CS in weight_CN.split(AT_A_TIME, 1)
         ]
         nearest_BHW = torch.cat(near_BLS, 2).amin(2).unflatten(1, features_BCHW.shape[2:])
         square_BHW = nearest_BHW + features_BCHW.square().sum(1)
-        distance_BHW: Tensor = square_BHW.clamp_min(_SMALLEST * squares_1N.mean()).sqrt()
+        distance_BHW: Tensor = square_BHW.clamp_min(SMALLEST * squares_1N.mean()).sqrt()
         return distance_BHW

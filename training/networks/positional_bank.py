@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from training.networks.positions import by_cell, by_position
 
 # Of the squared distance, for each channel, below which float32 cannot tell it from 0.
-_SMALLEST = 4e-6
+SMALLEST = 4e-6
 
 
 @dataclass(frozen=True)
@@ -50,5 +50,5 @@ class PositionalBank(nn.Module):
         squares_P1M = self.bank_PMC.square().sum(2).unsqueeze(1)
         square_PNM = torch.baddbmm(squares_P1M, tokens_PNC, self.bank_PMC.mT, alpha=-2)
         nearest_PN = square_PNM.amin(2) + tokens_PNC.square().sum(2)
-        distance_PNK = nearest_PN.clamp_min(_SMALLEST * self.config.channels).sqrt().unsqueeze(2)
+        distance_PNK = nearest_PN.clamp_min(SMALLEST * self.config.channels).sqrt().unsqueeze(2)
         return by_cell(distance_PNK, self.config.positions, grid).squeeze(1)

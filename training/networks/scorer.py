@@ -15,8 +15,8 @@ from training.networks.warp import inside, to_image
 from training.networks.whitening import Whitening
 
 STD_FLOOR = 0.1  # of the mean deviation over all channels
-_NOTHING = -1e4  # the evidence of a signed branch where an image shows nothing
-_SMALLEST = 1e-6  # of a distance, before its logarithm is taken
+NOTHING = -1e4  # the evidence of a signed branch where an image shows nothing
+SMALLEST = 1e-6  # of a distance, before its logarithm is taken
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ class Fusion(nn.Module):
     def evidence(self, distance_P: Tensor) -> Tensor:
         """Maps or scores (P, …) on the scale that deviations are counted on."""
         signed = self.signed_P.view(-1, *[1] * (distance_P.dim() - 1))
-        return torch.where(signed, distance_P, distance_P.clamp_min(_SMALLEST).log())
+        return torch.where(signed, distance_P, distance_P.clamp_min(SMALLEST).log())
 
 
 @dataclass(frozen=True)
@@ -257,7 +257,7 @@ class Scorer(nn.Module):
             return torch.stack(found)
         transform_B4 = self.layout.transform(features_BD)
         shown_BHW = inside(self.layout.grid, transform_B4, self.layout.extent)
-        nothing_P = torch.where(self.fusion.signed_P, _NOTHING, 0.0)
+        nothing_P = torch.where(self.fusion.signed_P, NOTHING, 0.0)
         judged_BHW = shown_BHW | (self.always_HW > 0)
         return torch.where(judged_BHW, torch.stack(found), nothing_P.view(-1, 1, 1, 1))
 
