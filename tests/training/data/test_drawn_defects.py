@@ -13,7 +13,6 @@ from training.directories import Directories
 from training.errors import DatasetError, TrainingError
 from training.evaluation.scoring import evaluate, grid_mask, score_features
 from training.fitting.drawn_anomalies import draw_anomalies
-from training.fitting.fit import fit
 from training.fitting.settings import FitSettings
 from training.fitting.training import train_recipe
 from training.methods.train_context import PushPull
@@ -93,7 +92,8 @@ def test_a_fit_learns_from_drawn_and_external_anomalies(
         "cap", "adtr-small", size=64, grid=4, steps=30, anomalies=("cut-paste",),
         external=other_things(tmp_path / "others"), push_pull=PushPull(steps=100),
     )  # fmt: skip
-    learned = fit(dataset, backbone, settings, Directories(tmp_path / "store", tmp_path / "cache"))
+    places = Directories(tmp_path / "store", tmp_path / "cache")
+    learned = train_recipe(dataset, backbone, settings, places)
 
     def stands_out(model):
         drawn = draw_anomalies(dataset.train, model.cache, ("cut-paste",), 16, tmp_path / "drawn")
@@ -105,7 +105,7 @@ def test_a_fit_learns_from_drawn_and_external_anomalies(
         bad, good = (np.median(found.scores[found.anomalous == is_bad]) for is_bad in (True, False))
         return bad / good
 
-    assert stands_out(learned.trained) > 1.2 * stands_out(with_network.trained)
+    assert stands_out(learned) > 1.2 * stands_out(with_network.trained)
 
 
 def test_what_tells_turns_learns_what_other_things_look_like(dataset, backbone, tmp_path):

@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import hashlib
 from pathlib import Path
 
@@ -46,12 +47,24 @@ def labelled(files, *, masks):
         yield LabelledImage(sample, file.image.read_bytes(), mask)
 
 
+@pytest.fixture(scope="module")
+def retrained(bundle, dataset, tmp_path_factory):
+    """What the bundle becomes by labels with masks or without, each made once."""
+
+    @functools.cache
+    def learn(masks):
+        root = tmp_path_factory.mktemp("retrained")
+        snapshot = write_snapshot(root / "snapshots", labelled(dataset.test, masks=masks))
+        settings = dataclasses.replace(QUICK, reject_by="f1" if masks else "rate")
+        places = Directories(root / "store", root / "cache")
+        return snapshot, retrain(snapshot, bundle, places, settings, data=dataset)
+
+    return learn
+
+
 @pytest.mark.parametrize("masks", [True, False])
-def test_labels_make_a_candidate_that_is_not_worse(bundle, dataset, tmp_path, masks):
-    snapshot = write_snapshot(tmp_path / "snapshots", labelled(dataset.test, masks=masks))
-    places = Directories(tmp_path / "store", tmp_path / "cache")
-    settings = dataclasses.replace(QUICK, reject_by="f1" if masks else "rate")
-    result = retrain(snapshot, bundle, places, settings, data=dataset)
+def test_labels_make_a_candidate_that_is_not_worse(retrained, dataset, masks):
+    snapshot, result = retrained(masks)
     compared = [change.metric for change in result.comparison.changes]
     assert compared == (["image_auroc", "pixel_ap"] if masks else ["image_auroc"])
     assert str(result.comparison) in result.report.read_text()
@@ -172,33 +185,44 @@ def test_a_network_rebuilds_learned_defects_worse(with_network, dataset, masks):
     assert contrast(learned) > max(2 * contrast(champion), 3)
 
 
-@pytest.mark.parametrize(("title", "at"), [("Learning from labels", 5), ("Cross-fitting", 1)])
-def test_an_interrupted_retraining_goes_on_to_the_same_model(
-    with_network, dataset, tmp_path, title, at
-):
-    bundle = open_bundle(with_network.path)
-    snapshot = write_snapshot(tmp_path / "snapshots", labelled(dataset.test, masks=True))
+@pytest.fixture(scope="module")
+def learn_briefly(with_network, dataset, tmp_path_factory):
+    """Retrain with the store in a folder that is given."""
+    bundle, root = open_bundle(with_network.path), tmp_path_factory.mktemp("briefly")
+    snapshot = write_snapshot(root / "snapshots", labelled(dataset.test, masks=True))
     settings = RetrainSettings(steps=10, network_steps=10, reject_by="rate")
 
-    def learned(name, **more):
-        places = Directories(tmp_path / name, tmp_path / "cache")
-        return retrain(snapshot, bundle, places, settings, data=dataset, **more), places
+    def learn(store, **more):
+        places = Directories(store, root / "cache")
+        return retrain(snapshot, bundle, places, settings, data=dataset, **more)
 
-    whole, _ = learned("whole")
-    stale = Directories(tmp_path / "stopped", tmp_path).training("cap") / "checkpoint-9-9.pt"
+    return learn
+
+
+@pytest.fixture(scope="module")
+def learned_at_once(learn_briefly, tmp_path_factory):
+    return learn_briefly(tmp_path_factory.mktemp("at-once"))
+
+
+@pytest.mark.parametrize(("title", "at"), [("Learning from labels", 5), ("Cross-fitting", 1)])
+def test_an_interrupted_retraining_goes_on_to_the_same_model(
+    learn_briefly, learned_at_once, tmp_path, title, at
+):
+    checkpoints = Directories(tmp_path, tmp_path).training("cap")
+    stale = checkpoints / "checkpoint-9-9.pt"
     stale.parent.mkdir(parents=True)
     stale.write_bytes(b"of an earlier training")
     with pytest.raises(KeyboardInterrupt):
-        learned("stopped", reporter=InterruptingReporter(at, title))
-    kept = {path.name for path in (tmp_path / "stopped").rglob("checkpoint-*")}
+        learn_briefly(tmp_path, reporter=InterruptingReporter(at, title))
+    kept = {path.name for path in tmp_path.rglob("checkpoint-*")}
     assert "checkpoint-0.pt" in kept and stale.name not in kept
     of_first_fold = "checkpoint-0-0-known-defects.pt"
     assert (of_first_fold in kept) == (title == "Cross-fitting")
     again = InterruptingReporter(-1, "Training")
-    resumed, places = learned("stopped", resume=True, reporter=again)
+    resumed = learn_briefly(tmp_path, resume=True, reporter=again)
     assert again.steps == []  # what was learned from good parts before is not learned again
-    assert not list(places.training("cap").glob("checkpoint-*"))
-    both = [each.comparison.candidate.scores for each in (whole, resumed)]
+    assert not list(checkpoints.glob("checkpoint-*"))
+    both = [each.comparison.candidate.scores for each in (learned_at_once, resumed)]
     np.testing.assert_array_equal(*both)
 
 
@@ -252,31 +276,27 @@ def test_confirmed_false_alarms_alone_are_learned(dataset, backbone, tmp_path):
         retrain(snapshot, champion, directories, by_f1, data=alone)
 
 
-def test_thresholds_are_of_the_recipes_areas_and_the_bundle_sees_all(bundle, dataset, tmp_path):
-    snapshot = write_snapshot(tmp_path / "snapshots", labelled(dataset.test, masks=False))
+def test_thresholds_are_of_the_recipes_areas_and_the_bundle_sees_all(
+    retrained, bundle, dataset, tmp_path
+):
+    snapshot, result = retrained(False)
     areas = tmp_path / "areas.png"
     counts = np.zeros((64, 64), np.uint8)
     counts[:, :20] = 255  # beside the part, where next to nothing varies
-
-    def retrained(name, **more):
-        places, said = Directories(tmp_path / name, tmp_path / "cache"), Said()
-        result = retrain(
-            snapshot, bundle, places, RetrainSettings(steps=5), data=dataset, reporter=said, **more
-        )
-        assert result.path is not None
-        candidate = open_bundle(result.path)
-        return candidate, load_checkpoint(candidate.read(CHECKPOINT)), said
-
     areas.write_bytes(encode_png(counts))
-    whole, of_whole, _ = retrained("whole")
-    left, of_left, said = retrained("left", areas=areas)
+    places, said = Directories(tmp_path / "store", tmp_path / "cache"), Said()
+    given = (snapshot, bundle, places, QUICK)
+    inside = retrain(*given, data=dataset, reporter=said, areas=areas)
+    assert result.path is not None and inside.path is not None
+    whole, left = open_bundle(result.path), open_bundle(inside.path)
+    of_whole, of_left = (load_checkpoint(each.read(CHECKPOINT)) for each in (whole, left))
     assert left.manifest.thresholds.review < 0.8 * whole.manifest.thresholds.review
     assert any("Thresholds are of the recipe's areas, 38% of the image" in s for s in said.lines)
     torch.testing.assert_close(of_left.roi_HW, torch.ones_like(of_left.roi_HW))
     torch.testing.assert_close(of_left.fusion.centre_P, of_whole.fusion.centre_P)
     areas.write_bytes(encode_png(np.zeros((64, 64), np.uint8)))
     with pytest.raises(DatasetError, match="leaves nothing to inspect"):
-        retrained("none", areas=areas)
+        retrain(*given, data=dataset, areas=areas)
 
 
 def test_labels_of_another_recipe_are_refused(bundle, dataset, tmp_path):

@@ -16,6 +16,7 @@ from training.finetuning.retrain import retrain
 from training.fitting.fit import fit
 from training.fitting.settings import FitSettings
 from training.fitting.symmetry import MOST_PARTS, few_parts, find_mirrors
+from training.fitting.training import train_recipe
 from training.methods.registry import method
 from training.methods.train_context import MOST_REPEATED, TrainContext
 
@@ -63,9 +64,9 @@ def test_mirror_images_are_learned_of_what_looks_the_same(fitted, texture):
 
 def test_what_looks_different_in_a_mirror_is_learned_as_it_is(dataset, backbone, tmp_path):
     places = Directories(tmp_path / "store", tmp_path / "cache")
-    result = fit(dataset, backbone, FitSettings("cap", size=64), places)
-    assert result.trained.mirrors == ()
-    assert not any("mirrored" in choice for choice in result.trained.choices)
+    trained = train_recipe(dataset, backbone, FitSettings("cap", size=64), places)
+    assert trained.mirrors == ()
+    assert not any("mirrored" in choice for choice in trained.choices)
 
 
 def test_a_retraining_learns_in_the_same_mirrors(fitted, texture, tmp_path):
