@@ -59,10 +59,12 @@ class TriedInput:
 
 @dataclass(frozen=True)
 class InputChoice:
-    """Inputs of several sizes that were tried on the same parts, ascending."""
+    """Inputs of several sizes that were tried on the same parts, ascending; none where only one
+    keeps to the budget. `too_slow` says which larger one does not, in words."""
 
     tried: tuple[TriedInput, ...]
     budget_ms: float
+    too_slow: str = ""
 
     @property
     def best(self) -> TriedInput:
@@ -88,16 +90,19 @@ class InputChoice:
         return tuple((one.name, one.milliseconds, float(one.found.mean())) for one in self.tried)
 
     def __str__(self) -> str:
+        if not self.tried:
+            return self.too_slow
         found = "; ".join(map(str, self.tried))
         why = (
             "the fastest of those as good as the best"
             if self._within
             else "the fastest, though none is"
         )
-        return (
+        text = (
             f"Input sizes, by what is found of drawn spots: {found}. {self.best.name} is {why} "
             f"within {self.budget_ms:.0f} ms."
         )
+        return f"{text} {self.too_slow}".strip()
 
 
 def choose_input(
@@ -112,32 +117,43 @@ def choose_input(
     if settings.size != "auto":
         return settings, None
     # The first look leaves out where parts lie: that takes a few milliseconds more.
-    found = _affordable(data, backbone, replace(settings, align="none"))
+    found, too_slow = _affordable(data, backbone, replace(settings, align="none"))
     candidates = [replace(candidate, align=settings.align) for candidate in found]
     if len(candidates) == 1:
-        return candidates[0], None
+        if not too_slow:
+            return candidates[0], None
+        reporter.say(too_slow)
+        return candidates[0], InputChoice((), settings.budget_ms, too_slow)
     few = replace(data, train=tuple(evenly(data.train, PARTS)), validation=(), test=())
     tried = []
     for candidate in candidates:
         reporter.say(f"Trying an input of {_name(candidate)} pixels")
         tried.append(_try(few, backbone, candidate, directories, reporter))
-    choice = InputChoice(tuple(tried), settings.budget_ms)
+    choice = InputChoice(tuple(tried), settings.budget_ms, too_slow)
     reporter.say(str(choice))
     return choice.best.settings, choice
 
 
-def _affordable(data: Dataset, backbone: Backbone, settings: FitSettings) -> list[FitSettings]:
+def _affordable(
+    data: Dataset, backbone: Backbone, settings: FitSettings
+) -> tuple[list[FitSettings], str]:
     """The usual size, and larger ones up to the images' own, for which the backbone keeps to the
-    budget; where the usual one is too slow, the largest smaller size that is not."""
+    budget, and the first that does not, in words; where the usual one is too slow, the largest
+    smaller size that is not."""
     typical = typical_size(data.train)
     own, first = min(typical), usual_side(min(typical))
-    found, sides = [], [first]
+    found, sides, too_slow = [], [first], ""
     while sides[-1] * _STEP <= own:
         sides.append(sides[-1] * _STEP)
     for side in sides:
         candidate = _sized(side, typical, backbone, settings)
         milliseconds = _backbone_time(data, backbone, candidate)
         if milliseconds > settings.budget_ms:
+            too_slow = (
+                f"An input of {_name(candidate)} pixels is not tried: the backbone alone takes "
+                f"{milliseconds:.0f} ms, and an image may take {settings.budget_ms:g} ms "
+                "(--budget-ms)."
+            )
             break
         found.append(candidate)
     side = first
@@ -153,7 +169,7 @@ def _affordable(data: Dataset, backbone: Backbone, settings: FitSettings) -> lis
             f"may take {settings.budget_ms:g} ms.",
             remedy="Raise --budget-ms, or choose a faster --backbone.",
         )
-    return found
+    return found, too_slow
 
 
 def _sized(

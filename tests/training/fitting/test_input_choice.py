@@ -73,13 +73,20 @@ def test_an_input_shrinks_until_it_keeps_the_budget(large_parts, backbone, tmp_p
     monkeypatch.setattr(input_choice, "image_times", lambda graph, size, device: [size.width])
     directories = Directories(tmp_path / "store", tmp_path / "cache")
 
+    said = Said()
+
     def chosen(budget_ms):
         settings = FitSettings("cap", budget_ms=budget_ms)
-        return choose_input(large_parts, backbone, settings, directories, Said())
+        return choose_input(large_parts, backbone, settings, directories, said)
 
     assert chosen(450)[0].size == (448, 448)
     smaller, choice = chosen(330)
-    assert smaller.size == (320, 320) and choice is None
+    assert smaller.size == (320, 320) and choice.points == ()
+    assert (
+        "An input of 448×448 pixels is not tried: the backbone alone takes 448 ms, and an image"
+        in (said.lines[-1])
+    )
+    assert str(choice) == said.lines[-1]
     with pytest.raises(TrainingError, match=r"takes 160 ms .* may take 100 ms"):
         chosen(100)
     given = FitSettings("cap", size=(96, 96), budget_ms=1)
@@ -90,11 +97,12 @@ def test_large_inputs_are_seen_in_tiles(large_parts, backbone, monkeypatch, tmp_
     monkeypatch.setattr(input_choice, "image_times", lambda graph, size, device: [size.width])
     monkeypatch.setattr(input_choice, "typical_size", lambda files: (3000.0, 3000.0))
     settings = FitSettings("cap", budget_ms=1300)
-    sizes = input_choice._affordable(large_parts, backbone, settings)
+    sizes, too_slow = input_choice._affordable(large_parts, backbone, settings)
+    assert "An input of 2048×2048 pixels" in too_slow
     assert [each.size for each in sizes] == [(448, 448), (640, 640), (896, 896), (1024, 1024)]
     assert [each.tile for each in sizes] == [None, None, None, 512]
     own = replace(settings, tile=128)
-    tiles = {each.tile for each in input_choice._affordable(large_parts, backbone, own)}
+    tiles = {each.tile for each in input_choice._affordable(large_parts, backbone, own)[0]}
     assert tiles == {128}
 
 
