@@ -153,7 +153,8 @@ def test_while_the_object_store_is_away_parts_are_inspected_and_nothing_is_remov
     refused = second.get(part["image"])
     assert refused.status_code == 503
     assert refused.json()["type"] == "urn:kizu:problem:storage-unavailable"
-    problems = first.get("/health/ready").json()["problems"]  # bundles may be looked for meanwhile
+    # Where bundles were looked for meanwhile, that they cannot be exchanged is a problem, too.
+    problems = first.get("/health/ready").json()["problems"]
     assert sum("files wait" in one for one in problems) == 1
     assert "kizu_spooled_files 2.0" in first.get("/metrics").text
     keeper = state(first).retention
