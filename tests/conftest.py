@@ -84,7 +84,7 @@ def bucket(store_process: Moto, monkeypatch: pytest.MonkeyPatch) -> Iterator[Buc
 def product(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small drawn product in the MVTec layout."""
     out = tmp_path_factory.mktemp("product") / "cap"
-    write_demo(out, good=24, test_good=4, per_defect=2, size=96)
+    write_demo(out, good=24, test_good=4, per_defect=3, size=96)
     return out
 
 

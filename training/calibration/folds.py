@@ -4,21 +4,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 FOLDS = 5
-# Up to so many groups are split into more folds, each of which learns more of them.
-FEW = 25
-FOLDS_OF_FEW = 10
 _SEED = 20261128
 
 
-def split_folds(groups: NDArray[np.int64], folds: int | None = None) -> NDArray[np.int64]:
+def split_folds(groups: NDArray[np.int64], folds: int = FOLDS) -> NDArray[np.int64]:
     """The fold (N) of each part. Parts of one group share a fold; folds are of similar size.
 
-    `groups` (N) are numbers of groups. Few groups are split into more folds, so that what learns
-    without one of them is nearly what learns them all. The same groups give the same folds.
+    `groups` (N) are numbers of groups; fewer groups than folds are one fold each. The same groups
+    give the same folds.
     """
     numbers, member = np.unique(groups, return_inverse=True)
-    if folds is None:
-        folds = FOLDS_OF_FEW if len(numbers) <= FEW else FOLDS
     folds = min(folds, len(numbers))
     sizes = np.bincount(member)
     order = np.random.default_rng(_SEED).permutation(len(numbers))

@@ -59,7 +59,7 @@ def test_runs_are_counted_kept_and_not_done_twice(dataset, backbone, tmp_path):
     results = benchmark.run(file)
     (run,) = results["runs"].values()
     assert sum(run["verdicts"]["good"].values()) == 4
-    assert sum(run["verdicts"]["defective"].values()) == 6
+    assert sum(run["verdicts"]["defective"].values()) == 9
     assert run["good_parts"] == 24
     assert run["milliseconds"] > 0 and run["megabytes"] > 0.1
     assert json.loads(file.read_text()) == results

@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from training.calibration.folds import FOLDS, FOLDS_OF_FEW, split_folds
+from training.calibration.folds import FOLDS, split_folds
 from training.calibration.groups import group_parts, near_duplicates, two_kinds
 from training.calibration.suspects import find_suspects
 from training.data.folders import LabelledFile
@@ -20,8 +20,8 @@ def test_parts_of_one_group_share_a_fold_and_folds_are_even():
     assert (split_folds(groups) == folds).all()
 
 
-def test_few_groups_make_more_folds_and_never_more_than_groups():
-    assert len(set(split_folds(np.arange(20)))) == FOLDS_OF_FEW
+def test_there_are_no_more_folds_than_groups():
+    assert len(set(split_folds(np.arange(10)))) == FOLDS
     assert len(set(split_folds(np.repeat(np.arange(3), 10)))) == 3
 
 

@@ -49,9 +49,9 @@ def test_held_out_parts_are_as_far_as_new_ones_from_the_final_model(context, dat
 
 
 def test_parts_that_are_too_few_to_halve_change_nothing(context, data):
-    chosen, files = method("quick"), data.train[:10]
+    chosen, files = method("quick"), data.train[:6]
     few = TrainContext(files, context.cache)
-    folds = split_folds(np.arange(10))
+    folds = split_folds(np.arange(6))
     held, _ = cross_fit(chosen, few, files, folds)
     scorer, _ = chosen.learn(few)
     assert expected_ratio(chosen, scorer, few, held, folds).tolist() == [1.0] * len(chosen.branches)

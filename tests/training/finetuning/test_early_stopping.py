@@ -46,7 +46,7 @@ def test_real_defects_are_told_apart_better_the_longer_they_are_learned(cache, d
     found = validated(cache, data.train, defective)
     assert list(found.errors) == list(range(10, max(found.errors) + 1, 10))
     assert found.errors[found.steps] == min(found.errors.values()) < 1
-    assert found.held_out == 10 + 3
+    assert found.held_out == 10 + 5
     assert str(found).startswith(f"Labels are learned for {found.steps} of 150 steps")
 
 

@@ -13,6 +13,8 @@ from models.sample import LabelledImage, Sample, write_snapshot
 from tests.interrupting import InterruptingReporter
 from tests.said import Said
 from training.backbones.features import FeatureCache
+from training.data.demo_product import write_demo
+from training.data.folders import read_mvtec
 from training.directories import Directories
 from training.engine.checkpoint import load_checkpoint
 from training.engine.distributed import Worker
@@ -99,16 +101,15 @@ def _candidate(bundle, cache, labels, drawings=Path("unused"), **learning):
     )  # fmt: skip
 
 
-def test_a_memory_learns_to_know_defects(dataset, backbone, tmp_path):
+def test_a_memory_learns_to_know_defects(backbone, tmp_path):
+    write_demo(tmp_path / "cap", seed=1, good=24, test_good=4, per_defect=6, size=96)
+    data = read_mvtec(tmp_path / "cap")
     directories = Directories(tmp_path / "store", tmp_path / "cache")
-    fitted = fit(dataset, backbone, FitSettings("cap", "knn", size=64, grid=4), directories)
-    candidate = _candidate(
-        open_bundle(fitted.path), fitted.trained.cache, _labels(dataset), steps=100
-    )
+    fitted = fit(data, backbone, FitSettings("cap", "knn", size=64, grid=4), directories)
+    candidate = _candidate(open_bundle(fitted.path), fitted.trained.cache, _labels(data), steps=100)
     comparison = candidate.comparison
     before, after = comparison.champion.metrics, comparison.candidate.metrics
-    assert after["image_auroc"] >= before["image_auroc"]
-    assert after["pixel_ap"] > 1.1 * before["pixel_ap"]
+    assert after["image_auroc"] > before["image_auroc"] + 0.02
 
 
 def test_parts_that_people_called_ok_are_learned(dataset, backbone, tmp_path):
