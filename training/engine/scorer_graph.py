@@ -329,6 +329,7 @@ def _fused(graph: _Graph, fusion: Fusion, distances: Sequence[str]) -> str:
         return distances[0]
     factor_P = fusion.reliable_P / fusion.scale_P
     offset_P = fusion.weight_P.log() - fusion.centre_P * factor_P
+    against = _against(graph, fusion, distances)
     weighted = []
     for number, distance in enumerate(distances):
         evidence = distance
@@ -336,6 +337,8 @@ def _fused(graph: _Graph, fusion: Fusion, distances: Sequence[str]) -> str:
             evidence = graph.add("Log", graph.add("Max", distance, graph.floats(SMALLEST)))
         scaled = graph.add("Mul", evidence, graph.floats(factor_P[number]))
         shifted = graph.add("Add", scaled, graph.floats(offset_P[number]))
+        if against and not fusion.signed_P[number]:
+            shifted = graph.add("Add", shifted, against)
         weighted.append(graph.add("Unsqueeze", shifted, graph.integers(0)))
     stacked = graph.add("Concat", *weighted, axis=0)
     # Less the largest, so that no exponential overflows, however far a part is from good ones.
@@ -344,6 +347,15 @@ def _fused(graph: _Graph, fusion: Fusion, distances: Sequence[str]) -> str:
     total = graph.add("Log", graph.add("ReduceSum", apart, graph.integers(0), keepdims=0))
     joined = graph.add("Add", total, graph.add("Squeeze", largest, graph.integers(0)))
     return graph.add("Softplus", joined)
+
+
+def _against(graph: _Graph, fusion: Fusion, distances: Sequence[str]) -> str:
+    """What signed branches say against the others (B, H, W); "" where they do not count."""
+    signed = [d for d, known in zip(distances, fusion.signed_P, strict=True) if known]
+    if not signed or not float(fusion.against):
+        return ""
+    below = [graph.add("Min", each, graph.floats(0.0)) for each in signed]
+    return graph.add("Mul", graph.add("Mean", *below), graph.floats(fusion.against))
 
 
 def _along_both(graph: _Graph, name: str, rows: Tensor, columns: Tensor) -> str:

@@ -27,6 +27,9 @@ _HARDLY_ANY = 0.95
 # What patches from anywhere count, against what knows the place: drawn defects stand out from
 # both, real ones from the latter.
 ANYWHERE = 0.5
+# What known defects' logits below 0 count against what other branches suspect: on magnetic tiles,
+# twice as much finds more defects of labelled kinds, and misses more of others.
+_AGAINST = 0.1
 # Image AUROCs outside of which a few dozen drawn defects show no difference between branches.
 _AUROC_LIMITS = (0.6, 0.995)
 
@@ -127,24 +130,6 @@ def only_branches(scorer: Scorer, kept: Sequence[int]) -> Scorer:
     return smaller.eval()
 
 
-def with_discriminator(scorer: Scorer, discriminator: Discriminator, view: int) -> Scorer:
-    """The scorer with what will know labelled defects from the map with this number, in the place
-    of what knew some before. The other branches are shared with the one that is given."""
-    kept = [n for n, branch in enumerate(scorer.branches) if not isinstance(branch, Discriminator)]
-    grown = Scorer(
-        scorer.layout,
-        cast(list[Standardise], list(scorer.standardise)),
-        cast(list[Whitening], list(scorer.whitenings)),
-        [*(scorer.branches[n] for n in kept), discriminator],
-        [*(scorer.inputs[n] for n in kept), BranchInput(view)],
-        scorer.score,
-        scorer.roi_HW,
-        scorer.always_HW,
-    )
-    _copy_fusion(scorer.fusion, grown.fusion, kept)
-    return grown.eval()
-
-
 def keep_reliability(champion: Scorer, candidate: Scorer) -> None:
     """Let a champion's branches count in the candidate as they did, in place; what is new in the
     candidate comes after them and counts fully."""
@@ -154,7 +139,8 @@ def keep_reliability(champion: Scorer, candidate: Scorer) -> None:
 
 def weigh_learned(scorer: Scorer, share: float) -> None:
     """Let branches that have learned from labels count, in place: the discriminator `share` of all
-    others together, a network no less than the mean branch."""
+    others together, a network no less than the mean branch. With a share, what a discriminator does
+    not know speaks against what others suspect, too."""
     known = discriminators(scorer)
     weight = scorer.fusion.weight_P.clone()
     others = weight[~known]
@@ -162,6 +148,7 @@ def weigh_learned(scorer: Scorer, share: float) -> None:
         if isinstance(branch, Reconstruction):
             weight[number] = weight[number].clamp_min(float(others.mean()))
     weight[known] = share * float(weight[~known].sum())
+    scorer.fusion.against.fill_(_AGAINST if share > 0 and bool(known.any()) else 0.0)
     scorer.fusion.weight_P.copy_(weight / weight.sum())
 
 

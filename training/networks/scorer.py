@@ -141,8 +141,11 @@ class Fusion(nn.Module):
     logarithms of good parts' scores, divided by their deviation, times how `reliable` the branch is
     on this product (0 to 1). The joined map is the logarithm of 1 and the weighted sum of their
     exponentials: what one branch is sure of counts, however quiet
-    the others are, what several suspect adds up, and what none suspects is near 0. A branch that is
-    `signed` is evidence already, above or below 0, and no logarithm is taken of it.
+    the others are, what several suspect adds up, and what none suspects is near 0.
+
+    A branch that is `signed` knows labelled defects: it is evidence already, and no logarithm is
+    taken of it. What signed branches say below 0, in the mean, speaks `against` what the others
+    suspect: it is added to their deviations, times `against`.
 
     One branch alone passes as it is, in the units of its distance.
     """
@@ -155,11 +158,13 @@ class Fusion(nn.Module):
         self.register_buffer("scale_P", torch.ones(count))
         self.register_buffer("reliable_P", torch.ones(count))
         self.register_buffer("weight_P", torch.full((count,), 1 / count))
+        self.register_buffer("against", torch.zeros(()))
         self.signed_P: Tensor
         self.centre_P: Tensor
         self.scale_P: Tensor
         self.reliable_P: Tensor
         self.weight_P: Tensor
+        self.against: Tensor
 
     def forward(self, distance_PBHW: Tensor) -> Tensor:
         if len(self.signed_P) == 1:
@@ -167,6 +172,10 @@ class Fusion(nn.Module):
         evidence = self.evidence(distance_PBHW)
         factor_P = self.reliable_P / self.scale_P
         deviations = (evidence - self.centre_P.view(-1, 1, 1, 1)) * factor_P.view(-1, 1, 1, 1)
+        if bool(self.signed_P.any()):
+            below_BHW = distance_PBHW[self.signed_P].clamp(max=0).mean(0)
+            signed = self.signed_P.view(-1, 1, 1, 1)
+            deviations = deviations + torch.where(signed, 0.0, self.against * below_BHW)
         weighted = deviations + self.weight_P.log().view(-1, 1, 1, 1)
         return F.softplus(weighted.logsumexp(0))
 

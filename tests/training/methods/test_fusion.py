@@ -17,12 +17,11 @@ from training.methods.fusion import (
     fit_fusion,
     only_branches,
     weigh_learned,
-    with_discriminator,
 )
 from training.methods.registry import METHODS, method
 from training.methods.train_context import TrainContext
 from training.networks.discriminator import Discriminator, DiscriminatorConfig
-from training.networks.scorer import Fusion
+from training.networks.scorer import BranchInput, Fusion
 
 
 @pytest.fixture(scope="module")
@@ -120,17 +119,27 @@ def test_a_scorer_of_some_branches_scores_by_these_alone(context, scorer):
     torch.testing.assert_close(loaded(raw), some(raw))
 
 
-def test_a_discriminator_has_its_share_and_is_replaced_by_a_new_one(context, scorer):
-    channels = scorer.layout.shapes[2][0]
-    discriminators = [Discriminator(DiscriminatorConfig(channels, hidden)) for hidden in (0, 8)]
-    grown = with_discriminator(scorer, discriminators[0], 2)
+def test_a_discriminator_counts_by_its_share_and_speaks_against_the_others(context, scorer):
+    discriminator = Discriminator(DiscriminatorConfig(scorer.layout.shapes[2][0]))
+    grown = type(scorer)(
+        scorer.layout, list(scorer.standardise), list(scorer.whitenings),
+        [*scorer.branches, discriminator], [*scorer.inputs, BranchInput(2)], scorer.score,
+    ).eval()  # fmt: skip
     weigh_learned(grown, 0.2)
     assert grown.fusion.weight_P.tolist() == pytest.approx([1 / 6] * 6)
-    again = with_discriminator(grown, discriminators[1], 2)
-    assert list(again.branches) == [*scorer.branches, discriminators[1]]
     raw = context.cache.batch([context.files[0].sha256])
-    loaded = load_checkpoint(dump_checkpoint(again))
-    torch.testing.assert_close(loaded(raw), again(raw))
+    loaded = load_checkpoint(dump_checkpoint(grown))
+    torch.testing.assert_close(loaded(raw), grown(raw))
+
+    def fused(logit):
+        distances = torch.full((6, 1, 2, 2), torch.e**8)  # the others suspect all cells
+        distances[5] = logit
+        return float(grown.fusion(distances).mean())
+
+    unknown, ruled_out = fused(0.0), fused(-5.0)
+    assert 0.2 < unknown - ruled_out < 1
+    weigh_learned(grown, 0.0)
+    assert fused(0.0) == pytest.approx(fused(-5.0))
 
 
 def test_a_fit_says_which_branches_it_has_and_why(dataset, backbone, tmp_path):
