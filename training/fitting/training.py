@@ -214,6 +214,11 @@ def _check(data: Dataset, chosen: Method, settings: FitSettings) -> None:
             f"{settings.preset} only remembers good parts; it cannot learn from anomalies.",
             remedy="Choose --preset best or adtr, or leave the anomalies out.",
         )
+    if settings.roi and any(branch.sees_whole_images for branch in chosen.branches):
+        raise TrainingError(
+            f"{settings.preset} compares whole images, and cannot leave a part of them out.",
+            remedy="Leave --roi out, or choose --preset quick.",
+        )
     check_masks(data.test, settings.pixels)
     if len(data.train) < LEAST:
         raise TrainingError(

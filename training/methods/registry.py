@@ -67,6 +67,12 @@ class Branch:
         return isinstance(self.learn, TrainReconstruction | TrainRotation)
 
     @property
+    def sees_whole_images(self) -> bool:
+        """Whether it compares images as a whole, so that no region of them can be left out."""
+        pooled = self.whiten is not None and self.whiten.pooled
+        return pooled or isinstance(self.learn, ImageMemory | TrainRotation)
+
+    @property
     def learns_labels(self) -> bool:
         """Whether it learns labelled defects for some steps; the paper's own training is too long
         to be repeated."""

@@ -10,7 +10,7 @@ from models.bundle import CHECKPOINT, MODEL, open_bundle
 from models.session import open_session
 from training.directories import Directories
 from training.engine.checkpoint import load_checkpoint
-from training.errors import DatasetError
+from training.errors import DatasetError, TrainingError
 from training.finetuning.retrain import champion_source
 from training.fitting.fit import fit
 from training.fitting.settings import FitSettings
@@ -58,4 +58,11 @@ def test_a_mask_that_cannot_be_used_is_named(dataset, backbone, tmp_path, mask, 
         Image.fromarray(mask).save(path)
     settings = dataclasses.replace(LEFT, roi=path)
     with pytest.raises(DatasetError, match=message):
+        fit(dataset, backbone, settings, Directories(tmp_path / "store", tmp_path / "cache"))
+
+
+@pytest.mark.parametrize("preset", ["image-knn", "pooled-gaussian", "rotation"])
+def test_what_sees_whole_images_takes_no_region(dataset, backbone, tmp_path, left_half, preset):
+    settings = FitSettings("cap", preset=preset, size=64, roi=left_half)
+    with pytest.raises(TrainingError, match="compares whole images"):
         fit(dataset, backbone, settings, Directories(tmp_path / "store", tmp_path / "cache"))
