@@ -5,25 +5,33 @@ be, so spots of many sizes are drawn on good parts, at the camera's resolution, 
 not learn the part look for them.
 """
 
-import time
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from models.backbone import Backbone
+from training.backbones.feature_graph import join
+from training.backbones.features import FeatureCache
+from training.calibration.cross_fit import cross_fit
+from training.calibration.folds import split_folds
+from training.calibration.groups import group_parts
 from training.calibration.thresholds import calibrate
 from training.data.folders import Dataset
 from training.directories import Directories
+from training.engine.export import export_head
 from training.errors import TrainingError
 from training.evaluation.sensitivity import Sensitivity
+from training.fitting.drawn_anomalies import spots_by_fold
 from training.fitting.inputs import feature_source, scaled_size, typical_size, usual_side
+from training.fitting.region_of_interest import read_region
 from training.fitting.settings import FitSettings
 from training.fitting.timing import image_times
-from training.fitting.training import Trained, train_recipe
-from training.methods.registry import method
-from training.methods.train_context import evenly
+from training.fitting.training import gather_features
+from training.methods.fusion import fit_fusion, only_branches
+from training.methods.registry import DEFAULT, method
+from training.methods.train_context import TrainContext, evenly
+from training.networks.scorer import Scorer
 from training.progress import Reporter
 
 # Good parts that sizes are compared on, at most.
@@ -33,7 +41,7 @@ _STEP = 2**0.5  # between the sides of sizes that are tried
 # whole one of 2048 pixels takes 1.5 GB.
 _WHOLE, _TILE = 1024, 512
 LEAST_SIDE = 128  # of what is tried where the usual size takes too long
-_RUNS = 5
+_FOLDS = 3  # of those
 
 
 @dataclass(frozen=True)
@@ -116,15 +124,22 @@ def choose_input(
     and how sizes were compared, where there were several. Raises DatasetError or TrainingError."""
     if settings.size != "auto":
         return settings, None
-    # The first look leaves out where parts lie: that takes a few milliseconds more.
-    found, too_slow = _affordable(data, backbone, replace(settings, align="none"))
-    candidates = [replace(candidate, align=settings.align) for candidate in found]
+    candidates, too_slow = _candidates(data, backbone, settings)
+    few = replace(data, train=tuple(evenly(data.train, PARTS)), validation=(), test=())
+    if len(candidates) > 1:
+        usual_ms = _learn(few, backbone, candidates[0], directories, reporter).milliseconds
+        for number, candidate in enumerate(candidates[1:], 1):
+            # Each pixel takes as long as in a smaller input, at least.
+            expected_ms = usual_ms * _pixels(candidate) / _pixels(candidates[0])
+            if expected_ms > settings.budget_ms:
+                too_slow = _too_slow(candidate, f"it would take some {expected_ms:.0f} ms")
+                candidates = candidates[:number]
+                break
     if len(candidates) == 1:
         if not too_slow:
             return candidates[0], None
         reporter.say(too_slow)
         return candidates[0], InputChoice((), settings.budget_ms, too_slow)
-    few = replace(data, train=tuple(evenly(data.train, PARTS)), validation=(), test=())
     tried = []
     for candidate in candidates:
         reporter.say(f"Trying an input of {_name(candidate)} pixels")
@@ -134,42 +149,47 @@ def choose_input(
     return choice.best.settings, choice
 
 
-def _affordable(
+def _candidates(
     data: Dataset, backbone: Backbone, settings: FitSettings
 ) -> tuple[list[FitSettings], str]:
-    """The usual size, and larger ones up to the images' own, for which the backbone keeps to the
-    budget, and the first that does not, in words; where the usual one is too slow, the largest
-    smaller size that is not."""
+    """The usual size, and larger ones up to the images' own. Where the backbone alone takes longer
+    than an image may with the usual one, the largest smaller size with which it does not, and why
+    the usual one is not tried, in words."""
     typical = typical_size(data.train)
-    own, first = min(typical), usual_side(min(typical))
-    found, sides, too_slow = [], [first], ""
-    while sides[-1] * _STEP <= own:
-        sides.append(sides[-1] * _STEP)
-    for side in sides:
-        candidate = _sized(side, typical, backbone, settings)
-        milliseconds = _backbone_time(data, backbone, candidate)
-        if milliseconds > settings.budget_ms:
-            too_slow = (
-                f"An input of {_name(candidate)} pixels is not tried: the backbone alone takes "
-                f"{milliseconds:.0f} ms, and an image may take {settings.budget_ms:g} ms "
-                "(--budget-ms)."
-            )
-            break
-        found.append(candidate)
-    side = first
-    while not found and side / _STEP >= LEAST_SIDE:
+    own, side = min(typical), usual_side(min(typical))
+    usual = _sized(side, typical, backbone, settings)
+    milliseconds = _backbone_time(data, backbone, usual)
+    if milliseconds <= settings.budget_ms:
+        found = [usual]
+        while side * _STEP <= own:
+            side *= _STEP
+            found.append(_sized(side, typical, backbone, settings))
+        return found, ""
+    why = _too_slow(usual, f"the backbone alone takes {milliseconds:.0f} ms")
+    smaller = usual
+    while side / _STEP >= LEAST_SIDE:
         side /= _STEP
-        candidate = _sized(side, typical, backbone, settings)
-        milliseconds = _backbone_time(data, backbone, candidate)
+        smaller = _sized(side, typical, backbone, settings)
+        milliseconds = _backbone_time(data, backbone, smaller)
         if milliseconds <= settings.budget_ms:
-            found.append(candidate)
-    if not found:
-        raise TrainingError(
-            f"An image takes {milliseconds:.0f} ms with an input of {_name(candidate)} pixels, and "
-            f"may take {settings.budget_ms:g} ms.",
-            remedy="Raise --budget-ms, or choose a faster --backbone.",
-        )
-    return found, too_slow
+            return [smaller], why
+    raise TrainingError(
+        f"An image takes {milliseconds:.0f} ms with an input of {_name(smaller)} pixels, and "
+        f"may take {settings.budget_ms:g} ms.",
+        remedy="Raise --budget-ms, or choose a faster --backbone.",
+    )
+
+
+def _too_slow(candidate: FitSettings, why: str) -> str:
+    return (
+        f"An input of {_name(candidate)} pixels is not tried: {why}, and an image may take "
+        f"{candidate.budget_ms:g} ms (--budget-ms)."
+    )
+
+
+def _pixels(settings: FitSettings) -> int:
+    assert isinstance(settings.size, tuple)
+    return settings.size[0] * settings.size[1]
 
 
 def _sized(
@@ -183,8 +203,42 @@ def _sized(
 
 
 def _backbone_time(data: Dataset, backbone: Backbone, settings: FitSettings) -> float:
+    # Without finding where parts lie, which takes a few milliseconds more.
+    settings = replace(settings, align="none")
     source = feature_source(backbone, method(settings.preset).views, data.train, settings)
     return float(image_times(source.graph, source.size, settings.device)[0])
+
+
+@dataclass(frozen=True)
+class _Learned:
+    """What the default method makes of a few parts with an input of some size, and how many
+    milliseconds an image takes."""
+
+    context: TrainContext
+    scorer: Scorer
+    milliseconds: float
+
+
+def _learn(
+    few: Dataset,
+    backbone: Backbone,
+    settings: FitSettings,
+    directories: Directories,
+    reporter: Reporter,
+) -> _Learned:
+    chosen, files = method(DEFAULT), few.train
+    source = feature_source(backbone, chosen.views, files, settings)
+    cache = FeatureCache(directories.cache, source, device=settings.device)
+    gather_features(cache, files, reporter)
+    roi = read_region(settings.roi, cache, files[0]) if settings.roi else None
+    context = TrainContext(
+        files, cache, settings.seed, roi=roi.on_grid(source.layout.grid) if roi else None,
+        reporter=reporter,
+    )  # fmt: skip
+    scorer, _ = chosen.learn(context, settings.scored(min(source.size.height, source.size.width)))
+    served = join(source.graph, export_head(scorer))
+    times = image_times(served, source.size, settings.device)
+    return _Learned(context, scorer, float(times[0]))
 
 
 def _try(
@@ -194,28 +248,28 @@ def _try(
     directories: Directories,
     reporter: Reporter,
 ) -> TriedInput:
-    compared = settings.by_default_method()
-    trained = train_recipe(few, backbone, compared, directories, reporter=reporter)
-    _, thresholds = calibrate(trained.scores, settings.rates, groups=trained.groups)
-    source = trained.cache.source
-    scores = trained.spot_scores.reshape(-1, len(trained.spots.sides))
+    """What branches of the default method find that compare positions: memories of patches find
+    about the same spots, and take most of the time to learn."""
+    learned = _learn(few, backbone, settings, directories, reporter)
+    context, chosen, files = learned.context, method(DEFAULT), few.train
+    groups = group_parts(files, context.cache).groups
+    folds = split_folds(groups, _FOLDS)
+    spots, spot_folds = spots_by_fold(files, folds, context)
+    kept = [n for n, branch in enumerate(chosen.branches) if branch.family == "positions"]
+    scorer = only_branches(learned.scorer, kept)
+    good, spotted = cross_fit(
+        chosen.only(kept), context, files, folds, scorer.score.settings, defective=spots.files,
+        defective_folds=spot_folds,
+    )  # fmt: skip
+    fit_fusion(scorer, good.branch_scores(scorer.score, scorer.roi_HW))
+    spot_scores = spotted.fused(scorer)
+    _, thresholds = calibrate(good.fused(scorer), settings.rates, groups=len(np.unique(groups)))
     return TriedInput(
         settings,
-        float(image_times(source.graph, source.size, settings.device)[0]) + _scorer_time(trained),
-        scores >= thresholds.review,
-        trained.spots.sensitivity(trained.spot_scores, thresholds),
+        learned.milliseconds,
+        spot_scores.reshape(-1, len(spots.sides)) >= thresholds.review,
+        spots.sensitivity(spot_scores, thresholds),
     )
-
-
-def _scorer_time(trained: Trained) -> float:
-    features = trained.cache.batch([trained.learned[0].sha256])
-    times = []
-    with torch.inference_mode():
-        for _ in range(_RUNS):
-            started = time.perf_counter()
-            trained.scorer(features)
-            times.append(1000 * (time.perf_counter() - started))
-    return min(times)
 
 
 def _name(settings: FitSettings) -> str:
