@@ -1,5 +1,6 @@
 """From a folder of good parts to a bundle."""
 
+import math
 import time
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -61,6 +62,7 @@ def fit(
     """
     started = time.monotonic()
     check_recipe_name(settings.recipe)
+    budget_ms = settings.budget_ms if settings.size == "auto" else math.inf
     settings = with_alignment(data.train, settings)
     notes = _contrast(data, settings)
     with enlisted(settings.device) as worker:
@@ -91,7 +93,8 @@ def fit(
     images = golden_images([source.read(file.image) for file in trained.learned[:GOLDEN]])
     exported = export(trained.scorer, source, images, device=settings.device)
     milliseconds = float(np.median(image_times(exported.model, source.size, settings.device)))
-    reporter.say(f"An image takes {milliseconds:.0f} ms on this machine.")
+    how_long = _time_line(milliseconds, budget_ms, aligned=source.layout.extent is not None)
+    reporter.say(how_long)
     manifest = Manifest(
         recipe=settings.recipe,
         version=next_version(directories.store, settings.recipe),
@@ -123,7 +126,7 @@ def fit(
         Report(
             manifest, trained.curve, trained.scorer, trained.cache, trained.good, trained.test,
             data.digest, asdict(settings), spots,
-            choices=(*([str(inputs)] if inputs else []), *trained.choices),
+            choices=(*([str(inputs)] if inputs else []), *trained.choices, how_long),
             inputs=inputs.points if inputs else (),
             notes=(*data.notes, *notes), by_others=(trained.cross,),
         )
@@ -134,6 +137,18 @@ def fit(
     )  # fmt: skip
     remove_checkpoints(directories.training(settings.recipe))
     return Fitted(path, trained, time.monotonic() - started, milliseconds)
+
+
+def _time_line(milliseconds: float, budget_ms: float, *, aligned: bool) -> str:
+    """How long an image takes, and what makes it faster where it takes longer than it may: an
+    input's size is chosen before anything is learned."""
+    text = f"An image takes {milliseconds:.0f} ms on this machine"
+    if milliseconds <= budget_ms:
+        return f"{text}."
+    cures = "choose a smaller --size or a faster --backbone"
+    if aligned:
+        cures += ", or --align none where parts lie alike"
+    return f"{text}, longer than it may ({budget_ms:g} ms, --budget-ms): {cures}."
 
 
 def _contrast(data: Dataset, settings: FitSettings) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from training.data.folders import read_images, read_mvtec
 from training.directories import Directories
 from training.errors import TrainingError
 from training.evaluation.sensitivity import Sensitivity
+from training.fitting import fit as fitting
 from training.fitting import input_choice, inputs
 from training.fitting.fit import fit
 from training.fitting.input_choice import InputChoice, TriedInput, choose_input
@@ -56,6 +57,8 @@ def test_a_larger_input_is_taken_where_it_finds_smaller_spots(
     """On parts of 96 pixels, as if 64 were the usual size."""
     monkeypatch.setattr(inputs, "SMALLEST", 64)
     monkeypatch.setattr(inputs, "LARGEST", 64)
+    # A bundle that takes longer than its backbone let expect.
+    monkeypatch.setattr(fitting, "image_times", lambda graph, size, device: np.array([70_000.0]))
     said = Said()
     settings = FitSettings("cap", budget_ms=60_000)
     directories = Directories(tmp_path / "store", tmp_path / "cache")
@@ -66,6 +69,9 @@ def test_a_larger_input_is_taken_where_it_finds_smaller_spots(
     assert f"{chosen.width}×{chosen.height} is the fastest" in compared
     report = (fitted.path / "report.html").read_text("utf-8")
     assert compared in report and "What inputs of several sizes find" in report
+    (too_long,) = [line for line in said.lines if line.startswith("An image takes")]
+    assert "70000 ms on this machine, longer than it may (60000 ms, --budget-ms)" in too_long
+    assert too_long in report
 
 
 def test_an_input_shrinks_until_it_keeps_the_budget(large_parts, backbone, tmp_path, monkeypatch):
@@ -79,7 +85,9 @@ def test_an_input_shrinks_until_it_keeps_the_budget(large_parts, backbone, tmp_p
         settings = FitSettings("cap", budget_ms=budget_ms)
         return choose_input(large_parts, backbone, settings, directories, said)
 
-    assert chosen(450)[0].size == (448, 448)
+    usual, choice = chosen(450)
+    assert usual.size == (448, 448) and choice.points == ()
+    assert "An input of 640×640 pixels is not tried: it would take some 914 ms" in said.lines[-1]
     smaller, choice = chosen(330)
     assert smaller.size == (320, 320) and choice.points == ()
     assert (
@@ -97,12 +105,12 @@ def test_large_inputs_are_seen_in_tiles(large_parts, backbone, monkeypatch, tmp_
     monkeypatch.setattr(input_choice, "image_times", lambda graph, size, device: [size.width])
     monkeypatch.setattr(input_choice, "typical_size", lambda files: (3000.0, 3000.0))
     settings = FitSettings("cap", budget_ms=1300)
-    sizes, too_slow = input_choice._affordable(large_parts, backbone, settings)
-    assert "An input of 2048×2048 pixels" in too_slow
-    assert [each.size for each in sizes] == [(448, 448), (640, 640), (896, 896), (1024, 1024)]
-    assert [each.tile for each in sizes] == [None, None, None, 512]
+    sizes, _ = input_choice._candidates(large_parts, backbone, settings)
+    sides = [448, 640, 896, 1024, 2048, 2560]
+    assert [each.size for each in sizes] == [(side, side) for side in sides]
+    assert [each.tile for each in sizes] == [None, None, None, 512, 512, 512]
     own = replace(settings, tile=128)
-    tiles = {each.tile for each in input_choice._affordable(large_parts, backbone, own)[0]}
+    tiles = {each.tile for each in input_choice._candidates(large_parts, backbone, own)[0]}
     assert tiles == {128}
 
 
