@@ -22,6 +22,9 @@ _SHAPE_DEVIATION = 0.15
 # Times the excess that half of an exponential's would exceed, scaled to its mean.
 _OUTLYING = 6.0
 _EXPONENTIAL = 1e-6  # a shape as good as 0
+# How far the search for a scale (its logarithm) and a shape steps at first: about as far as the
+# estimate is uncertain.
+_STEPS = np.array([[0.0, 0.0], [0.3, 0.0], [0.0, 0.1]])
 _RESAMPLES = 200
 _SEED = 20261128
 
@@ -70,7 +73,8 @@ def fit_tail(scores: Values) -> Tail:
             likelihood -= beyond * np.log(farthest) / shape
         return float(-likelihood + 0.5 * (shape / _SHAPE_DEVIATION) ** 2)
 
-    found = minimize(cost, [np.log(typical), 0.0], method="Nelder-Mead")
+    first = np.array([np.log(typical), 0.0])
+    found = minimize(cost, first, method="Nelder-Mead", options={"initial_simplex": first + _STEPS})
     return Tail(start, count / len(ordered), float(found.x[1]), float(np.exp(found.x[0])))
 
 
