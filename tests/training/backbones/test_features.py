@@ -126,12 +126,23 @@ def test_a_full_cache_forgets_what_was_read_longest_ago(backbone, dataset, tmp_p
     first, others = dataset.train[0], dataset.train[1:4]
     one = FeatureCache(tmp_path, source(backbone))
     one.add([first])
-    (kept,) = tmp_path.glob("*/*.npy")
+    (kept,) = tmp_path.glob("*/*.half")
     os.utime(kept, (0, 0))
     small = FeatureCache(tmp_path, source(backbone), quota=3 * kept.stat().st_size)
     small.add(others)
     assert first.sha256 not in small
     assert all(file.sha256 in small for file in others)
+
+
+def test_what_a_power_cut_left_is_computed_again(backbone, dataset, tmp_path):
+    cache, file = FeatureCache(tmp_path, source(backbone)), dataset.train[0]
+    cache.add([file])
+    whole = cache[file.sha256]
+    (kept,) = tmp_path.glob("*/*.half")
+    os.truncate(kept, kept.stat().st_size // 2)
+    assert file.sha256 not in cache
+    cache.add([file])
+    assert (cache[file.sha256] == whole).all()
 
 
 def test_a_bundle_gives_its_feature_graph_back_to_the_byte(trained, bundle):
