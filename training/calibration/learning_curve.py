@@ -26,7 +26,7 @@ from training.networks.scorer import Scorer, ScoreSettings
 # this is in between.
 _POWER = 1 / 3
 # A model of fewer parts than this says nothing of those of many.
-_FEWEST = 4
+_FEWEST = 5
 # Parts that are measured, at most: their median has to be known, no more.
 _MEASURED = 200
 

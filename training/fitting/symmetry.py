@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from models.bundle import Mirror
 from training.backbones.features import FeatureCache
 from training.calibration.cross_fit import cross_fit
+from training.calibration.folds import split_folds
 from training.data.folders import LabelledFile
 from training.data.mirrored import MIRRORS, mirror_pixels, mirrored
 from training.engine.distributed import Worker
@@ -38,13 +39,14 @@ def find_mirrors(
     method: Method,
     context: TrainContext,
     files: Sequence[LabelledFile],
-    folds: NDArray[np.int64],
+    groups: NDArray[np.int64],
     settings: ScoreSettings,
 ) -> tuple[TrainContext, str]:
     """The context with the mirrors in which the parts look the same to every branch that compares
     positions, and what was found, in words; unchanged where there are enough parts.
 
-    `folds` (N) belong to `files`. The features of mirror images are in the cache afterwards.
+    `groups` (N) number the groups of `files`. The features of mirror images are in the cache
+    afterwards.
     """
     positional = [n for n, branch in enumerate(method.branches) if branch.family == "positions"]
     few = few_parts(context.files, context.another_day)
@@ -52,15 +54,15 @@ def find_mirrors(
         return context, ""
     tried = tuple(evenly(files, _TRIED))
     numbers = {file.sha256: number for number, file in enumerate(files)}
-    merged = folds[[numbers[file.sha256] for file in tried]] % _FOLDS
-    if len(np.unique(merged)) < 2:  # nothing would be left to learn without them
+    folds = split_folds(groups[[numbers[file.sha256] for file in tried]], _FOLDS)
+    if len(np.unique(folds)) < 2:  # nothing would be left to learn without them
         return context, ""
     add_mirrored(context.cache, tried, MIRRORS, context.reporter, context.worker)
     images = [replace(mirrored(file, mirror), verdict="ng") for mirror in MIRRORS for file in tried]
     part = method.only(positional)
     found, turned = cross_fit(
-        part, replace(context, files=tried, another_day=frozenset()), tried, merged, settings,
-        defective=images, defective_folds=np.tile(merged, len(MIRRORS)),
+        part, replace(context, files=tried, another_day=frozenset()), tried, folds, settings,
+        defective=images, defective_folds=np.tile(folds, len(MIRRORS)),
     )  # fmt: skip
     size, layout = context.cache.source.size, context.cache.layout
     score = HeatmapScore(size.height // layout.grid[0], layout.grid, settings)

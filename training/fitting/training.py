@@ -148,7 +148,7 @@ def train_recipe(
     if alignment := find_alignment(data.train, source.size, settings):
         choices.append(str(alignment))
     if chosen.weighted and not settings.exposed:
-        context, found = find_mirrors(chosen, context, calibrated, folds, score)
+        context, found = find_mirrors(chosen, context, calibrated, groups, score)
         choices += [found] if found else []
     scorer, curve = chosen.learn(context, score)
     drawn: tuple[LabelledFile, ...] = ()

@@ -100,12 +100,12 @@ def test_parts_of_another_day_count_as_much_as_all_others(fitted, texture):
     assert len(one.learned) == 33 + MOST_REPEATED
 
 
-def test_parts_of_one_fold_alone_are_not_tried(fitted, texture):
+def test_parts_of_one_group_alone_are_not_tried(fitted, texture):
     trained = fitted[0].trained
     context = TrainContext(texture.train, trained.cache)
-    folds = np.zeros(COUNT, np.int64)
+    groups = np.zeros(COUNT, np.int64)
     settings = trained.scorer.score.settings
-    assert find_mirrors(method("quick"), context, texture.train, folds, settings) == (context, "")
+    assert find_mirrors(method("quick"), context, texture.train, groups, settings) == (context, "")
 
 
 def test_an_image_mirrored_twice_is_itself(texture):
