@@ -26,7 +26,7 @@ from training.fitting.input_choice import choose_input
 from training.fitting.inputs import with_alignment
 from training.fitting.settings import FitSettings
 from training.fitting.timing import image_times
-from training.fitting.training import Trained, train_recipe
+from training.fitting.training import Trained, check_settings, train_recipe
 from training.methods.train_context import evenly
 from training.progress import Reporter
 from training.reporting.report import Report, render
@@ -63,6 +63,7 @@ def fit(
     """
     started = time.monotonic()
     check_recipe_name(settings.recipe)
+    check_settings(data, settings)
     budget_ms = settings.budget_ms if settings.size == "auto" else math.inf
     settings = with_alignment(data.train, settings)
     notes = _contrast(data, settings)

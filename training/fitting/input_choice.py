@@ -41,7 +41,7 @@ _STEP = 2**0.5  # between the sides of sizes that are tried
 # whole one of 2048 pixels takes 1.5 GB.
 _WHOLE, _TILE = 1024, 512
 LEAST_SIDE = 128  # of what is tried where the usual size takes too long
-_FOLDS = 3  # of those
+_FOLDS = 3  # models, each of which looks for spots on parts that the others learned
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from training.fitting.region_of_interest import RegionOfInterest, read_region
 from training.fitting.settings import FitSettings
 from training.fitting.symmetry import find_mirrors
 from training.methods.fusion import choose_branches, fit_fusion, weigh_learned
-from training.methods.registry import Method, method
+from training.methods.registry import method
 from training.methods.train_context import TrainContext, evenly
 from training.networks.scorer import Scorer
 from training.progress import Reporter
@@ -107,7 +107,7 @@ def train_recipe(
     """
     reporter, worker = reporter or Reporter(), worker or Worker()
     chosen = method(settings.preset)
-    _check(data, chosen, settings)
+    check_settings(data, settings)
     source = feature_source(backbone, chosen.views, data.train, settings)
     started = time.monotonic()
     cache = FeatureCache(directories.cache, source, device=settings.device)
@@ -208,7 +208,9 @@ def gather_features(cache: FeatureCache, files: Sequence[LabelledFile], reporter
         cache.add(files, lambda done, _: advance(done, ""))
 
 
-def _check(data: Dataset, chosen: Method, settings: FitSettings) -> None:
+def check_settings(data: Dataset, settings: FitSettings) -> None:
+    """Raise TrainingError or DatasetError where these parts cannot be learned in this way."""
+    chosen = method(settings.preset)
     if settings.exposed and not chosen.learns_anomalies:
         raise TrainingError(
             f"{settings.preset} only remembers good parts; it cannot learn from anomalies.",

@@ -101,6 +101,14 @@ def test_an_input_shrinks_until_it_keeps_the_budget(large_parts, backbone, tmp_p
     assert choose_input(large_parts, backbone, given, directories, Said()) == (given, None)
 
 
+def test_too_few_parts_are_told_before_inputs_are_tried(large_parts, backbone, tmp_path):
+    few, said = replace(large_parts, train=large_parts.train[:3]), Said()
+    directories = Directories(tmp_path / "store", tmp_path / "cache")
+    with pytest.raises(TrainingError, match="3 good parts are too few"):
+        fit(few, backbone, FitSettings("cap", budget_ms=60_000), directories, reporter=said)
+    assert said.lines == []
+
+
 def test_large_inputs_are_seen_in_tiles(large_parts, backbone, monkeypatch, tmp_path):
     monkeypatch.setattr(input_choice, "image_times", lambda graph, size, device: [size.width])
     monkeypatch.setattr(input_choice, "typical_size", lambda files: (3000.0, 3000.0))
