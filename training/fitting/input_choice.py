@@ -41,7 +41,8 @@ _STEP = 2**0.5  # between the sides of sizes that are tried
 # whole one of 2048 pixels takes 1.5 GB.
 _WHOLE, _TILE = 1024, 512
 LEAST_SIDE = 128  # of what is tried where the usual size takes too long
-_FOLDS = 3  # models, each of which looks for spots on parts that the others learned
+# Of the good parts that sizes are compared on.
+_FOLDS = 3
 
 
 @dataclass(frozen=True)
@@ -126,24 +127,26 @@ def choose_input(
         return settings, None
     candidates, too_slow = _candidates(data, backbone, settings)
     few = replace(data, train=tuple(evenly(data.train, PARTS)), validation=(), test=())
-    if len(candidates) > 1:
-        usual_ms = _learn(few, backbone, candidates[0], directories, reporter).milliseconds
-        for number, candidate in enumerate(candidates[1:], 1):
+    usual, *larger = candidates
+    if larger:
+        learned = _learn(few, backbone, usual, directories, reporter)
+        for number, candidate in enumerate(larger):
             # Each pixel takes as long as in a smaller input, at least.
-            expected_ms = usual_ms * _pixels(candidate) / _pixels(candidates[0])
+            expected_ms = learned.milliseconds * _pixels(candidate) / _pixels(usual)
             if expected_ms > settings.budget_ms:
                 too_slow = _too_slow(candidate, f"it would take some {expected_ms:.0f} ms")
-                candidates = candidates[:number]
+                larger = larger[:number]
                 break
-    if len(candidates) == 1:
+    if not larger:
         if not too_slow:
-            return candidates[0], None
+            return usual, None
         reporter.say(too_slow)
-        return candidates[0], InputChoice((), settings.budget_ms, too_slow)
-    tried = []
-    for candidate in candidates:
+        return usual, InputChoice((), settings.budget_ms, too_slow)
+    reporter.say(f"Trying an input of {_name(usual)} pixels")
+    tried = [_try(usual, learned)]
+    for candidate in larger:
         reporter.say(f"Trying an input of {_name(candidate)} pixels")
-        tried.append(_try(few, backbone, candidate, directories, reporter))
+        tried.append(_try(candidate, _learn(few, backbone, candidate, directories, reporter)))
     choice = InputChoice(tuple(tried), settings.budget_ms, too_slow)
     reporter.say(str(choice))
     return choice.best.settings, choice
@@ -241,17 +244,11 @@ def _learn(
     return _Learned(context, scorer, float(times[0]))
 
 
-def _try(
-    few: Dataset,
-    backbone: Backbone,
-    settings: FitSettings,
-    directories: Directories,
-    reporter: Reporter,
-) -> TriedInput:
+def _try(settings: FitSettings, learned: _Learned) -> TriedInput:
     """What branches of the default method find that compare positions: memories of patches find
     about the same spots, and take most of the time to learn."""
-    learned = _learn(few, backbone, settings, directories, reporter)
-    context, chosen, files = learned.context, method(DEFAULT), few.train
+    context, chosen = learned.context, method(DEFAULT)
+    files = context.files
     groups = group_parts(files, context.cache).groups
     folds = split_folds(groups, _FOLDS)
     spots, spot_folds = spots_by_fold(files, folds, context)
